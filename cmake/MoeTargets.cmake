@@ -1,0 +1,48 @@
+# Small wrappers so that a folder's CMakeLists.txt reads as a list of its files.
+
+# All generated headers; every library depends on it, so no file is compiled before its .inc exists.
+add_custom_target(moe-headers)
+
+# Without its time stamp the precompiled header is the same file in every build tree, and ccache can share it.
+add_compile_options("SHELL:-Xclang -fno-pch-timestamp")
+
+# The heavy upstream headers, parsed once. Libraries reuse it unless they say NO_PCH.
+file(WRITE ${CMAKE_BINARY_DIR}/MoePch.cpp.in "// carries the precompiled header\n")
+configure_file(${CMAKE_BINARY_DIR}/MoePch.cpp.in ${CMAKE_BINARY_DIR}/MoePch.cpp COPYONLY)
+add_library(MoePch OBJECT ${CMAKE_BINARY_DIR}/MoePch.cpp)
+target_precompile_headers(MoePch PRIVATE ${CMAKE_SOURCE_DIR}/cmake/MoePch.h)
+
+# moe_tablegen(<target> <file.td> <out> <args> [<out> <args>]...): mlir-tblgen runs, joined to moe-headers.
+function(moe_tablegen target td)
+  set(LLVM_TARGET_DEFINITIONS ${td})
+  set(rest ${ARGN})
+  while(rest)
+    list(POP_FRONT rest out flags)
+    separate_arguments(flags)
+    mlir_tablegen(${out} ${flags} -I${CMAKE_SOURCE_DIR}/dialects)
+  endwhile()
+  add_public_tablegen_target(${target})
+  add_dependencies(moe-headers ${target})
+endfunction()
+
+# moe_library(<name> SOURCES ... [LINK ...] [NO_PCH]): a static library of the compiler.
+function(moe_library name)
+  cmake_parse_arguments(ARG "NO_PCH" "" "SOURCES;LINK" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  add_dependencies(${name} moe-headers)
+  target_link_libraries(${name} PUBLIC ${ARG_LINK})
+  if(NOT ARG_NO_PCH)
+    target_precompile_headers(${name} REUSE_FROM MoePch)
+  endif()
+endfunction()
+
+# moe_tool(<name> SOURCES ... LINK ...): a compiler tool, linked with the MLIR and LLVM shared libraries.
+function(moe_tool name)
+  cmake_parse_arguments(ARG "NO_PCH" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  add_dependencies(${name} moe-headers)
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} MLIR LLVM)
+  if(NOT ARG_NO_PCH)
+    target_precompile_headers(${name} REUSE_FROM MoePch)
+  endif()
+endfunction()

@@ -1,0 +1,21 @@
+import os
+
+import lit.formats
+from lit.llvm import llvm_config
+
+config.name = "moe"
+config.test_format = lit.formats.ShTest(execute_external=False)
+config.suffixes = [".mlir", ".test"]
+config.excludes = ["Inputs", "CMakeLists.txt", "reference", "lib"]
+config.test_source_root = os.path.dirname(__file__)
+config.test_exec_root = os.path.join(config.moe_obj_root, "test")
+
+# The tools of LLVM 22 come first: Debian's unversioned FileCheck may be an old one.
+llvm_config.with_environment("PATH", config.llvm_tools_dir, append_path=True)
+llvm_config.use_default_substitutions()
+llvm_config.add_tool_substitutions(
+    ["moe-opt", "moe-compile", "moe-run", "mlir-opt", "split-file"],
+    [config.moe_tools_dir, config.llvm_tools_dir],
+)
+config.substitutions.append(("%python", config.moe_python))
+config.substitutions.append(("%src", config.moe_source_dir))
