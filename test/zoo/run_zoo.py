@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Compiles programs of the zoo and runs them against the stored examples, the numpy references and themselves.
+
+    run_zoo.py test/zoo/deepseekmoe.mlir ... --work DIR [--lowering NAME]   compile and run
+    run_zoo.py --check-references [SLUG...]                                 references against the examples, no compiler
+
+Each program is compiled once per lowering; then
+  example      the stored inputs give the stored results;
+  reference    other inputs and sizes give what the reference gives;
+  permute D    permuting a dimension of all values permutes the results (PERMUTES of the reference);
+  split D      two calls on the parts of a dimension give the parts of the results (SPLITS of the reference);
+  threads      one and two threads give the same bits.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+import zoolib
+
+
+class Failure(Exception):
+    pass
+
+
+class Program:
+    def __init__(self, path, work, compiler, runner, options):
+        self.contract = zoolib.Contract(path.stem)
+        self.work, self.runner = work, runner
+        work.mkdir(parents=True, exist_ok=True)
+        self.module = work / f"{path.stem}.moe"
+        self.calls = 0
+        self.command([compiler, str(path), "-o", str(self.module), *options])
+
+    def command(self, words):
+        run = subprocess.run(words, capture_output=True, text=True, timeout=300)
+        if run.returncode:
+            raise Failure(f"{' '.join(map(str, words))}\nexit code {run.returncode}\n{run.stdout}{run.stderr}")
+
+    def __call__(self, args, threads=None):
+        self.calls += 1
+        inputs, outputs = self.work / "in.safetensors", self.work / "out.safetensors"
+        outputs.unlink(missing_ok=True)
+        save_file(args, str(inputs))
+        more = [f"--threads={threads}"] if threads else []
+        self.command([self.runner, str(self.module), f"--inputs={inputs}", f"--outputs={outputs}", *more])
+        return load_file(str(outputs))
+
+    def check(self, what, got, want, dims, only=None):
+        complaints = zoolib.compare(self.contract, got, want, dims, only)
+        if complaints:
+            raise Failure(f"{what} ({', '.join(f'{d} = {dims[d]}' for d in self.contract.dynamic)}):\n  " + "\n  ".join(complaints))
+
+    def example(self):
+        args, want = zoolib.stored_example(self.contract)
+        self.check("example", self(args), want, self.contract.dims)
+
+    def reference(self, seed):
+        for dims in zoolib.sizes(self.contract):
+            args, want = zoolib.draw(self.contract, dims, seed)
+            self.check(f"reference, seed {seed}", self(args), want, dims)
+
+    def large(self, dim):
+        c = self.contract
+        return c.dims | ({dim: max(19, c.min[dim])} if dim in c.dynamic else {})
+
+    def permute(self, dim, seed):
+        c, dims = self.contract, self.large(dim)
+        args, _ = zoolib.draw(c, dims, seed)
+        order = np.random.default_rng(seed).permutation(dims[dim])
+        want = zoolib.permuted(c, self(args), c.results, dim, order)
+        self.check(f"permute {dim}, seed {seed}", self(zoolib.permuted(c, args, c.args, dim, order)), want, dims)
+
+    def split(self, dim, seed):
+        c, dims = self.contract, self.large(dim)
+        args, _ = zoolib.draw(c, dims, seed)
+        whole, cut = self(args), dims[dim] // 3
+        first, second = (self(zoolib.part(c, args, dim, *ends)) for ends in ((0, cut), (cut, dims[dim])))
+        axis = {r["name"]: c.axes(r, dim)[0] for r in c.results if c.axes(r, dim)}
+        joined = {n: np.concatenate([first[n], second[n]], axis=a) for n, a in axis.items()}
+        self.check(f"split {dim}, seed {seed}", joined, whole, dims, only=set(axis))
+
+    def threads(self, seed):
+        dims = max(zoolib.sizes(self.contract), key=lambda d: sum(d[n] for n in self.contract.dynamic))
+        args, _ = zoolib.draw(self.contract, dims, seed)
+        one, two = self(args, threads=1), self(args, threads=2)
+        for name in one:
+            if one[name].tobytes() != two[name].tobytes():
+                raise Failure(f"threads: '{name}' differs between one and two threads")
+
+
+def run_program(path, options, lowering):
+    name = f"{path.stem}{f' ({lowering})' if lowering else ''}"
+    try:
+        more = [f"--lowering={lowering}"] if lowering else []
+        program = Program(path, options.work, options.compiler, options.runner, more + options.compile_option)
+        module = zoolib.reference_module(path.stem)
+        program.example()
+        program.reference(options.seed)
+        for dim in getattr(module, "PERMUTES", []):
+            program.permute(dim, options.seed)
+        for dim in getattr(module, "SPLITS", []):
+            program.split(dim, options.seed)
+        program.threads(options.seed)
+    except Failure as failure:
+        print(f"FAIL {name}: {failure}")
+        return False
+    print(f"ok {name}: {program.calls} calls")
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", nargs="*", help="programs, or slugs with --check-references")
+    parser.add_argument("--check-references", action="store_true", help="compare the references with the stored examples")
+    parser.add_argument("--compiler", default="moe-compile")
+    parser.add_argument("--runner", default="moe-run")
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("zoo-work"), help="folder for modules and tensors")
+    parser.add_argument("--lowering", action="append", default=[], help="also compile with this lowering forced; repeatable")
+    parser.add_argument("--compile-option", action="append", default=[], help="passed to the compiler; repeatable")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+
+    failed = 0
+    if options.check_references:
+        for slug in options.programs or zoolib.slugs():
+            try:
+                complaints = zoolib.check_reference(slug)
+                contract = zoolib.Contract(slug)
+                for dims in zoolib.sizes(contract):
+                    args, want = zoolib.draw(contract, dims, options.seed)
+                    complaints += zoolib.compare(contract, want, want, dims)
+            except (ImportError, ValueError) as error:
+                complaints = [str(error)]
+            print(f"{'FAIL' if complaints else 'ok'} {slug}{': ' if complaints else ''}{'; '.join(complaints)}")
+            failed += bool(complaints)
+    else:
+        for path in map(pathlib.Path, options.programs):
+            for lowering in [None, *options.lowering]:
+                failed += not run_program(path, options, lowering)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
