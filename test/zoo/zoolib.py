@@ -108,7 +108,7 @@ def draw(contract, dims, seed):
                 value = rng.standard_normal(shape)
                 if a["role"] == "param":
                     value = value / (np.sqrt(max(1, shape[-2])) if len(shape) > 1 else 3.0)
-            args[a["name"]] = np.ascontiguousarray(value.astype(dtype))
+            args[a["name"]] = value.astype(dtype, order="C")
         results, margin = run_reference(contract, args, dims)
         if margin >= MARGIN:
             return args, results
