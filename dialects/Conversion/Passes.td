@@ -4,4 +4,23 @@
 
 include "mlir/Pass/PassBase.td"
 
+def ConvertContractionToVectorPass : Pass<"convert-contraction-to-vector"> {
+  let summary = "turns matmul-like linalg ops on buffers into register-blocked vector kernels";
+  let description = [{
+    Every linalg op on buffers that multiplies two operands and adds over a reduction (matmul, batched and transposed
+    forms, generics of that shape) becomes an scf.parallel over blocks of rows and panels of columns around a kernel that
+    keeps a tile of the result in vector registers. An operand that is contiguous along the result's columns is read
+    as vectors of columns; one that is contiguous along the reduction as vectors of partial sums. f16 and bf16 operands
+    are widened in registers; the accumulator is the result's type.
+
+    The order of each sum does not depend on the tile that an element falls into. What is not of this shape is left as it
+    is, with a remark that says why.
+  }];
+  let options = [
+    Option<"lanes", "lanes", "int64_t", /*default=*/"8", "f32 elements of a vector register: 8 for AVX2, 16 for AVX-512">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect",
+                           "::mlir::memref::MemRefDialect"];
+}
+
 #endif // MOE_CONVERSION_PASSES_TD
