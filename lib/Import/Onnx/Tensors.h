@@ -1,0 +1,38 @@
+//===- Tensors.h - TensorProto to bytes -----------------------------------===//
+#ifndef MOE_LIB_IMPORT_ONNX_TENSORS_H
+#define MOE_LIB_IMPORT_ONNX_TENSORS_H
+
+#include "moe/Support/WeightStore.h"
+#include "mlir/IR/BuiltinAttributes.h"
+#include "llvm/ADT/StringMap.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include <onnx/onnx_pb.h>
+
+namespace mlir::moe {
+
+/// The MLIR element type of an ONNX one (signed integers signless, unsigned ones `ui8`...); null if not supported.
+Type onnxElementType(int32_t dataType, MLIRContext *context);
+/// The name of an ONNX element type in a message.
+std::string onnxTypeName(int32_t dataType);
+
+/// Reads tensors: inline, typed or external data, sizes checked.
+class TensorReader {
+public:
+  TensorReader(std::shared_ptr<onnx::ModelProto> model, std::string folder)
+      : model(std::move(model)), folder(std::move(folder)) {}
+  /// The bytes, shape and dtype of a tensor that the model owns; false with `error` set.
+  bool read(const onnx::TensorProto &tensor, Weight &weight, std::string &error);
+
+private:
+  bool readExternal(const onnx::TensorProto &tensor, uint64_t bytes, Weight &weight, std::string &error);
+  std::shared_ptr<onnx::ModelProto> model;
+  std::string folder;
+  llvm::StringMap<std::shared_ptr<llvm::MemoryBuffer>> files;
+};
+
+/// A dense attribute of a small tensor's bytes.
+DenseElementsAttr denseAttribute(const Weight &weight, Type elementType);
+
+} // namespace mlir::moe
+
+#endif // MOE_LIB_IMPORT_ONNX_TENSORS_H

@@ -1,0 +1,65 @@
+//===- moe-translate.cpp - other formats to MLIR --------------------------===//
+//
+// moe-translate --import-onnx model.onnx          the onnx level as text, weights left out
+//
+//===----------------------------------------------------------------------===//
+#include "mlir/IR/AsmState.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/Verifier.h"
+#include "mlir/InitAllDialects.h"
+#include "mlir/Support/FileUtilities.h"
+#include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Dialect/Onnx/IR/OnnxDialect.h"
+#include "moe/Import/Onnx/Import.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/SourceMgr.h"
+#include "llvm/Support/ToolOutputFile.h"
+
+using namespace mlir;
+
+static llvm::cl::OptionCategory category("moe-translate options");
+static llvm::cl::opt<bool> importOnnx("import-onnx", llvm::cl::desc("Import ONNX files"), llvm::cl::cat(category));
+static llvm::cl::opt<bool> quiet("quiet", llvm::cl::desc("Print one line per file: imported or refused"),
+                                 llvm::cl::cat(category));
+static llvm::cl::opt<std::string> output("o", llvm::cl::desc("Output file"), llvm::cl::init("-"),
+                                         llvm::cl::cat(category));
+static llvm::cl::list<std::string> inputs(llvm::cl::Positional, llvm::cl::desc("<input files>"), llvm::cl::OneOrMore,
+                                          llvm::cl::cat(category));
+
+int main(int argc, char **argv) {
+  llvm::InitLLVM init(argc, argv);
+  registerAsmPrinterCLOptions();
+  llvm::cl::ParseCommandLineOptions(argc, argv, "moe-translate: other formats to MLIR\n");
+  if (!importOnnx) {
+    llvm::errs() << "moe-translate: nothing to do; say --import-onnx\n";
+    return 1;
+  }
+  std::string message;
+  auto file = openOutputFile(output, &message);
+  if (!file) {
+    llvm::errs() << "moe-translate: " << message << "\n";
+    return 1;
+  }
+  bool failed = false;
+  for (const std::string &input : inputs) {
+    MLIRContext context(MLIRContext::Threading::DISABLED);
+    DialectRegistry registry;
+    registerAllDialects(registry);
+    registry.insert<moe::MoeDialect, moe::OnnxDialect>();
+    context.appendDialectRegistry(registry);
+    llvm::SourceMgr sources;
+    SourceMgrDiagnosticHandler handler(sources, &context);
+    moe::WeightStore weights;
+    OwningOpRef<ModuleOp> module = moe::importOnnxFile(input, context, weights);
+    bool good = module && succeeded(verify(*module));
+    failed |= !good;
+    if (quiet)
+      file->os() << input << ": " << (good ? "imported" : "refused") << "\n";
+    else if (good)
+      module->print(file->os());
+  }
+  if (!failed || quiet)
+    file->keep();
+  return failed;
+}
