@@ -23,8 +23,7 @@ def Onnx_Dialect : Dialect {
 
 class Onnx_Op<string mnemonic, list<Trait> traits = []> : Op<Onnx_Dialect, mnemonic, traits>;
 
-def Onnx_NodeOp : Onnx_Op<"node", [Pure]> {
-  let cppClassName = "OnnxNodeOp";
+def OnnxNodeOp : Onnx_Op<"node", [Pure]> {
   let summary = "one node of an ONNX graph";
   let description = [{
     `op_type`, `domain` (empty for ai.onnx), the `since` version of the operator's definition that the model's opset
@@ -40,12 +39,12 @@ def Onnx_NodeOp : Onnx_Op<"node", [Pure]> {
     %s = onnx.node "Softmax" since 13 (%x) name "gate/softmax" {axis = -1 : i64} : (tensor<?x8xf32>) -> tensor<?x8xf32>
     ```
   }];
-  let arguments = (ins Variadic<AnyType>:$inputs, StrAttr:$op_type, DefaultValuedOptionalStrAttr<StrAttr, "">:$domain,
-    I64Attr:$since, DictionaryAttr:$attributes, StrAttr:$node_name, OptionalAttr<StrArrayAttr>:$region_names);
+  let arguments = (ins Variadic<AnyType>:$inputs, StrAttr:$op_type, DefaultValuedOptionalAttr<StrAttr, "\"\"">:$domain,
+    I64Attr:$since, DictionaryAttr:$onnx_attrs, StrAttr:$node_name, OptionalAttr<StrArrayAttr>:$region_names);
   let results = (outs Variadic<AnyType>:$results);
   let regions = (region VariadicRegion<AnyRegion>:$bodies);
   let assemblyFormat = [{
-    $op_type (`domain` $domain^)? `since` $since `(` $inputs `)` `name` $node_name $attributes attr-dict
+    $op_type (`domain` $domain^)? `since` $since `(` $inputs `)` `name` $node_name $onnx_attrs attr-dict
     `:` functional-type($inputs, $results) (`bodies` $region_names^ $bodies)?
   }];
   let extraClassDeclaration = [{
@@ -66,8 +65,7 @@ def Onnx_NodeOp : Onnx_Op<"node", [Pure]> {
   }];
 }
 
-def Onnx_ConstantOp : Onnx_Op<"constant", [Pure, ConstantLike, AllTypesMatch<["value", "result"]>]> {
-  let cppClassName = "OnnxConstantOp";
+def OnnxConstantOp : Onnx_Op<"constant", [Pure, ConstantLike, AllTypesMatch<["value", "result"]>]> {
   let summary = "a small constant tensor";
   let description = [{
     Example:
@@ -81,15 +79,13 @@ def Onnx_ConstantOp : Onnx_Op<"constant", [Pure, ConstantLike, AllTypesMatch<["v
   let hasFolder = 1;
 }
 
-def Onnx_NoneOp : Onnx_Op<"none", [Pure]> {
-  let cppClassName = "OnnxNoneOp";
+def OnnxNoneOp : Onnx_Op<"none", [Pure]> {
   let summary = "an optional input that is left out";
   let results = (outs NoneType:$result);
   let assemblyFormat = "attr-dict";
 }
 
-def Onnx_YieldOp : Onnx_Op<"yield", [Pure, Terminator, ReturnLike, ParentOneOf<["OnnxNodeOp"]>]> {
-  let cppClassName = "OnnxYieldOp";
+def OnnxYieldOp : Onnx_Op<"yield", [Pure, Terminator, ReturnLike, ParentOneOf<["OnnxNodeOp"]>]> {
   let summary = "ends a subgraph";
   let arguments = (ins Variadic<AnyType>:$values);
   let assemblyFormat = "attr-dict ($values^ `:` type($values))?";

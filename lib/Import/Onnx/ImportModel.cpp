@@ -120,7 +120,7 @@ FailureOr<Value> ModelImporter::importTensor(const onnx::TensorProto &tensor, St
   auto type = RankedTensorType::get(weight.shape, element);
   int64_t limit = isa<IntegerType>(element) ? options.maxConstantIntegers : options.maxConstantElements;
   if (type.getNumElements() <= limit)
-    return OnnxConstantOp::create(builder, loc, denseAttribute(weight, element)).getResult();
+    return Value(OnnxConstantOp::create(builder, loc, type, denseAttribute(weight, element)));
   // The same tensor may be met again in another subgraph under the same name: keys are unique per tensor.
   std::string key = name.str();
   for (int i = 1; weights.lookup(key); ++i)
@@ -219,7 +219,8 @@ LogicalResult ModelImporter::importConstantNode(const onnx::NodeProto &node, Sco
                                    ArrayRef<float>(SmallVector<float>(attr.floats().begin(), attr.floats().end())));
   else
     return error(loc, node) << "constants of kind '" << kind << "' are not supported";
-  scope.values[name] = OnnxConstantOp::create(builder, loc, cast<ElementsAttr>(value));
+  auto elements = cast<ElementsAttr>(value);
+  scope.values[name] = OnnxConstantOp::create(builder, loc, elements.getShapedType(), elements);
   return success();
 }
 

@@ -27,7 +27,7 @@ std::string OnnxNodeOp::getQualifiedName() {
 bool OnnxNodeOp::hasInput(unsigned i) { return i < getInputs().size() && !isa<NoneType>(getInputs()[i].getType()); }
 
 std::optional<int64_t> OnnxNodeOp::getInt(StringRef name) {
-  if (auto attr = getAttributes().getAs<IntegerAttr>(name))
+  if (auto attr = getOnnxAttrs().getAs<IntegerAttr>(name))
     return attr.getInt();
   return std::nullopt;
 }
@@ -35,19 +35,19 @@ std::optional<int64_t> OnnxNodeOp::getInt(StringRef name) {
 int64_t OnnxNodeOp::getInt(StringRef name, int64_t byDefault) { return getInt(name).value_or(byDefault); }
 
 std::optional<double> OnnxNodeOp::getFloat(StringRef name) {
-  if (auto attr = getAttributes().getAs<FloatAttr>(name))
+  if (auto attr = getOnnxAttrs().getAs<FloatAttr>(name))
     return attr.getValueAsDouble();
   return std::nullopt;
 }
 
 StringRef OnnxNodeOp::getString(StringRef name, StringRef byDefault) {
-  if (auto attr = getAttributes().getAs<StringAttr>(name))
+  if (auto attr = getOnnxAttrs().getAs<StringAttr>(name))
     return attr.getValue();
   return byDefault;
 }
 
 std::optional<ArrayRef<int64_t>> OnnxNodeOp::getInts(StringRef name) {
-  if (auto attr = getAttributes().getAs<DenseI64ArrayAttr>(name))
+  if (auto attr = getOnnxAttrs().getAs<DenseI64ArrayAttr>(name))
     return attr.asArrayRef();
   return std::nullopt;
 }
