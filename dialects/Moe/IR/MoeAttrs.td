@@ -9,7 +9,9 @@ class Moe_Enum<string name, string summary, list<I32EnumAttrCase> cases>
   let cppNamespace = "::mlir::moe";
   let genSpecializedAttr = 0;
 }
-class Moe_EnumAttr<EnumAttrInfo info, string mnemonic> : EnumAttr<Moe_Dialect, info, mnemonic>;
+class Moe_EnumAttr<EnumAttrInfo info, string mnemonic> : EnumAttr<Moe_Dialect, info, mnemonic> {
+  let assemblyFormat = "`<` $value `>`";
+}
 
 def Moe_TieBreak : Moe_Enum<"TieBreak", "which of two equal keys is preferred",
   [I32EnumAttrCase<"Lowest", 0, "lowest">, I32EnumAttrCase<"Highest", 1, "highest">]>;

@@ -17,6 +17,14 @@ class Moe_RoutingOp<string mnemonic, list<Trait> traits = []>
   let hasVerifier = 1;
 }
 
+/// A routing op with a region: as free of effects as its region, and as safe to speculate.
+class Moe_RegionRoutingOp<string mnemonic, list<Trait> traits = []>
+    : Moe_Op<mnemonic, traits # [SingleBlock, RecursiveMemoryEffects, RecursivelySpeculatable,
+                                 DeclareOpInterfaceMethods<InferTypeOpInterface>]> {
+  let hasVerifier = 1;
+  let hasRegionVerifier = 1;
+}
+
 def Moe_IntTensor : AnyTypeOf<[RankedTensorOf<[I32, I64, Index]>]>;
 def Moe_FloatTensor : RankedTensorOf<[F32, F16, BF16, F64]>;
 def Moe_MaskTensor : RankedTensorOf<[I1]>;
@@ -135,7 +143,7 @@ def Moe_TopKOp : Moe_RoutingOp<"top_k", [AttrSizedOperandSegments]> {
   }];
 }
 
-def Moe_SelectOp : Moe_RoutingOp<"select", [SingleBlock]> {
+def Moe_SelectOp : Moe_RegionRoutingOp<"select"> {
   let summary = "keeps the pairs for which a predicate holds";
   let description = [{
     Each row's pairs are ranked by descending key (the weight, or `key[t, e]`), equal keys by the lowest expert, NaN
@@ -158,7 +166,6 @@ def Moe_SelectOp : Moe_RoutingOp<"select", [SingleBlock]> {
   let assemblyFormat = [{
     $input (`by` `(` $key^ `:` type($key) `)`)? $predicate attr-dict `:` qualified(type($input))
   }];
-  let hasRegionVerifier = 1;
 }
 
 def Moe_LimitOp : Moe_RoutingOp<"limit", [AttrSizedOperandSegments]> {
@@ -206,7 +213,7 @@ def Moe_NormalizeOp : Moe_RoutingOp<"normalize"> {
   let hasCanonicalizer = 1;
 }
 
-def Moe_MapOp : Moe_RoutingOp<"map", [SingleBlock]> {
+def Moe_MapOp : Moe_RegionRoutingOp<"map"> {
   let summary = "computes each weight anew";
   let description = [{
     The region gets a pair's weight, row and expert and yields its new weight. The support does not change. The region
@@ -225,7 +232,6 @@ def Moe_MapOp : Moe_RoutingOp<"map", [SingleBlock]> {
   let regions = (region SizedRegion<1>:$body);
   let results = (outs Moe_RoutingType:$result);
   let assemblyFormat = "$input $body attr-dict `:` qualified(type($input))";
-  let hasRegionVerifier = 1;
 }
 
 //===----------------------------------------------------------------------===//

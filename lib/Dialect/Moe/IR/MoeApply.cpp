@@ -169,7 +169,7 @@ ParseResult ApplyOp::parse(OpAsmParser &parser, OperationState &result) {
     if (parseKeywords<WeightModeAttr, WeightMode>(parser, "weight mode", weighted))
       return failure();
     if (weighted.size() != 1)
-      return parser.emitError(parser.getNameLoc(), "'weighted' takes one mode");
+      return parser.emitError(parser.getNameLoc(), "expected one mode for 'weighted', got ") << weighted.size();
   } else {
     weighted.push_back(WeightModeAttr::get(parser.getContext(), WeightMode::None));
   }

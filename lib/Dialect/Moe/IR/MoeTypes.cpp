@@ -63,14 +63,15 @@ void RoutingType::print(AsmPrinter &printer) const {
 LogicalResult RoutingType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t tokens, int64_t experts,
                                   Type elementType, int64_t perRow, int64_t perExpert,
                                   std::optional<Encoding> encoding) {
-  if (ShapedType::isDynamic(experts) || experts < 1)
-    return emitError() << "a routing needs a static number of experts >= 1";
-  if (!isa<FloatType>(elementType))
-    return emitError() << "the weights of a routing are floating-point numbers, got " << elementType;
-  if (!ShapedType::isDynamic(perRow) && perRow < 0)
-    return emitError() << "'max_per_row' must not be negative, got " << perRow;
-  if (!ShapedType::isDynamic(perExpert) && perExpert < 0)
-    return emitError() << "'max_per_expert' must not be negative, got " << perExpert;
+  if (ShapedType::isDynamic(experts) || experts < 1) // routing_c1
+    return emitError() << "expected a routing with a static number of experts >= 1, got "
+                       << (ShapedType::isDynamic(experts) ? "?" : std::to_string(experts));
+  if (!elementType.isF32() && !elementType.isF16() && !elementType.isBF16() && !elementType.isF64()) // routing_c2
+    return emitError() << "expected weights of type f32, f16, bf16 or f64, got " << elementType;
+  if (!ShapedType::isDynamic(perRow) && perRow < 0) // routing_c3
+    return emitError() << "expected 'max_per_row' >= 0, got " << perRow;
+  if (!ShapedType::isDynamic(perExpert) && perExpert < 0) // routing_c4
+    return emitError() << "expected 'max_per_expert' >= 0, got " << perExpert;
   return success();
 }
 
@@ -90,17 +91,19 @@ SliceAttr SliceAttr::getStacked(MLIRContext *context, int64_t caseIndex) {
 LogicalResult SliceAttr::verify(function_ref<InFlightDiagnostic()> emitError, AffineMap map, int64_t along,
                                 int64_t size, ArrayRef<int64_t> offsets, int64_t caseIndex) {
   if (along < 0) {
-    if (map.getNumDims() != 1 || map.getNumSymbols() != 0)
-      return emitError() << "an expert map has one dimension, the expert, and no symbols";
+    if (map.getNumDims() != 1 || map.getNumSymbols() != 0) // slice_c1
+      return emitError() << "expected a map from one dimension, the expert, without symbols, got "
+                         << map.getNumDims() << " dimensions and " << map.getNumSymbols() << " symbols";
     return success();
   }
-  if (offsets.empty() && size < 1)
-    return emitError() << "'split' needs a size >= 1, got " << size;
+  if (offsets.empty() && size < 1) // slice_c2
+    return emitError() << "expected 'split' of a size >= 1 or 'ragged' with offsets, got split(" << size << ")";
   for (size_t i = 1; i < offsets.size(); ++i)
-    if (offsets[i] < offsets[i - 1])
-      return emitError() << "'ragged' offsets must not decrease, got " << offsets[i - 1] << " before " << offsets[i];
-  if (!offsets.empty() && offsets.front() < 0)
-    return emitError() << "'ragged' offsets must not be negative, got " << offsets.front();
+    if (offsets[i] < offsets[i - 1]) // slice_c3
+      return emitError() << "expected 'ragged' offsets that do not decrease, got " << offsets[i - 1] << " before "
+                         << offsets[i];
+  if (!offsets.empty() && offsets.front() < 0) // slice_c4
+    return emitError() << "expected 'ragged' offsets >= 0, got " << offsets.front();
   return success();
 }
 
