@@ -23,4 +23,18 @@ def ConvertContractionToVectorPass : Pass<"convert-contraction-to-vector"> {
                            "::mlir::memref::MemRefDialect"];
 }
 
+def ConvertMoeToPlannedPass : Pass<"convert-moe-to-planned", "::mlir::ModuleOp"> {
+  let summary = "turns routings into plain tensors and routed ops into loops";
+  let description = [{
+    Every `!moe.routing<TxE>` becomes two tensors [T, S]: expert numbers (i32, -1 for an empty slot) and weights, S being
+    the bound of the type per row or the number of experts. Ops that make, change and read routings become linalg and
+    scf on tensors; scf.for, scf.if, scf.while, private functions and calls carry the two tensors.
+
+    - Before: no `moe.apply` (see `moe-lower-apply`).
+    - After: no routed op and no routing type; `moe.plan`, `moe.grouped_matmul` and `moe.combine` may remain.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
+                           "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
+}
+
 #endif // MOE_CONVERSION_PASSES_TD

@@ -360,11 +360,14 @@ def Moe_ApplyOp : Moe_Op<"apply", [AttrSizedOperandSegments, RecursiveMemoryEffe
 }
 
 def Moe_YieldOp : Moe_Op<"yield", [Pure, Terminator, ReturnLike,
-    ParentOneOf<["ApplyOp", "SelectOp", "MapOp"]>]> {
+    ParentOneOf<["ApplyOp", "SelectOp", "MapOp", "GroupedMatmulOp"]>]> {
   let summary = "ends a region of the routed level";
   let arguments = (ins Variadic<AnyType>:$values);
   let builders = [OpBuilder<(ins), [{ (void)$_state; }]>];
   let assemblyFormat = "attr-dict ($values^ `:` type($values))?";
 }
+
+// The planned level belongs to the same dialect.
+include "Moe/IR/MoePlannedOps.td"
 
 #endif // MOE_OPS_TD

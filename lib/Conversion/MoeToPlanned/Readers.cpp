@@ -1,0 +1,141 @@
+//===- Readers.cpp - lowering of to_dense, to_slots, counts ---------------===//
+#include "RoutingLowering.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+/// Whether every row's list fills its first slots: what made the routing left no holes.
+static bool isCompact(Value routing) {
+  Operation *op = routing.getDefiningOp();
+  if (!op)
+    return false;
+  if (isa<NormalizeOp, MapOp, CastOp>(op))
+    return isCompact(op->getOperand(0));
+  if (auto topK = dyn_cast<TopKOp>(op))
+    return topK.getAxis() == Axis::Expert;
+  if (auto route = dyn_cast<RouteOp>(op))
+    return !route.getMask();
+  return false;
+}
+
+namespace {
+
+struct LowerToDense : OpConversionPattern<ToDenseOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(ToDenseOp op, OneToNOpAdaptor adaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    LoopBuilder b(op.getLoc(), rewriter);
+    Slots in(adaptor.getInput());
+    auto type = cast<RankedTensorType>(op.getType());
+    Type element = type.getElementType();
+    double fill = op.getFill() ? op.getFill()->convertToDouble() : op.getOf() == DenseOf::Rank ? -1.0 : 0.0;
+    Value background = op.getOf() == DenseOf::Weight ? b.number(element, fill)
+                       : op.getOf() == DenseOf::Mask ? b.boolean(fill != 0.0)
+                                                     : b.i32(static_cast<int64_t>(fill));
+    SmallVector<OpFoldResult> shape{in.getTokensOrAttr(b), b.getIndexAttr(type.getDimSize(1))};
+    Value dense = b.filled(shape, background);
+    Value result;
+    switch (op.getOf()) {
+    case DenseOf::Mask:
+      result = forEachPair(b, in, dense, [&](Value t, Value, Value e, ValueRange c) -> Values {
+                 return {b.insert(b.boolean(true), c[0], {t, e})};
+               }).front();
+      break;
+    case DenseOf::Weight: {
+      // A pair that occurs again adds to its first weight; with a background of zero the sum needs no memory of it.
+      Values state{dense};
+      if (fill != 0.0)
+        state.push_back(b.filled(shape, b.boolean(false)));
+      result = forEachPair(b, in, state, [&](Value t, Value s, Value e, ValueRange c) -> Values {
+                 Value weight = b.extract(in.weights, {t, s});
+                 Value sum = arith::AddFOp::create(b, b.extract(c[0], {t, e}), weight);
+                 if (fill == 0.0)
+                   return {b.insert(sum, c[0], {t, e})};
+                 Value entry = b.select(b.extract(c[1], {t, e}), sum, weight);
+                 return {b.insert(entry, c[0], {t, e}), b.insert(b.boolean(true), c[1], {t, e})};
+               }).front();
+      break;
+    }
+    case DenseOf::Rank: {
+      Value seen = b.filled(shape, b.boolean(false));
+      result = b.loop(in.getTokens(b), {dense, seen}, [&](Value t, ValueRange outer) -> Values {
+                  Values state = llvm::to_vector_of<Value>(outer);
+                  state.push_back(b.i32(0));
+                  state = b.loop(b.index(in.getSlots()), state, [&](Value s, ValueRange c) {
+                    Value expert = b.extract(in.indices, {t, s});
+                    return b.when(b.notLess(expert, b.i32(0)), c, [&]() -> Values {
+                      Value e = b.toIndex(expert);
+                      Value entry = b.select(b.extract(c[1], {t, e}), b.extract(c[0], {t, e}), c[2]);
+                      return {b.insert(entry, c[0], {t, e}), b.insert(b.boolean(true), c[1], {t, e}),
+                              b.add(c[2], b.i32(1))};
+                    });
+                  });
+                  return {state[0], state[1]};
+                }).front();
+      break;
+    }
+    }
+    rewriter.replaceOp(op, b.castTo(result, type));
+    return success();
+  }
+};
+
+struct LowerToSlots : OpConversionPattern<ToSlotsOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(ToSlotsOp op, OneToNOpAdaptor adaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    LoopBuilder b(op.getLoc(), rewriter);
+    Slots in(adaptor.getInput());
+    Values result = in.get();
+    if (!isCompact(op.getInput())) {
+      // Two loops, not one, so that routings that differ in their weights only share the first.
+      Value positions = Slots::getEmpty(b, in.getTokensOrAttr(b), in.getSlots(), in.getWeightType()).indices;
+      auto compact = [&](Value source, Value init) {
+        return b
+            .loop(in.getTokens(b), init,
+                  [&](Value t, ValueRange outer) -> Values {
+                    Values row = b.loop(b.index(in.getSlots()), {outer[0], b.index(0)}, [&](Value s, ValueRange c) {
+                      Value there = b.notLess(b.extract(in.indices, {t, s}), b.i32(0));
+                      return b.when(there, c, [&]() -> Values {
+                        return {b.insert(b.extract(source, {t, s}), c[0], {t, c[1]}), b.add(c[1], b.index(1))};
+                      });
+                    });
+                    return {row[0]};
+                  })
+            .front();
+      };
+      result[0] = compact(in.indices, positions);
+      result[1] = compact(in.weights,
+                          b.filled({in.getTokensOrAttr(b), b.getIndexAttr(in.getSlots())},
+                                   b.number(in.getWeightType(), 0.0)));
+    }
+    for (auto [part, type] : llvm::zip(result, op.getResultTypes()))
+      part = b.castTo(part, type);
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct LowerCounts : OpConversionPattern<CountsOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(CountsOp op, OneToNOpAdaptor adaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    LoopBuilder b(op.getLoc(), rewriter);
+    Slots in(adaptor.getInput());
+    bool perExpert = op.getPer() == CountsPer::Expert;
+    OpFoldResult size = in.getTokensOrAttr(b);
+    if (perExpert)
+      size = b.getIndexAttr(cast<RoutingType>(op.getInput().getType()).getExperts());
+    Value result = forEachPair(b, in, b.filled(size, b.i32(0)), [&](Value t, Value, Value e, ValueRange c) -> Values {
+                     Value at = perExpert ? e : t;
+                     return {b.insert(b.add(b.extract(c[0], at), b.i32(1)), c[0], at)};
+                   }).front();
+    rewriter.replaceOp(op, b.castTo(result, op.getType()));
+    return success();
+  }
+};
+} // namespace
+
+void moe::populateReaderPatterns(const TypeConverter &converter, RewritePatternSet &patterns) {
+  patterns.add<LowerToDense, LowerToSlots, LowerCounts>(converter, patterns.getContext());
+}

@@ -1,0 +1,74 @@
+//===- RoutingLowering.h - shared by the lowerings of routed ops -*- C++ -*-===//
+#ifndef LIB_CONVERSION_MOETOPLANNED_ROUTINGLOWERING_H
+#define LIB_CONVERSION_MOETOPLANNED_ROUTINGLOWERING_H
+
+#include "../Support/LoopBuilder.h"
+#include "mlir/Transforms/DialectConversion.h"
+#include "moe/Dialect/Moe/IR/MoeDialect.h"
+
+namespace mlir::moe {
+
+/// A routing as two tensors: the expert of every slot (-1 is an empty slot; empty slots stand anywhere in a row) and its
+/// weight, both [T, S].
+struct Slots {
+  Value indices, weights;
+
+  Slots(ValueRange parts) : indices(parts[0]), weights(parts[1]) {}
+  int64_t getSlots() const { return cast<RankedTensorType>(indices.getType()).getDimSize(1); }
+  Type getWeightType() const { return cast<RankedTensorType>(weights.getType()).getElementType(); }
+  Value getTokens(LoopBuilder &b) const { return b.dim(indices, 0); }
+  OpFoldResult getTokensOrAttr(LoopBuilder &b) const { return b.dimOrAttr(indices, 0); }
+  Values get() const { return {indices, weights}; }
+
+  /// No pairs at all: indices -1, weights 0.
+  static Slots getEmpty(LoopBuilder &b, OpFoldResult tokens, int64_t slots, Type weightType);
+};
+
+/// The key of the pair in slot s of row t, whose expert is e (an index): its weight or an entry of the key matrix.
+struct KeyReader {
+  Slots slots;
+  Value keys; // [T, E], or null
+
+  Type getType() const { return keys ? cast<RankedTensorType>(keys.getType()).getElementType() : slots.getWeightType(); }
+  Value read(LoopBuilder &b, Value t, Value s, Value e) const {
+    return keys ? b.extract(keys, {t, e}) : b.extract(slots.weights, {t, s});
+  }
+};
+
+/// An amount (k or capacity): an attribute, an index, or a tensor with one entry per row or expert.
+struct Amount {
+  Value value;
+  std::optional<int64_t> constant;
+
+  /// The amount at `i`, an index that is not negative.
+  Value at(LoopBuilder &b, Value i) const;
+};
+
+/// Whether key a precedes key b in rank order: larger first, NaN last; `tie` decides between equals.
+Value precedes(LoopBuilder &b, Value keyA, Value keyB, Value tie);
+
+/// Copies the pairs of row t for which `accept` holds into the slots [base, limit) of `state` = (indices, weights, keys),
+/// best first, as many as fit. The keys are a scratch tensor [S'] of that row. Returns the new state.
+Values insertByRank(LoopBuilder &b, const KeyReader &reader, Value t, Value base, Value limit, TieBreak ties,
+                    ValueRange state, function_ref<Value(Value expert)> accept = nullptr);
+
+/// For every token the pairs in the slots; `body` gets (t, s, expert as index) for each pair that is there.
+Values forEachPair(LoopBuilder &b, const Slots &slots, ValueRange state,
+                   function_ref<Values(Value, Value, Value, ValueRange)> body);
+
+/// Inlines a copy of the block of a region of the routed level and returns what it yields.
+Values inlineRegion(LoopBuilder &b, Region &region, ValueRange arguments);
+
+void populateMakerPatterns(const TypeConverter &, RewritePatternSet &);
+void populateTopKPatterns(const TypeConverter &, RewritePatternSet &);
+void populateLimitPatterns(const TypeConverter &, RewritePatternSet &);
+void populateSelectPatterns(const TypeConverter &, RewritePatternSet &);
+void populateNormalizePatterns(const TypeConverter &, RewritePatternSet &);
+void populateReaderPatterns(const TypeConverter &, RewritePatternSet &);
+
+/// top_k over the token axis or the whole matrix and limit by key: one sort of all pairs.
+Slots keepBestPairs(LoopBuilder &b, const KeyReader &reader, const Amount &amount, bool perExpert, TieBreak ties);
+
+} // namespace mlir::moe
+
+#endif // LIB_CONVERSION_MOETOPLANNED_ROUTINGLOWERING_H

@@ -1,0 +1,157 @@
+//===- MoePlannedOps.cpp - the planned level: verifiers and interfaces ----===//
+#include "moe/Dialect/Moe/IR/MoeDialect.h"
+
+#include "mlir/IR/Builders.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
+
+/// Whether two dimensions can be equal at run time.
+static bool compatible(int64_t a, int64_t b) { return ShapedType::isDynamic(a) || ShapedType::isDynamic(b) || a == b; }
+
+//===----------------------------------------------------------------------===//
+// PlanOp
+//===----------------------------------------------------------------------===//
+
+LogicalResult PlanOp::inferReturnTypes(MLIRContext *context, std::optional<Location> loc, ValueRange operands,
+                                       DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,
+                                       SmallVectorImpl<Type> &types) {
+  Adaptor op(operands, attributes, properties, regions);
+  Type index = IndexType::get(context);
+  auto indices = tensorType(op.getIndices());
+  // PL1
+  int64_t experts = op.getExperts();
+  if (experts < 1)
+    return emitOptionalError(loc, "expected 'experts' >= 1, got ", experts);
+  types.push_back(RankedTensorType::get({experts + 1}, index));
+  types.append(3, RankedTensorType::get({ShapedType::kDynamic}, index));
+  types.push_back(RankedTensorType::get(indices.getShape(), index));
+  return success();
+}
+
+LogicalResult PlanOp::verify() { return success(); }
+
+//===----------------------------------------------------------------------===//
+// GroupedMatmulOp
+//===----------------------------------------------------------------------===//
+
+AffineMap GroupedMatmulOp::getBankMap(unsigned bank) { return cast<AffineMapAttr>(getBankMaps()[bank]).getValue(); }
+AffineMap GroupedMatmulOp::getExtraMap(unsigned extra) {
+  return cast<AffineMapAttr>(getExtraMaps()[extra]).getValue();
+}
+YieldOp GroupedMatmulOp::getYield() { return cast<YieldOp>(getEpilogue().front().getTerminator()); }
+MutableOperandRange GroupedMatmulOp::getDpsInitsMutable() { return getInitMutable(); }
+
+void GroupedMatmulOp::build(OpBuilder &b, OperationState &state, Value a, Value rows, Value offsets, ValueRange banks,
+                            ArrayRef<AffineMap> bankMaps, ValueRange extras, ArrayRef<AffineMap> extraMaps,
+                            Value init) {
+  build(b, state, init.getType(), a, rows, offsets, banks, extras, init, b.getAffineMapArrayAttr(bankMaps),
+        b.getAffineMapArrayAttr(extraMaps));
+  OpBuilder::InsertionGuard guard(b);
+  Block *block = b.createBlock(state.regions.front().get());
+  for (size_t i = 0; i < banks.size(); ++i)
+    block->addArgument(tensorType(init).getElementType(), state.location);
+  for (Value extra : extras)
+    block->addArgument(tensorType(extra).getElementType(), state.location);
+}
+
+LogicalResult GroupedMatmulOp::verify() {
+  RankedTensorType a = tensorType(getA()), init = tensorType(getInit());
+  // GM1
+  if (getBanks().empty())
+    return emitOpError() << "expected at least one bank";
+  // GM2
+  if (getBankMaps().size() != getBanks().size())
+    return emitOpError() << "expected one map per bank, got " << getBankMaps().size() << " maps and "
+                         << getBanks().size() << " banks";
+  if (getExtraMaps().size() != getExtras().size())
+    return emitOpError() << "expected one map per extra operand, got " << getExtraMaps().size() << " maps and "
+                         << getExtras().size() << " extra operands";
+  // GM3
+  if (tensorType(getOffsets()).isDynamicDim(0) || getNumExperts() < 1)
+    return emitOpError() << "expected 'offsets' of static size >= 2 (experts + 1), got " << getOffsets().getType();
+  // GM4: where k or n indexes a dimension alone, it has the extent of a's columns or of the result's.
+  auto checkMap = [&](StringRef what, unsigned i, Value operand, AffineMap map,
+                      ArrayRef<int64_t> extents) -> LogicalResult {
+    auto type = tensorType(operand);
+    if (map.getNumDims() != 3 || map.getNumSymbols() != 0 ||
+        static_cast<int64_t>(map.getNumResults()) != type.getRank())
+      return emitOpError() << what << " " << i << " of type " << type
+                           << " needs a map of 3 dimensions with one result per dimension, got " << AffineMapAttr::get(map);
+    for (auto [d, expr] : llvm::enumerate(map.getResults()))
+      if (auto dim = dyn_cast<AffineDimExpr>(expr)) {
+        int64_t extent = extents[dim.getPosition()], size = type.getDimSize(d);
+        // A bank may hold more experts than the routing has; k, n and p must match.
+        bool fits = dim.getPosition() == 0 && !ShapedType::isDynamic(size) ? size >= extent : compatible(extent, size);
+        if (!fits)
+          return emitOpError() << what << " " << i << " has size " << type.getDimSize(d) << " in dimension " << d
+                               << ", expected " << extent;
+      }
+    return success();
+  };
+  int64_t any = ShapedType::kDynamic, columns = init.getDimSize(1);
+  for (auto [i, bank] : llvm::enumerate(getBanks())) {
+    if (failed(checkMap("bank", i, bank, getBankMap(i), {getNumExperts(), a.getDimSize(1), columns})))
+      return failure();
+    // GM5
+    unsigned n = 0, k = 0;
+    for (AffineExpr expr : getBankMap(i).getResults()) {
+      k += expr == getAffineDimExpr(1, getContext());
+      n += expr == getAffineDimExpr(2, getContext());
+    }
+    if (k != 1 || n != 1)
+      return emitOpError() << "bank " << i << " must be indexed by k and n once each, got " << getBankMaps()[i];
+  }
+  for (auto [i, extra] : llvm::enumerate(getExtras()))
+    if (failed(checkMap("extra operand", i, extra, getExtraMap(i),
+                        {getNumExperts(), getRows() ? init.getDimSize(0) : any, columns})))
+      return failure();
+  return success();
+}
+
+LogicalResult GroupedMatmulOp::verifyRegions() {
+  Block &block = getEpilogue().front();
+  Type element = tensorType(getInit()).getElementType();
+  // GM6
+  SmallVector<Type> expected(getBanks().size(), element);
+  for (Value extra : getExtras())
+    expected.push_back(tensorType(extra).getElementType());
+  if (!llvm::equal(block.getArgumentTypes(), expected))
+    return emitOpError() << "expected the epilogue's arguments to be one accumulator of type " << element
+                         << " per bank and one element per extra operand (" << expected << "), got "
+                         << block.getArgumentTypes();
+  // GM7
+  auto yield = dyn_cast<YieldOp>(block.getTerminator());
+  if (!yield || yield.getNumOperands() != 1 || yield.getOperand(0).getType() != element)
+    return emitOpError() << "expected the epilogue to yield one " << element;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// CombineOp
+//===----------------------------------------------------------------------===//
+
+MutableOperandRange CombineOp::getDpsInitsMutable() { return getInitMutable(); }
+
+LogicalResult CombineOp::verify() {
+  RankedTensorType pairs = tensorType(getPairs()), init = tensorType(getInit()), inverse = tensorType(getInverse());
+  // CB1
+  if (getMode() != OutMode::Sum && getMode() != OutMode::Mean && getMode() != OutMode::Max)
+    return emitOpError() << "expected mode sum, mean or max, got " << stringifyEnum(getMode());
+  // CB2
+  if (pairs.getRank() < 1 || pairs.getRank() != init.getRank() || pairs.getElementType() != init.getElementType() ||
+      !llvm::all_of(llvm::zip(pairs.getShape().drop_front(), init.getShape().drop_front()),
+                    [](auto dims) { return compatible(std::get<0>(dims), std::get<1>(dims)); }))
+    return emitOpError() << "expected 'init' to have the shape of 'pairs' behind the first dimension, got " << init
+                         << " and " << pairs;
+  // CB3
+  if (!compatible(inverse.getDimSize(0), init.getDimSize(0)))
+    return emitOpError() << "expected one row of 'inverse' per row of 'init', got " << inverse << " and " << init;
+  // CB4
+  if (getWeights() && !compatible(tensorType(getWeights()).getDimSize(1), inverse.getDimSize(1)))
+    return emitOpError() << "expected 'weights' of the shape of 'inverse', got " << getWeights().getType() << " and "
+                         << inverse;
+  return success();
+}
