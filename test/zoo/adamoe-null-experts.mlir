@@ -1,22 +1,20 @@
-// AdaMoE: Token-Adaptive Routing with Null Experts for Mixture-of-Experts Language Models.
+// RUN: %python %src/test/zoo/run_zoo.py %s --work %t
+//
+// AdaMoE: Token-Adaptive Routing with Null Experts for Mixture-of-Experts Language Models
+//
 // Null experts, which cost nothing, compete with the true ones for the K places of a token; null picks are dropped and
 // the rest is renormalised, so that a token runs between none and K true experts.
-// Carried by: top_k, to_slots and from_slots (an expert number behind the bank is an empty slot), normalize, counts, apply.
+//
+// Ops: top_k, to_slots and from_slots (an expert number behind the bank is an empty slot), normalize, counts, apply.
 
-!x = tensor<?x24xf32>
-!h = tensor<?x30xf32>
-!up = tensor<24x30xf32>
-!down = tensor<30x24xf32>
-!k = tensor<?x3xf32>
-!r = !moe.routing<?x5xf32, max_per_row = 3>
+!x = tensor<?x24xf32>   !h = tensor<?x30xf32>   !up = tensor<24x30xf32>   !down = tensor<30x24xf32>
+!k = tensor<?x3xf32>   !r = !moe.routing<?x5xf32, max_per_row = 3>
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x9xf32> {moe.name = "wr"},
                 %wg: tensor<5x24x30xf32> {moe.name = "wg"}, %wu: tensor<5x24x30xf32> {moe.name = "wu"},
                 %wd: tensor<5x30x24xf32> {moe.name = "wd"})
     -> (!x {moe.name = "y"}, tensor<?x5xf32> {moe.name = "routing"}, tensor<?xi32> {moe.name = "used"}) {
-  %c0 = arith.constant 0 : index
-  %f0 = arith.constant 0.0 : f32
-  %f1 = arith.constant 1.0 : f32
+  %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %x, %c0 : !x
   %ze = tensor.splat %f0[%t] : tensor<?x9xf32>
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x9xf32>) outs(%ze : tensor<?x9xf32>) -> tensor<?x9xf32>
@@ -30,16 +28,11 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x9xf32> {moe.name = "wr"}
       : !r, !x, tensor<5x24x30xf32>, tensor<5x24x30xf32>, tensor<5x30x24xf32> -> !x {
   ^bb0(%v: !x, %gate: !up, %up: !up, %down: !down):
     %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h
-    %zx = tensor.splat %f0[%n] : !x
-    %one = tensor.splat %f1[%n] : !h
+    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x   %one = tensor.splat %f1[%n] : !h
     %g = linalg.matmul ins(%v, %gate : !x, !up) outs(%zh : !h) -> !h
     %u = linalg.matmul ins(%v, %up : !x, !up) outs(%zh : !h) -> !h
-    %m = arith.negf %g : !h
-    %exp = math.exp %m : !h
-    %den = arith.addf %exp, %one : !h
-    %silu = arith.divf %g, %den : !h
-    %h = arith.mulf %silu, %u : !h
+    %m = arith.negf %g : !h   %exp = math.exp %m : !h   %den = arith.addf %exp, %one : !h
+    %silu = arith.divf %g, %den : !h   %h = arith.mulf %silu, %u : !h
     %o = linalg.matmul ins(%h, %down : !h, !down) outs(%zx : !x) -> !x
     moe.yield %o : !x
   }

@@ -1,27 +1,21 @@
-// LoRA-Mixer: Coordinate Modular LoRA Experts Through Serial Attention Routing.
+// RUN: %python %src/test/zoo/run_zoo.py %s --work %t
+//
+// LoRA-Mixer: Coordinate Modular LoRA Experts Through Serial Attention Routing
+//
 // Routed LoRA experts sit on the query, key, value and output projection of an attention block; one routing decision per
 // token, taken from the block's input, is used by all four.
-// Carried by: top_k, normalize, four applies of one routing (one plan: it depends on the support only); attention is upstream.
+//
+// Ops: top_k, normalize, four applies of one routing (one plan: it depends on the support only); attention is upstream.
 
-!x = tensor<?x24xf32>
-!low = tensor<?x4xf32>
-!w = tensor<24x24xf32>
-!a = tensor<4x24x4xf32>
-!b = tensor<4x4x24xf32>
-!r = !moe.routing<?x4xf32, max_per_row = 2>
-!bsd = tensor<?x?x24xf32>
-!heads = tensor<?x?x3x8xf32>
-!scores = tensor<?x3x?x?xf32>
+!x = tensor<?x24xf32>   !low = tensor<?x4xf32>   !w = tensor<24x24xf32>   !a = tensor<4x24x4xf32>
+!b = tensor<4x4x24xf32>   !r = !moe.routing<?x4xf32, max_per_row = 2>   !bsd = tensor<?x?x24xf32>
+!heads = tensor<?x?x3x8xf32>   !scores = tensor<?x3x?x?xf32>
 
 func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr"}, %w: tensor<4x24x24xf32> {moe.name = "w"},
                 %a: tensor<4x4x24x4xf32> {moe.name = "a"}, %b: tensor<4x4x4x24xf32> {moe.name = "b"})
     -> (!bsd {moe.name = "y"}, tensor<?x?x4xf32> {moe.name = "routing"}) {
-  %c0 = arith.constant 0 : index
-  %c1 = arith.constant 1 : index
-  %c2 = arith.constant 2 : index
-  %c3 = arith.constant 3 : index
-  %f0 = arith.constant 0.0 : f32
-  %minf = arith.constant 0xFF800000 : f32
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index   %c3 = arith.constant 3 : index
+  %f0 = arith.constant 0.0 : f32   %minf = arith.constant 0xFF800000 : f32
   %scale = arith.constant 0.35355339059327376 : f32  // 1 / sqrt(DH)
   %batch = tensor.dim %x, %c0 : !bsd
   %seq = tensor.dim %x, %c1 : !bsd
@@ -45,11 +39,8 @@ func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr
                                          affine_map<(b, h, s, j, d) -> (b, h, s, j)>]
       ins(%qh, %kh : !heads, !heads) outs(%zs : !scores) -> !scores
   %causal = linalg.map ins(%qk : !scores) outs(%zs : !scores) (%s: f32, %o: f32) {
-    %i = linalg.index 2 : index
-    %j = linalg.index 3 : index
-    %seen = arith.cmpi ule, %j, %i : index
-    %scaled = arith.mulf %s, %scale : f32
-    %kept = arith.select %seen, %scaled, %minf : f32
+    %i = linalg.index 2 : index   %j = linalg.index 3 : index   %seen = arith.cmpi ule, %j, %i : index
+    %scaled = arith.mulf %s, %scale : f32   %kept = arith.select %seen, %scaled, %minf : f32
     linalg.yield %kept : f32
   }
   %attention = linalg.softmax dimension(3) ins(%causal : !scores) outs(%zs : !scores) -> !scores
@@ -67,17 +58,14 @@ func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr
 
 // Projection n with its LoRA experts.
 func.func private @linear(%v: !x, %r: !r, %ws: tensor<4x24x24xf32>, %as: tensor<4x4x24x4xf32>, %bs: tensor<4x4x4x24xf32>, %n: index) -> !x {
-  %c0 = arith.constant 0 : index
-  %f0 = arith.constant 0.0 : f32
-  %scale = arith.constant 1.5 : f32
+  %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %scale = arith.constant 1.5 : f32
   %w = tensor.extract_slice %ws[%n, 0, 0] [1, 24, 24] [1, 1, 1] : tensor<4x24x24xf32> to !w
   %a = tensor.extract_slice %as[%n, 0, 0, 0] [1, 4, 24, 4] [1, 1, 1, 1] : tensor<4x4x24x4xf32> to !a
   %b = tensor.extract_slice %bs[%n, 0, 0, 0] [1, 4, 4, 24] [1, 1, 1, 1] : tensor<4x4x4x24xf32> to !b
   %lora = moe.apply %r rows(%v) experts(%a, %b) weighted(after) out(sum) : !r, !x, !a, !b -> !x {
   ^bb0(%rows: !x, %down: tensor<24x4xf32>, %up: tensor<4x24xf32>):
     %m = tensor.dim %rows, %c0 : !x
-    %zl = tensor.splat %f0[%m] : !low
-    %zx = tensor.splat %f0[%m] : !x
+    %zl = tensor.splat %f0[%m] : !low   %zx = tensor.splat %f0[%m] : !x
     %h = linalg.matmul ins(%rows, %down : !x, tensor<24x4xf32>) outs(%zl : !low) -> !low
     %o = linalg.matmul ins(%h, %up : !low, tensor<4x24xf32>) outs(%zx : !x) -> !x
     moe.yield %o : !x

@@ -1,28 +1,22 @@
-// Selective Sinkhorn Routing for Improved Sparse Mixture of Experts.
+// RUN: %python %src/test/zoo/run_zoo.py %s --work %t
+//
+// Selective Sinkhorn Routing for Improved Sparse Mixture of Experts
+//
 // Tokens are assigned by an entropic transport plan whose expert marginals are equal: Sinkhorn's alternating
 // normalisation of rows and columns, over the whole batch. A run-time switch takes plain softmax routing instead.
-// Carried by: normalize along both axes inside scf.for, scf.if that yields a routing, top_k, apply.
-// The plan's row factor 1/T and column factor 1/E cancel in the next step, so only the last ones are applied, times T: T/E.
+// A row factor 1/T and a column factor 1/E cancel in the step behind them, so that only the last ones are applied.
+//
+// Ops: normalize along both axes inside scf.for, scf.if that yields a routing, top_k, apply.
 
-!x = tensor<?x24xf32>
-!h = tensor<?x32xf32>
-!e = tensor<?x6xf32>
-!all = !moe.routing<?x6xf32>
+!x = tensor<?x24xf32>   !h = tensor<?x32xf32>   !e = tensor<?x6xf32>   !all = !moe.routing<?x6xf32>
 !r = !moe.routing<?x6xf32, max_per_row = 2>
 
 func.func @main(%x: !x {moe.name = "x"}, %use_ot: tensor<1xi32> {moe.name = "use_ot"}, %wr: tensor<24x6xf32> {moe.name = "wr"},
                 %w1: tensor<6x24x32xf32> {moe.name = "w1"}, %w2: tensor<6x32x24xf32> {moe.name = "w2"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, !e {moe.name = "score"}) {
-  %c0 = arith.constant 0 : index
-  %c1 = arith.constant 1 : index
-  %c6 = arith.constant 6 : index
-  %i1 = arith.constant 1 : i32
-  %f0 = arith.constant 0.0 : f32
-  %f1 = arith.constant 1.0 : f32
-  %half = arith.constant 0.5 : f32
-  %eps = arith.constant 0.5 : f32
-  %experts = arith.constant 6.0 : f32
-  %rsqrt2 = arith.constant 0.70710678118654752 : f32
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c6 = arith.constant 6 : index   %i1 = arith.constant 1 : i32
+  %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32
+  %eps = arith.constant 0.5 : f32   %experts = arith.constant 6.0 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %t = tensor.dim %x, %c0 : !x
   %ze = tensor.splat %f0[%t] : !e
   %z = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
@@ -41,8 +35,7 @@ func.func @main(%x: !x {moe.name = "x"}, %use_ot: tensor<1xi32> {moe.name = "use
       %columns = moe.normalize %rows by(sum) axis(token) : !all
       scf.yield %columns : !all
     }
-    %t32 = arith.index_cast %t : index to i32
-    %tokens = arith.sitofp %t32 : i32 to f32
+    %t32 = arith.index_cast %t : index to i32   %tokens = arith.sitofp %t32 : i32 to f32
     %factor = arith.divf %tokens, %experts : f32
     %scaled = moe.map %plan {
     ^bb0(%w: f32, %row: index, %expert: index):
@@ -60,15 +53,11 @@ func.func @main(%x: !x {moe.name = "x"}, %use_ot: tensor<1xi32> {moe.name = "use
       : !r, !x, tensor<6x24x32xf32>, tensor<6x32x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x32xf32>, %down: tensor<32x24xf32>):
     %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h
-    %zx = tensor.splat %f0[%n] : !x
+    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x32xf32>) outs(%zh : !h) -> !h
     %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
-      %s = arith.mulf %p, %rsqrt2 : f32
-      %erf = math.erf %s : f32
-      %cdf2 = arith.addf %erf, %f1 : f32
-      %ph = arith.mulf %p, %half : f32
-      %gelu = arith.mulf %ph, %cdf2 : f32
+      %s = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %s : f32   %cdf2 = arith.addf %erf, %f1 : f32
+      %ph = arith.mulf %p, %half : f32   %gelu = arith.mulf %ph, %cdf2 : f32
       linalg.yield %gelu : f32
     }
     %o = linalg.matmul ins(%h, %down : !h, tensor<32x24xf32>) outs(%zx : !x) -> !x

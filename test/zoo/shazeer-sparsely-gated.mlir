@@ -1,30 +1,23 @@
-// Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer.
+// RUN: %python %src/test/zoo/run_zoo.py %s --work %t
+//
+// Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer
+//
 // Trainable noise is added to the gate's logits and only the k largest enter the softmax; only experts with a gate run. The
 // hierarchical form, a gate over groups times a gate within each group, shares the experts and is a second result.
-// Carried by: top_k and normalize (over E experts, over G groups, over the M experts of T*G rows), route with a mask, apply
+//
+// Ops: top_k and normalize (over E experts, over G groups, over the M experts of T*G rows), route with a mask, apply
 // with banks [G, M, ..] reached through an affine map. All gates' logits are one product: the gates stand side by side.
 
-!x = tensor<?x24xf32>
-!h = tensor<?x36xf32>
-!e = tensor<?x12xf32>
-!g = tensor<?x3xf32>
-!m = tensor<?x4xf32>
-!gm = tensor<?x3x4xf32>
-!logits = tensor<?x27xf32>
-!gates = tensor<24x27xf32>
-!nested = tensor<3x24x4xf32>
-!w1 = tensor<3x4x24x36xf32>
-!w2 = tensor<3x4x36x24xf32>
-!r = !moe.routing<?x12xf32>
+!x = tensor<?x24xf32>   !h = tensor<?x36xf32>   !e = tensor<?x12xf32>   !g = tensor<?x3xf32>   !m = tensor<?x4xf32>
+!gm = tensor<?x3x4xf32>   !logits = tensor<?x27xf32>   !gates = tensor<24x27xf32>   !nested = tensor<3x24x4xf32>
+!w1 = tensor<3x4x24x36xf32>   !w2 = tensor<3x4x36x24xf32>   !r = !moe.routing<?x12xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %noise: !e {moe.name = "noise"}, %noise_p: !g {moe.name = "noise_p"},
                 %noise_s: !gm {moe.name = "noise_s"}, %w_g: tensor<24x12xf32> {moe.name = "w_g"}, %w_n: tensor<24x12xf32> {moe.name = "w_n"},
                 %w_gp: tensor<24x3xf32> {moe.name = "w_gp"}, %w_np: tensor<24x3xf32> {moe.name = "w_np"}, %w_gs: !nested {moe.name = "w_gs"},
                 %w_ns: !nested {moe.name = "w_ns"}, %w1: !w1 {moe.name = "w1"}, %w2: !w2 {moe.name = "w2"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, !x {moe.name = "y_h"}, !gm {moe.name = "routing_h"}) {
-  %c0 = arith.constant 0 : index
-  %c3 = arith.constant 3 : index
-  %f0 = arith.constant 0.0 : f32
+  %c0 = arith.constant 0 : index   %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32
   %t = tensor.dim %x, %c0 : !x
   %tg = arith.muli %t, %c3 : index
   %a = func.call @side_by_side(%w_g, %w_gp, %w_gs) : (tensor<24x12xf32>, tensor<24x3xf32>, !nested) -> !gates
@@ -35,14 +28,9 @@ func.func @main(%x: !x {moe.name = "x"}, %noise: !e {moe.name = "noise"}, %noise
   %clean = linalg.matmul ins(%x, %a : !x, !gates) outs(%zl : !logits) -> !logits
   %spread = linalg.matmul ins(%x, %b : !x, !gates) outs(%zl : !logits) -> !logits
   %noisy = linalg.map ins(%clean, %spread, %draws : !logits, !logits, !logits) outs(%zl : !logits) (%c: f32, %s: f32, %d: f32, %init: f32) {
-    %size = math.absf %s : f32
-    %m = arith.negf %size : f32
-    %exp = math.exp %m : f32
-    %log = math.log1p %exp : f32
-    %pos = arith.maximumf %s, %f0 : f32
-    %softplus = arith.addf %pos, %log : f32
-    %added = arith.mulf %d, %softplus : f32
-    %logit = arith.addf %c, %added : f32
+    %size = math.absf %s : f32   %m = arith.negf %size : f32   %exp = math.exp %m : f32   %log = math.log1p %exp : f32
+    %pos = arith.maximumf %s, %f0 : f32   %softplus = arith.addf %pos, %log : f32
+    %added = arith.mulf %d, %softplus : f32   %logit = arith.addf %c, %added : f32
     linalg.yield %logit : f32
   }
 
@@ -79,14 +67,12 @@ func.func @main(%x: !x {moe.name = "x"}, %noise: !e {moe.name = "noise"}, %noise
 }
 
 func.func private @experts(%r: !r, %x: !x, %w1: !w1, %w2: !w2) -> !x {
-  %c0 = arith.constant 0 : index
-  %f0 = arith.constant 0.0 : f32
+  %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
   %y = moe.apply %r rows(%x) experts(%w1 by (e) -> (e floordiv 4, e mod 4), %w2 by (e) -> (e floordiv 4, e mod 4))
       weighted(after) out(sum) : !r, !x, !w1, !w2 -> !x {
   ^bb0(%v: !x, %up: tensor<24x36xf32>, %down: tensor<36x24xf32>):
     %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h
-    %zx = tensor.splat %f0[%n] : !x
+    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x36xf32>) outs(%zh : !h) -> !h
     %h = arith.maximumf %a, %zh : !h
     %o = linalg.matmul ins(%h, %down : !h, tensor<36x24xf32>) outs(%zx : !x) -> !x

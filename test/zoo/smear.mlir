@@ -1,29 +1,23 @@
-// Soft Merging of Experts with Adaptive Routing.
+// RUN: %python %src/test/zoo/run_zoo.py %s --work %t
+//
+// Soft Merging of Experts with Adaptive Routing
+//
 // The router's distribution averages the parameters of the adapters, not their outputs: every example gets one merged
 // adapter, which runs once on all its positions.
-// Carried by: route and normalize (the distribution); merging is a plain contraction of weights by parameters.
+//
+// Ops: route and normalize (the distribution); merging is a plain contraction of weights by parameters.
 
-!x = tensor<?x5x24xf32>
-!h = tensor<?x5x10xf32>
-!p = tensor<?x5xf32>
-!d = tensor<?x24xf32>
-!f = tensor<?x10xf32>
+!x = tensor<?x5x24xf32>   !h = tensor<?x5x10xf32>   !p = tensor<?x5xf32>   !d = tensor<?x24xf32>   !f = tensor<?x10xf32>
 !flat = tensor<?x240xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %w_router: tensor<24x5xf32> {moe.name = "w_router"},
                 %w_down: tensor<5x24x10xf32> {moe.name = "w_down"}, %b_down: tensor<5x10xf32> {moe.name = "b_down"},
                 %w_up: tensor<5x10x24xf32> {moe.name = "w_up"}, %b_up: tensor<5x24xf32> {moe.name = "b_up"})
     -> (!x {moe.name = "y"}, !p {moe.name = "routing"}) {
-  %c0 = arith.constant 0 : index
-  %f0 = arith.constant 0.0 : f32
-  %fifth = arith.constant 0.2 : f32
+  %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %fifth = arith.constant 0.2 : f32
   %n = tensor.dim %x, %c0 : !x
-  %zd = tensor.splat %f0[%n] : !d
-  %zf = tensor.splat %f0[%n] : !f
-  %zp = tensor.splat %f0[%n] : !p
-  %zm = tensor.splat %f0[%n] : !flat
-  %zx = tensor.splat %f0[%n] : !x
-  %zh = tensor.splat %f0[%n] : !h
+  %zd = tensor.splat %f0[%n] : !d   %zf = tensor.splat %f0[%n] : !f   %zp = tensor.splat %f0[%n] : !p
+  %zm = tensor.splat %f0[%n] : !flat   %zx = tensor.splat %f0[%n] : !x   %zh = tensor.splat %f0[%n] : !h
   %fifths = tensor.splat %fifth[%n] : !d
   %sum = linalg.reduce { arith.addf } ins(%x : !x) outs(%zd : !d) dimensions = [1]
   %mean = arith.mulf %sum, %fifths : !d
