@@ -1,0 +1,72 @@
+/*===- Module.h - what a compiled module and its host agree on ----*- C -*-===*\
+|*
+|* A module, NAME.moe, is an ELF shared object followed by a 64-byte trailer. It imports nothing but memcpy, memmove and
+|* memset: everything else it needs comes through the table of host functions below. docs/module-format.md says all of
+|* this at length, with the JSON signature and the weights file.
+|*
+\*===----------------------------------------------------------------------===*/
+#ifndef MOE_C_MODULE_H
+#define MOE_C_MODULE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The trailer: the last 64 bytes of the file, little-endian. */
+#define MOE_MODULE_MAGIC "MOEMODUL"
+#define MOE_MODULE_MAJOR 1
+#define MOE_MODULE_MINOR 0
+
+typedef struct moe_module_trailer {
+  char magic[8];       /* MOE_MODULE_MAGIC, no terminating zero */
+  uint32_t major;      /* a host loads a module of its own major version */
+  uint32_t minor;      /* and of at most its own minor version */
+  uint64_t elf_size;   /* bytes before the trailer: the file's size - 64 */
+  uint64_t sig_offset; /* where in them the JSON signature is (section .moe.sig) */
+  uint64_t sig_size;   /* and its bytes, without a terminating zero */
+  uint8_t hash[16];    /* XXH3-128, seed 0, canonical (big-endian) form, of those elf_size bytes */
+  uint8_t reserved[8]; /* zero */
+} moe_module_trailer;
+
+/* Every buffer that crosses the border starts at a multiple of this: arguments, weights, results. */
+#define MOE_BUFFER_ALIGNMENT 64
+
+/* How a tensor of rank R is passed: MLIR's memref descriptor, 3 + 2 R fields of 8 bytes:
+ *   void *allocated    what alloc returned (for an argument: the data)
+ *   void *aligned      where the data is
+ *   int64_t offset     0
+ *   int64_t sizes[R]
+ *   int64_t strides[R] in elements; tensors are dense and row-major */
+#define MOE_DESCRIPTOR_FIELDS(rank) (3 + 2 * (rank))
+
+/* What the host gives the module. A module exports the data symbol `moe_host`, a `const moe_host_v1 *` that is NULL in the file;
+ * the loader stores the table's address there before the first call. All functions may be called from any task. */
+typedef struct moe_host_v1 {
+  uint32_t version; /* 1 */
+  uint32_t size;    /* sizeof(moe_host_v1): later minor versions add functions at the end */
+  void *ctx;        /* the first argument of every function */
+  /* Never returns NULL: if there is no memory, the call ends and the host reports it. The memory is not cleared. */
+  void *(*alloc)(void *ctx, uint64_t bytes, uint64_t alignment);
+  void (*free)(void *ctx, void *ptr); /* of what alloc returned, or NULL */
+  /* Calls body(context, i) once for each i in [0, tasks), in any order and on any thread, and returns when all are done. */
+  void (*parallel_for)(void *ctx, void (*body)(void *context, int64_t task), void *context, int64_t tasks);
+  /* Records that the call failed; the first message is kept. It returns: the module carries on without touching memory that
+   * is not its own, and the host then discards the results. */
+  void (*fail)(void *ctx, const char *message, uint64_t length);
+  void (*log)(void *ctx, int32_t level, const char *message, uint64_t length); /* level: 0 debug, 1 note, 2 warning */
+} moe_host_v1;
+
+#define MOE_MODULE_HOST_SYMBOL "moe_host"
+
+/* An entry point. arguments[i] points to the descriptor of argument i, in the signature's order, weights included. `results`
+ * has room for the descriptors of all results one after the other; the call fills them. Each result's memory comes from
+ * alloc, belongs to the host afterwards, and is no argument's and no other result's. */
+typedef void (*moe_entry_fn)(void *const *arguments, void *results);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MOE_C_MODULE_H */

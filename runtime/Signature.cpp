@@ -1,0 +1,148 @@
+//===- Signature.cpp - what a module says about itself --------------------===//
+#include "Signature.h"
+#include "Json.h"
+#include "moe-c/Module.h"
+#include <algorithm>
+#include <set>
+
+namespace moe::rt {
+
+std::string ValueSignature::print() const {
+  std::string out = info(dtype).name + std::string("[");
+  for (size_t i = 0; i < shape.size(); ++i)
+    out += (i ? ", " : "") + (shape[i] >= 0 ? std::to_string(shape[i]) : dimNames[i].empty() ? "?" : dimNames[i]);
+  return out + "]";
+}
+
+namespace {
+
+/// A place in the JSON, so that a message can say where it is.
+class Place {
+public:
+  Place(const Json &json, std::string where) : json(json), where(std::move(where)) {}
+
+  [[noreturn]] void expected(const char *what) const { fail(MOE_CORRUPT, where, ": expected ", what); }
+
+  Place operator[](const char *key) const {
+    if (!json.is_object())
+      expected("an object");
+    auto it = json.find(key);
+    if (it == json.end())
+      fail(MOE_CORRUPT, where, ": has no ", quote(key));
+    return {*it, str(where, ".", key)};
+  }
+  std::vector<Place> list() const {
+    if (!json.is_array())
+      expected("a list");
+    std::vector<Place> out;
+    for (size_t i = 0; i < json.size(); ++i)
+      out.emplace_back(json[i], str(where, "[", i, "]"));
+    return out;
+  }
+  std::string string() const {
+    if (!json.is_string())
+      expected("a string");
+    return json.get<std::string>();
+  }
+  std::string nonEmptyString() const {
+    std::string out = string();
+    if (out.empty() || out.find('\0') != std::string::npos)
+      expected("a string that is not empty");
+    return out;
+  }
+  std::vector<std::string> strings() const {
+    std::vector<std::string> out;
+    for (const Place &entry : list())
+      out.push_back(entry.string());
+    return out;
+  }
+  uint64_t number() const {
+    if (!json.is_number_unsigned() || json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+      expected("a whole number");
+    return json.get<uint64_t>();
+  }
+
+  const Json &json;
+  std::string where;
+};
+
+ValueSignature parseValue(const Place &place, bool isArgument) {
+  ValueSignature value;
+  if (isArgument) {
+    std::string kind = place["kind"].string();
+    if (kind != "input" && kind != "weight")
+      place["kind"].expected("'input' or 'weight'");
+    value.isWeight = kind == "weight";
+  }
+  value.name = place[value.isWeight ? "key" : "name"].nonEmptyString();
+  const DTypeInfo *type = dtypeByName(place["dtype"].string());
+  if (!type)
+    fail(MOE_INCOMPATIBLE, place.where, ": this runtime does not know the dtype ", quote(place["dtype"].string()));
+  value.dtype = type->dtype;
+  for (const Place &size : place["shape"].list()) {
+    bool dynamic = size.json.is_string() || size.json.is_null();
+    value.shape.push_back(dynamic ? -1 : static_cast<int64_t>(size.number()));
+    value.dimNames.push_back(size.json.is_string() ? size.nonEmptyString() : "");
+    if (dynamic && value.isWeight)
+      size.expected("a number, since this is a weight");
+  }
+  if (value.shape.size() > 64)
+    place["shape"].expected("at most 64 sizes");
+  Shape known;
+  std::copy_if(value.shape.begin(), value.shape.end(), std::back_inserter(known), [](int64_t size) { return size > 0; });
+  std::optional<int64_t> elements = countElements(known);
+  if (!elements || *elements > INT64_MAX / 64)
+    place["shape"].expected("sizes of a tensor that fits into memory");
+  return value;
+}
+
+FunctionSignature parseFunction(const Place &place) {
+  FunctionSignature function{place["name"].nonEmptyString(), place["symbol"].nonEmptyString(), {}, {}};
+  for (bool isArgument : {true, false}) {
+    std::set<std::string> names;
+    for (const Place &entry : place[isArgument ? "arguments" : "results"].list()) {
+      ValueSignature value = parseValue(entry, isArgument);
+      if (!value.isWeight && !names.insert(value.name).second)
+        fail(MOE_CORRUPT, entry.where, ": the name ", quote(value.name), " is used twice");
+      (isArgument ? function.arguments : function.results).push_back(std::move(value));
+    }
+  }
+  return function;
+}
+
+} // namespace
+
+Signature parseSignature(std::string_view text, const std::string &what) {
+  Json json = parseJson(text, what);
+  Place root(json, what);
+  if (uint64_t major = root["format"]["major"].number(); major != MOE_MODULE_MAJOR)
+    fail(MOE_CORRUPT, what, ": its format is version ", major, ", unlike the trailer's");
+  Signature out;
+  out.compilerVersion = root["compiler"]["version"].string();
+  out.options = root["compiler"]["options"].strings();
+  out.triple = root["target"]["triple"].nonEmptyString();
+  out.cpu = root["target"]["cpu"].string();
+  out.features = root["target"]["features"].strings();
+  if (Place weights = root["weights"]; !weights.json.is_null()) {
+    out.weights = {weights["file"].nonEmptyString(), weights["content_id"].string()};
+    const std::string &file = out.weights->file, &id = out.weights->contentId;
+    if (file.find('/') != std::string::npos || file == "." || file == "..")
+      weights["file"].expected("a file name without a folder");
+    if (id.size() != 32 || id.find_first_not_of("0123456789abcdef") != std::string::npos)
+      weights["content_id"].expected("32 hexadecimal digits");
+  }
+  std::set<std::string> names;
+  for (const Place &entry : root["functions"].list()) {
+    out.functions.push_back(parseFunction(entry));
+    if (!names.insert(out.functions.back().name).second)
+      fail(MOE_CORRUPT, entry.where, ": the name ", quote(out.functions.back().name), " is used twice");
+    const auto &arguments = out.functions.back().arguments;
+    if (!out.weights && std::any_of(arguments.begin(), arguments.end(), [](const auto &a) { return a.isWeight; }))
+      fail(MOE_CORRUPT, entry.where, ": has weights, but the module names no weights file");
+  }
+  if (out.functions.empty())
+    root["functions"].expected("at least one function");
+  return out;
+}
+
+} // namespace moe::rt

@@ -1,0 +1,44 @@
+//===- Signature.h - what a module says about itself ------------*- C++ -*-===//
+#ifndef MOE_RUNTIME_SIGNATURE_H
+#define MOE_RUNTIME_SIGNATURE_H
+
+#include "DType.h"
+#include <optional>
+
+namespace moe::rt {
+
+/// An argument or result.
+struct ValueSignature {
+  bool isWeight = false;
+  std::string name; ///< of an input or result; of a weight its key
+  moe_dtype dtype = MOE_F32;
+  Shape shape;                       ///< -1 where the size is known at the call only
+  std::vector<std::string> dimNames; ///< "" where there is none
+
+  std::string print() const; ///< "f32[T, 24]"
+};
+
+struct FunctionSignature {
+  std::string name, symbol;
+  std::vector<ValueSignature> arguments, results;
+};
+
+struct WeightsSignature {
+  std::string file, contentId;
+};
+
+struct Signature {
+  std::string compilerVersion;
+  std::vector<std::string> options;
+  std::string triple, cpu;
+  std::vector<std::string> features;
+  std::optional<WeightsSignature> weights;
+  std::vector<FunctionSignature> functions;
+};
+
+/// Parses and checks the JSON; unknown keys are left alone. `what` begins the message if it is wrong.
+Signature parseSignature(std::string_view json, const std::string &what);
+
+} // namespace moe::rt
+
+#endif // MOE_RUNTIME_SIGNATURE_H

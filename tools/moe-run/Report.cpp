@@ -1,0 +1,140 @@
+//===- Report.cpp - what moe-run prints -----------------------------------===//
+#include "Report.h"
+#include "Terminal.h"
+#include <cmath>
+
+namespace moe::run {
+
+using namespace rt;
+
+static std::string joined(const std::vector<std::string> &words, const char *separator) {
+  std::string out;
+  for (const std::string &word : words)
+    out += (out.empty() ? "" : separator) + word;
+  return out;
+}
+
+void printSignature(const std::string &path, const Signature &signature) {
+  std::printf("module    %s\ncompiler  %s %s\ntarget    %s, %s\n", path.c_str(), signature.compilerVersion.c_str(),
+              joined(signature.options, " ").c_str(), signature.triple.c_str(), signature.cpu.c_str());
+  if (!signature.features.empty())
+    std::printf("needs     %s\n", joined(signature.features, " ").c_str());
+  if (signature.weights)
+    std::printf("weights   %s, content id %s\n", signature.weights->file.c_str(), signature.weights->contentId.c_str());
+  for (const FunctionSignature &function : signature.functions) {
+    std::printf("function  %s\n", colored(stdout, Color::Bold, function.name).c_str());
+    size_t weights = 0;
+    uint64_t bytes = 0;
+    auto line = [](const char *what, const ValueSignature &value) {
+      std::printf("  %-7s %-20s %s\n", what, value.name.c_str(), value.print().c_str());
+    };
+    for (const ValueSignature &argument : function.arguments) {
+      if (!argument.isWeight) {
+        line("input", argument);
+        continue;
+      }
+      ++weights;
+      bytes += checkedBytes(argument.dtype, argument.shape, argument.name);
+    }
+    for (const ValueSignature &result : function.results)
+      line("output", result);
+    if (weights)
+      std::printf("  weights %zu tensors, %s\n", weights, printBytes(static_cast<double>(bytes)).c_str());
+  }
+}
+
+namespace {
+struct Statistics {
+  double least = INFINITY, most = -INFINITY, sum = 0;
+  int64_t finite = 0, nan = 0, infinite = 0;
+};
+} // namespace
+
+static Statistics statisticsOf(const Tensor &tensor) {
+  Statistics out;
+  Kind kind = info(tensor.dtype).kind;
+  int parts = kind == Kind::Complex ? 2 : 1;
+  for (int64_t i = 0, n = tensor.elements() * parts; i < n; ++i) {
+    double value = kind == Kind::Float || kind == Kind::Complex ? loadFloat(tensor.dtype, tensor.data, i)
+                   : kind == Kind::Unsigned                     ? static_cast<double>(static_cast<uint64_t>(loadInteger(tensor.dtype, tensor.data, i)))
+                                                                : static_cast<double>(loadInteger(tensor.dtype, tensor.data, i));
+    if (!std::isfinite(value)) {
+      ++(std::isnan(value) ? out.nan : out.infinite);
+      continue;
+    }
+    ++out.finite;
+    out.sum += value;
+    out.least = std::min(out.least, value);
+    out.most = std::max(out.most, value);
+  }
+  return out;
+}
+
+void printOutput(const std::string &name, const Tensor &tensor) {
+  Statistics s = statisticsOf(tensor);
+  std::string line = name + ": " + printType(tensor.dtype, tensor.shape);
+  if (s.finite) {
+    char text[96];
+    std::snprintf(text, sizeof(text), ", %.6g to %.6g, mean %.6g", s.least, s.most, s.sum / static_cast<double>(s.finite));
+    line += text;
+  }
+  if (s.nan)
+    line += str(", ", s.nan, " NaN");
+  if (s.infinite)
+    line += str(", ", s.infinite, " Inf");
+  int64_t elements = tensor.elements(), shown = std::min<int64_t>(elements, 8);
+  line += " = [";
+  for (int64_t i = 0; i < shown; ++i)
+    line += (i ? ", " : "") + printElement(tensor.dtype, tensor.data, i);
+  std::printf("%s%s]\n", line.c_str(), shown < elements ? ", ..." : "");
+}
+
+void printBenchmark(const Timings &t, int32_t threads, uint64_t peakBytes) {
+  char rate[32];
+  std::snprintf(rate, sizeof(rate), t.mean() > 0.01 ? "%.1f calls/s" : "%.0f calls/s", 1 / t.mean());
+  std::printf("%zu calls on %d thread%s: %s\n", t.seconds.size(), threads, threads == 1 ? "" : "s", colored(stdout, Color::Bold, rate).c_str());
+  std::printf("  %-8s %-8s %-8s %-8s %-8s %-8s\n", "best", "median", "p90", "p99", "worst", "mean");
+  for (double seconds : {t.seconds.front(), t.percentile(0.5), t.percentile(0.9), t.percentile(0.99), t.seconds.back(), t.mean()})
+    std::printf("%s%-8s", seconds == t.seconds.front() ? "  " : " ", printSeconds(seconds).c_str());
+  std::printf("\n  %s of buffers at the peak\n", printBytes(static_cast<double>(peakBytes)).c_str());
+}
+
+Json outputJson(const std::string &name, const Tensor &tensor) {
+  return {{"name", name}, {"dtype", info(tensor.dtype).name}, {"shape", tensor.shape}};
+}
+
+/// JSON has no infinity.
+static Json finiteOrNull(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+Json comparisonJson(const Comparison &c) {
+  Json out = {{"name", c.name}, {"ok", c.good()}};
+  if (!c.problem.empty()) {
+    out["problem"] = c.problem;
+    return out;
+  }
+  out["elements"] = c.elements;
+  out["wrong"] = c.wrong;
+  out["atol"] = c.tolerance.absolute;
+  out["rtol"] = c.tolerance.relative;
+  out["largest_absolute_error"] = finiteOrNull(c.largestAbsolute);
+  out["largest_relative_error"] = finiteOrNull(c.largestRelative);
+  if (c.wrong)
+    out["first_wrong"] = {{"index", c.firstAt}, {"got", c.got}, {"want", c.want}};
+  return out;
+}
+
+Json benchmarkJson(const Timings &t, int32_t threads, uint64_t peakBytes) {
+  return {{"calls", t.seconds.size()},
+          {"threads", threads},
+          {"calls_per_second", 1 / t.mean()},
+          {"seconds",
+           {{"best", t.seconds.front()},
+            {"median", t.percentile(0.5)},
+            {"p90", t.percentile(0.9)},
+            {"p99", t.percentile(0.99)},
+            {"worst", t.seconds.back()},
+            {"mean", t.mean()}}},
+          {"peak_buffer_bytes", peakBytes}};
+}
+
+} // namespace moe::run
