@@ -27,7 +27,9 @@ FailureOr<SmallVector<int64_t>> getRanks(func::FuncOp func, TypeRange types, Str
     func.emitError() << "entry point '" << func.getName() << "': " << what << " #" << i << " has type " << type
                      << "; a module takes and returns ranked tensors only (a scalar is a tensor of rank 0)";
   }
-  return ok ? FailureOr<SmallVector<int64_t>>(ranks) : failure();
+  if (!ok)
+    return failure();
+  return ranks;
 }
 
 struct PrepareEntryPoints : impl::MoePrepareEntryPointsPassBase<PrepareEntryPoints> {
