@@ -8,6 +8,7 @@
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 #include "moe/Dialect/Moe/Transforms/Passes.h"
+#include "moe/Dialect/Onnx/IR/OnnxDialect.h"
 #include "moe/Pipelines/Passes.h"
 #include "moe/Pipelines/Phases.h"
 #include "moe/Transforms/Passes.h"
@@ -16,7 +17,7 @@ void mlir::moe::registerAllDialects(DialectRegistry &registry) {
   mlir::registerAllDialects(registry);
   mlir::registerAllExtensions(registry);
   registerAllToLLVMIRTranslations(registry);
-  registry.insert<MoeDialect>();
+  registry.insert<MoeDialect, OnnxDialect>();
 }
 
 void mlir::moe::registerAllPasses() {

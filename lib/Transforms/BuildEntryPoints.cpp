@@ -11,16 +11,14 @@ namespace mlir::moe {
 
 namespace {
 
-struct BuildEntryPoints : impl::MoeBuildEntryPointsPassBase<BuildEntryPoints> {
-  void runOnOperation() override {
-    ModuleOp module = getOperation();
-    OpBuilder builder(module.getBodyRegion());
-    b = &builder;
-    loc = module.getLoc();
-    pointer = LLVM::LLVMPointerType::get(&getContext());
-    i64 = b->getI64Type();
-    voidType = LLVM::LLVMVoidType::get(&getContext());
+/// Writes the functions of one module.
+struct Writer {
+  explicit Writer(ModuleOp module)
+      : module(module), builder(module.getBodyRegion()), b(&builder), loc(module.getLoc()),
+        pointer(LLVM::LLVMPointerType::get(module.getContext())), i64(builder.getI64Type()),
+        voidType(LLVM::LLVMVoidType::get(module.getContext())) {}
 
+  LogicalResult run() {
     SmallVector<LLVM::LLVMFuncOp> entries;
     for (auto func : module.getOps<LLVM::LLVMFuncOp>()) {
       if (!func.isExternal())
@@ -31,7 +29,9 @@ struct BuildEntryPoints : impl::MoeBuildEntryPointsPassBase<BuildEntryPoints> {
     createHostVariable();
     defineHostFunctions();
     for (LLVM::LLVMFuncOp entry : entries)
-      createWrapper(entry);
+      if (failed(createWrapper(entry)))
+        return failure();
+    return success();
   }
 
   Value constant(int64_t value) { return LLVM::ConstantOp::create(*b, loc, i64, b->getI64IntegerAttr(value)); }
@@ -45,7 +45,7 @@ struct BuildEntryPoints : impl::MoeBuildEntryPointsPassBase<BuildEntryPoints> {
   }
 
   void createHostVariable() {
-    b->setInsertionPointToStart(getOperation().getBody());
+    b->setInsertionPointToStart(module.getBody());
     auto global = LLVM::GlobalOp::create(*b, loc, pointer, /*isConstant=*/false, LLVM::Linkage::External,
                                          kHostVariable, Attribute());
     Block *body = b->createBlock(&global.getInitializerRegion());
@@ -57,7 +57,7 @@ struct BuildEntryPoints : impl::MoeBuildEntryPointsPassBase<BuildEntryPoints> {
 
   /// Finds or declares `name`, and opens its body if the module uses it.
   LLVM::LLVMFuncOp define(StringRef name, Type result, ArrayRef<Type> arguments) {
-    auto func = getOperation().lookupSymbol<LLVM::LLVMFuncOp>(name);
+    auto func = module.lookupSymbol<LLVM::LLVMFuncOp>(name);
     if (!func || !func.isExternal())
       return {};
     func.setLinkage(LLVM::Linkage::Internal);
@@ -104,19 +104,22 @@ struct BuildEntryPoints : impl::MoeBuildEntryPointsPassBase<BuildEntryPoints> {
   }
 
   /// void moe_call_F(void *const *arguments, void *results)
-  void createWrapper(LLVM::LLVMFuncOp entry) {
+  LogicalResult createWrapper(LLVM::LLVMFuncOp entry) {
     auto ranks = entry->getAttrOfType<ArrayAttr>("moe.entry");
     ArrayRef<int64_t> arguments = cast<DenseI64ArrayAttr>(ranks[0]);
     ArrayRef<int64_t> results = cast<DenseI64ArrayAttr>(ranks[1]);
     std::string name = entry.getName().str();
     // The plain name belongs to the user's program; LLVM also treats some names ("main") as special.
     std::string inner = "moe_function_" + name;
-    if (failed(SymbolTable::replaceAllSymbolUses(entry, b->getStringAttr(inner), getOperation())))
-      return signalPassFailure();
+    if (failed(SymbolTable::replaceAllSymbolUses(entry, b->getStringAttr(inner), module)))
+      return failure();
     entry.setName(inner);
     entry->removeAttr("moe.entry");
+    // Names of arguments stand in the signature; LLVM IR has no place for them.
+    entry.removeArgAttrsAttr();
+    entry.removeResAttrsAttr();
 
-    b->setInsertionPointToEnd(getOperation().getBody());
+    b->setInsertionPointToEnd(module.getBody());
     auto wrapper = LLVM::LLVMFuncOp::create(*b, loc, (kEntryPrefix + name).str(),
                                             LLVM::LLVMFunctionType::get(voidType, {pointer, pointer}));
     b->setInsertionPointToStart(wrapper.addEntryBlock(*b));
@@ -138,11 +141,21 @@ struct BuildEntryPoints : impl::MoeBuildEntryPointsPassBase<BuildEntryPoints> {
       offset += 8 * (3 + 2 * rank);
     }
     LLVM::ReturnOp::create(*b, loc, ValueRange());
+    return success();
   }
 
-  OpBuilder *b = nullptr;
-  Location loc{LocationAttr()};
+  ModuleOp module;
+  OpBuilder builder;
+  OpBuilder *b;
+  Location loc;
   Type pointer, i64, voidType;
+};
+
+struct BuildEntryPoints : impl::MoeBuildEntryPointsPassBase<BuildEntryPoints> {
+  void runOnOperation() override {
+    if (failed(Writer(getOperation()).run()))
+      signalPassFailure();
+  }
 };
 } // namespace
 } // namespace mlir::moe
