@@ -98,7 +98,10 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
   case Phase::Import:
   case Phase::Raise:
   case Phase::Choose:
+    break;
   case Phase::Plan:
+    pm.addPass(createConvertMoeToPlannedPass());
+    addCleanup(pm);
     break;
   case Phase::Optimise:
     buildOptimise(pm, options);
