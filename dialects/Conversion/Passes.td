@@ -23,6 +23,24 @@ def ConvertContractionToVectorPass : Pass<"convert-contraction-to-vector"> {
                            "::mlir::memref::MemRefDialect"];
 }
 
+def ConvertGroupedMatmulToVectorPass : Pass<"convert-grouped-matmul-to-vector"> {
+  let summary = "turns moe.grouped_matmul on buffers into the expert kernels";
+  let description = [{
+    Each `moe.grouped_matmul` becomes one scf.parallel over (expert, panel of columns). A task gathers the expert's rows in
+    register tiles, multiplies them with all banks in one pass and applies the epilogue in registers. Banks may be contiguous
+    along the columns ([E, K, N]) or along the reduction ([E, N, K]); an expert without rows costs a comparison. The sums of
+    an element run in the same order whatever tile it falls into.
+
+    - Before: bufferised; what has no kernel (a reason is given) was lowered by `convert-moe-planned-to-linalg`.
+    - After: no `moe.grouped_matmul`.
+  }];
+  let options = [
+    Option<"lanes", "lanes", "int64_t", /*default=*/"8", "f32 elements of a vector register: 8 for AVX2, 16 for AVX-512">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect",
+                           "::mlir::memref::MemRefDialect"];
+}
+
 def ConvertMoeToPlannedPass : Pass<"convert-moe-to-planned", "::mlir::ModuleOp"> {
   let summary = "turns routings into plain tensors and routed ops into loops";
   let description = [{

@@ -38,7 +38,15 @@ def Moe_PlanOp : Moe_PlannedOp<"plan", [Pure, DeclareOpInterfaceMethods<InferTyp
   let assemblyFormat = "$indices `experts` `(` $experts `)` attr-dict `:` type($indices)";
 }
 
-def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [Pure, AllTypesMatch<["init", "result"]>, AttrSizedOperandSegments, SingleBlock,
+/// Tensors before bufferisation, buffers behind it.
+class Moe_TensorOrBuffer<list<Type> elements, int rank>
+    : AnyTypeOf<[TensorRankOf<elements, [rank]>, MemRefRankOf<elements, [rank]>]>;
+def Moe_FloatMatrix : Moe_TensorOrBuffer<[AnyFloat], 2>;
+def Moe_IndexArray : Moe_TensorOrBuffer<[Index], 1>;
+def Moe_AnyShapedOperand : AnyTypeOf<[AnyRankedTensor, AnyMemRef]>;
+
+def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegments, SingleBlock,
+    AlwaysSpeculatableImplTrait, DeclareOpInterfaceMethods<MemoryEffectsOpInterface>,
     DeclareOpInterfaceMethods<DestinationStyleOpInterface>]> {
   let summary = "multiplies the rows of each expert by that expert's matrix";
   let description = [{
@@ -50,7 +58,7 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [Pure, AllTypesMatch<[
     `bank_maps` says for each bank how (e, k, n) indexes it: `(e, k, n) -> (e, k, n)` for a stack [E, K, N], `(e, n, k)` for
     transposed matrices, `(k, n)` for one matrix shared by all experts. `extra_maps` does the same for the operands of the
     epilogue over (e, p, n): `(p, n)` another matrix of the pairs, `(e, n)` a bias per expert, `(p)` a factor per pair.
-    All banks are multiplied with the same rows, so gate and up projections are one pass over them. Rows of the result
+    On buffers the op has no result and writes `init` in place. All banks are multiplied with the same rows, so gate and up projections are one pass over them. Rows of the result
     outside all experts keep the value of `init`. A dense linear layer is the case of one expert.
 
     Life-span: created by `moe-lower-apply` (fused); gone after `convert-moe-planned-to-linalg`.
@@ -66,21 +74,21 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [Pure, AllTypesMatch<[
       : tensor<?x24xf32>
     ```
   }];
-  let arguments = (ins 2DTensorOf<[AnyFloat]>:$a, Optional<Moe_IndexVector>:$rows, Moe_IndexVector:$offsets,
-    Variadic<RankedTensorOf<[AnyFloat]>>:$banks, Variadic<AnyRankedTensor>:$extras, 2DTensorOf<[AnyFloat]>:$init,
+  let arguments = (ins Moe_FloatMatrix:$a, Optional<Moe_IndexArray>:$rows, Moe_IndexArray:$offsets,
+    Variadic<Moe_AnyShapedOperand>:$banks, Variadic<Moe_AnyShapedOperand>:$extras, Moe_FloatMatrix:$init,
     AffineMapArrayAttr:$bank_maps, AffineMapArrayAttr:$extra_maps);
-  let results = (outs 2DTensorOf<[AnyFloat]>:$result);
+  let results = (outs Optional<TensorRankOf<[AnyFloat], [2]>>:$result);
   let regions = (region SizedRegion<1>:$epilogue);
   let assemblyFormat = [{
     $a (`rows` `(` $rows^ `:` type($rows) `)`)? `offsets` `(` $offsets `:` type($offsets) `)`
     `banks` `(` $banks `:` type($banks) `)` (`extras` `(` $extras^ `:` type($extras) `)`)?
-    `outs` `(` $init `:` type($init) `)` $epilogue attr-dict `:` type($a)
+    `outs` `(` $init `:` type($init) `)` $epilogue attr-dict `:` type($a) custom<ResultOfInit>(ref(type($init)), type($result))
   }];
   let hasRegionVerifier = 1;
   let extraClassDeclaration = [{
     ::mlir::AffineMap getBankMap(unsigned bank);
     ::mlir::AffineMap getExtraMap(unsigned extra);
-    int64_t getNumExperts() { return ::llvm::cast<::mlir::RankedTensorType>(getOffsets().getType()).getDimSize(0) - 1; }
+    int64_t getNumExperts() { return ::llvm::cast<::mlir::ShapedType>(getOffsets().getType()).getDimSize(0) - 1; }
     /// The values that the epilogue yields.
     YieldOp getYield();
   }];

@@ -1,5 +1,5 @@
 //===- ContractionToVector.cpp - matmul-like ops on buffers to register-blocked
-//kernels -------------------------------===//
+// kernels -------------------------------===//
 //
 // A contraction (matmul, batched matmul, any linalg op that multiplies and adds
 // over projected permutations) is cut into outer parallel loops, blocks of
@@ -20,6 +20,7 @@
 // threads nor on the other rows of the call.
 //
 //===------------------------------------------------------------------------------------------------------------------===//
+#include "../Support/KernelTiles.h"
 #include "moe/Conversion/Passes.h"
 
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
@@ -49,13 +50,6 @@ static llvm::TrackingStatistic numLeft(DEBUG_TYPE, "num-left",
                                        "Contractions left to scalar loops");
 
 namespace {
-
-/// The tile of a kernel in rows and vectors (columns form) or rows and columns
-/// (dots form).
-struct TileShape {
-  int64_t rows;
-  int64_t columns;
-};
 
 /// A contraction with its loops sorted by role. `m`, `n`, `k` are the loops
 /// that the kernel tiles, `outer` the other parallel loops, `outerReductions`
@@ -191,17 +185,14 @@ std::optional<Contraction> analyse(linalg::LinalgOp op, StringRef &why) {
 }
 
 /// Emits the loops and kernels of one contraction.
-class Emitter {
+class Emitter : KernelTiles {
 public:
   Emitter(RewriterBase &b, Contraction &c, int64_t lanes, TileShape columns,
           TileShape dots)
-      : b(b), c(c), loc(c.op.getLoc()), lanes(lanes), columnsTile(columns),
-        dotsTile(dots), ivs(c.op.getNumLoops()) {}
+      : KernelTiles(b, c.op.getLoc()), rewriter(b), c(c), lanes(lanes),
+        columnsTile(columns), dotsTile(dots), ivs(c.op.getNumLoops()) {}
 
   void run() {
-    b.setInsertionPoint(c.op);
-    zero = index(0);
-    one = index(1);
     for (Range range : c.op.createLoopRanges(b, loc))
       extents.push_back(range.size);
 
@@ -238,22 +229,13 @@ public:
       b.setInsertionPointToStart(loop.getBody());
       body(b, loc, loop.getInductionVars());
     }
-    b.eraseOp(c.op);
+    rewriter.eraseOp(c.op);
   }
 
 private:
-  Value index(int64_t value) {
-    return arith::ConstantIndexOp::create(b, loc, value);
-  }
   Value extent(int64_t loop) {
     return loop < 0 ? one
                     : getValueOrCreateConstantIndexOp(b, loc, extents[loop]);
-  }
-  Value add(Value x, int64_t y) {
-    return y == 0 ? x : b.createOrFold<arith::AddIOp>(loc, x, index(y));
-  }
-  Value min(Value x, Value y) {
-    return b.createOrFold<arith::MinSIOp>(loc, x, y);
   }
   /// Whether extent(loop) is known to be a multiple of `by`.
   bool divides(int64_t loop, int64_t by) {
@@ -269,15 +251,7 @@ private:
       indices.push_back(ivs[cast<AffineDimExpr>(e).getPosition()]);
     return indices;
   }
-  Value widen(Value v) {
-    Type element = getElementTypeOrSelf(v.getType());
-    if (element == c.accumulator)
-      return v;
-    Type to = c.accumulator;
-    if (auto vector = dyn_cast<VectorType>(v.getType()))
-      to = vector.clone(c.accumulator);
-    return arith::ExtFOp::create(b, loc, to, v);
-  }
+  Value widen(Value v) { return KernelTiles::widen(v, c.accumulator); }
 
   void emitReductions(unsigned level, Value rowBegin, int64_t rowBlock,
                       Value columnBegin, int64_t panel) {
@@ -295,11 +269,11 @@ private:
           rowBegin, rowEnd, dotsTile.rows, [&](Value row, int64_t rows) {
             Value columnEnd =
                 c.n >= 0 ? min(add(columnBegin, panel), extent(c.n)) : one;
-            emitSteps(columnBegin, columnEnd, c.n >= 0 ? dotsTile.columns : 1,
-                      divides(c.n, c.n >= 0 ? dotsTile.columns : 1),
-                      [&](Value column, int64_t columns) {
-                        emitDots(row, rows, column, columns);
-                      });
+            steps(columnBegin, columnEnd, c.n >= 0 ? dotsTile.columns : 1,
+                  divides(c.n, c.n >= 0 ? dotsTile.columns : 1),
+                  [&](Value column, int64_t columns) {
+                    emitDots(row, rows, column, columns);
+                  });
           });
     auto rowsOfPanel = [&](bool masked) {
       emitRows(rowBegin, rowEnd, columnsTile.rows,
@@ -319,57 +293,14 @@ private:
     rowsOfPanel(true);
   }
 
-  using TileFn = llvm::function_ref<void(Value begin, int64_t size)>;
-
   void emitRows(Value begin, Value end, int64_t most, TileFn tile) {
     if (c.m < 0)
       return tile(zero, 1);
-    emitSteps(begin, end, most, divides(c.m, most), tile);
-  }
-
-  /// Tiles of `most` from begin to end; unless the extent is a multiple of it
-  /// (`exact`), the rest in tiles of the powers of two below it, each at most
-  /// once.
-  void emitSteps(Value begin, Value end, int64_t most, bool exact,
-                 TileFn tile) {
-    OpBuilder::InsertionGuard guard(b);
-    Value span = b.createOrFold<arith::SubIOp>(loc, end, begin);
-    Value tail =
-        exact ? zero : b.createOrFold<arith::RemSIOp>(loc, span, index(most));
-    Value mainEnd = b.createOrFold<arith::SubIOp>(loc, end, tail);
-    auto loop = scf::ForOp::create(b, loc, begin, mainEnd, index(most));
-    b.setInsertionPointToStart(loop.getBody());
-    tile(loop.getInductionVar(), most);
-    if (exact)
-      return;
-    b.setInsertionPointAfter(loop);
-    int64_t size = 1;
-    while (size * 2 < most)
-      size *= 2;
-    Value position = mainEnd;
-    for (; size >= 1 && most > 1; size /= 2) {
-      Value left = arith::SubIOp::create(b, loc, end, position);
-      Value fits = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge,
-                                         left, index(size));
-      auto guardOp = scf::IfOp::create(b, loc, TypeRange(b.getIndexType()),
-                                       fits, /*withElse=*/true);
-      b.setInsertionPointToStart(guardOp.thenBlock());
-      tile(position, size);
-      b.setInsertionPointToEnd(guardOp.thenBlock());
-      scf::YieldOp::create(b, loc, ValueRange{add(position, size)});
-      b.setInsertionPointToEnd(guardOp.elseBlock());
-      scf::YieldOp::create(b, loc, ValueRange{position});
-      b.setInsertionPointAfter(guardOp);
-      position = guardOp.getResult(0);
-    }
+    steps(begin, end, most, divides(c.m, most), tile);
   }
 
   Value load(Value memref, AffineMap map, VectorType type, Value mask) {
-    if (!mask)
-      return vector::LoadOp::create(b, loc, type, memref, at(map));
-    Value pass = arith::ConstantOp::create(b, loc, b.getZeroAttr(type));
-    return vector::MaskedLoadOp::create(b, loc, type, memref, at(map), mask,
-                                        pass);
+    return KernelTiles::load(memref, at(map), type, mask);
   }
 
   void emitColumns(Value row, int64_t rows, Value column, bool masked) {
@@ -380,11 +311,8 @@ private:
     SmallVector<Value> columns, masks(vectors);
     for (int64_t v = 0; v < vectors; ++v) {
       columns.push_back(add(column, v * lanes));
-      if (masked) {
-        Value left = arith::SubIOp::create(b, loc, extent(c.n), columns[v]);
-        masks[v] = vector::CreateMaskOp::create(
-            b, loc, VectorType::get({lanes}, b.getI1Type()), ValueRange{left});
-      }
+      if (masked)
+        masks[v] = mask(lanes, sub(extent(c.n), columns[v]));
     }
     SmallVector<Value> acc;
     for (int64_t r = 0; r < rows; ++r) {
@@ -419,12 +347,7 @@ private:
       setRow(add(row, r));
       for (int64_t v = 0; v < vectors; ++v) {
         ivs[c.n] = columns[v];
-        Value sum = loop.getResult(r * vectors + v);
-        if (masks[v])
-          vector::MaskedStoreOp::create(b, loc, c.out, at(c.outMap), masks[v],
-                                        sum);
-        else
-          vector::StoreOp::create(b, loc, sum, c.out, at(c.outMap));
+        store(loop.getResult(r * vectors + v), c.out, at(c.outMap), masks[v]);
       }
     }
   }
@@ -463,11 +386,8 @@ private:
           step(loop.getInductionVar(), loop.getRegionIterArgs(), Value()));
     }
     acc.assign(loop.getResults().begin(), loop.getResults().end());
-    if (!divides(c.k, lanes)) {
-      Value mask = vector::CreateMaskOp::create(
-          b, loc, VectorType::get({lanes}, b.getI1Type()), ValueRange{tail});
-      acc = step(mainEnd, acc, mask);
-    }
+    if (!divides(c.k, lanes))
+      acc = step(mainEnd, acc, mask(lanes, tail));
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t n = 0; n < columns; ++n) {
         setRow(add(row, r));
@@ -492,14 +412,12 @@ private:
       ivs[c.n] = column;
   }
 
-  RewriterBase &b;
+  RewriterBase &rewriter;
   Contraction &c;
-  Location loc;
   int64_t lanes;
   TileShape columnsTile, dotsTile;
   SmallVector<Value> ivs;
   SmallVector<OpFoldResult> extents;
-  Value zero, one;
 };
 
 struct ConvertContractionToVectorPass
@@ -530,6 +448,7 @@ struct ConvertContractionToVectorPass
         continue;
       }
       ++(contraction->dots ? numDots : numColumns);
+      rewriter.setInsertionPoint(op);
       Emitter(rewriter, *contraction, lanes, columns, dots).run();
     }
   }

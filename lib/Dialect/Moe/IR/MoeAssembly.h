@@ -51,6 +51,14 @@ void printParen(OpAsmPrinter &printer, Operation *, EnumAttrT attr) {
   printer << "(" << stringifyEnum(attr.getValue()) << ")";
 }
 
+/// The result of a destination-style op: that of its init on tensors, none on buffers. Nothing is written.
+inline ParseResult parseResultOfInit(OpAsmParser &, Type init, Type &result) {
+  if (isa<RankedTensorType>(init))
+    result = init;
+  return success();
+}
+inline void printResultOfInit(OpAsmPrinter &, Operation *, Type, Type) {}
+
 } // namespace mlir::moe
 
 #endif // LIB_DIALECT_MOE_IR_MOEASSEMBLY_H

@@ -6,6 +6,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+static ShapedType shapedType(Value value) { return cast<ShapedType>(value.getType()); }
 static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
 
 /// Whether two dimensions can be equal at run time.
@@ -47,18 +48,28 @@ MutableOperandRange GroupedMatmulOp::getDpsInitsMutable() { return getInitMutabl
 void GroupedMatmulOp::build(OpBuilder &b, OperationState &state, Value a, Value rows, Value offsets, ValueRange banks,
                             ArrayRef<AffineMap> bankMaps, ValueRange extras, ArrayRef<AffineMap> extraMaps,
                             Value init) {
-  build(b, state, init.getType(), a, rows, offsets, banks, extras, init, b.getAffineMapArrayAttr(bankMaps),
+  build(b, state, isa<RankedTensorType>(init.getType()) ? init.getType() : Type(), a, rows, offsets, banks, extras, init, b.getAffineMapArrayAttr(bankMaps),
         b.getAffineMapArrayAttr(extraMaps));
   OpBuilder::InsertionGuard guard(b);
   Block *block = b.createBlock(state.regions.front().get());
   for (size_t i = 0; i < banks.size(); ++i)
-    block->addArgument(tensorType(init).getElementType(), state.location);
+    block->addArgument(shapedType(init).getElementType(), state.location);
   for (Value extra : extras)
-    block->addArgument(tensorType(extra).getElementType(), state.location);
+    block->addArgument(shapedType(extra).getElementType(), state.location);
+}
+
+void GroupedMatmulOp::getEffects(SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>> &effects) {
+  for (OpOperand &operand : (*this)->getOpOperands()) {
+    if (!isa<MemRefType>(operand.get().getType()))
+      continue;
+    effects.emplace_back(MemoryEffects::Read::get(), &operand);
+    if (isDpsInit(&operand))
+      effects.emplace_back(MemoryEffects::Write::get(), &operand);
+  }
 }
 
 LogicalResult GroupedMatmulOp::verify() {
-  RankedTensorType a = tensorType(getA()), init = tensorType(getInit());
+  ShapedType a = shapedType(getA()), init = shapedType(getInit());
   // GM1
   if (getBanks().empty())
     return emitOpError() << "expected at least one bank";
@@ -70,12 +81,12 @@ LogicalResult GroupedMatmulOp::verify() {
     return emitOpError() << "expected one map per extra operand, got " << getExtraMaps().size() << " maps and "
                          << getExtras().size() << " extra operands";
   // GM3
-  if (tensorType(getOffsets()).isDynamicDim(0) || getNumExperts() < 1)
+  if (shapedType(getOffsets()).isDynamicDim(0) || getNumExperts() < 1)
     return emitOpError() << "expected 'offsets' of static size >= 2 (experts + 1), got " << getOffsets().getType();
   // GM4: where k or n indexes a dimension alone, it has the extent of a's columns or of the result's.
   auto checkMap = [&](StringRef what, unsigned i, Value operand, AffineMap map,
                       ArrayRef<int64_t> extents) -> LogicalResult {
-    auto type = tensorType(operand);
+    auto type = shapedType(operand);
     if (map.getNumDims() != 3 || map.getNumSymbols() != 0 ||
         static_cast<int64_t>(map.getNumResults()) != type.getRank())
       return emitOpError() << what << " " << i << " of type " << type
@@ -113,11 +124,11 @@ LogicalResult GroupedMatmulOp::verify() {
 
 LogicalResult GroupedMatmulOp::verifyRegions() {
   Block &block = getEpilogue().front();
-  Type element = tensorType(getInit()).getElementType();
+  Type element = shapedType(getInit()).getElementType();
   // GM6
   SmallVector<Type> expected(getBanks().size(), element);
   for (Value extra : getExtras())
-    expected.push_back(tensorType(extra).getElementType());
+    expected.push_back(shapedType(extra).getElementType());
   if (!llvm::equal(block.getArgumentTypes(), expected))
     return emitOpError() << "expected the epilogue's arguments to be one accumulator of type " << element
                          << " per bank and one element per extra operand (" << expected << "), got "

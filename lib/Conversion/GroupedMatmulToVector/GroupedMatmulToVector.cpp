@@ -1,0 +1,428 @@
+//===- GroupedMatmulToVector.cpp - the expert kernels ---------------------===//
+//
+// A grouped matmul on buffers becomes one parallel loop over (expert, panel of
+// columns). A task runs over the expert's rows in register tiles: it gathers
+// the rows through the plan, multiplies them with every bank in one pass, and
+// applies the epilogue (activation, bias, gate times up, row weight) while the
+// tile is still in registers. Nothing but the result goes to memory.
+//
+//   columns form   banks contiguous along the result's columns ([E, K, N]):
+//                  a step loads vectors of each bank's row k and multiplies
+//                  them with one broadcast element per tile row;
+//   dots form      banks contiguous along the reduction ([E, N, K]): rows and
+//                  banks are read as vectors along k; each tile's sums are
+//                  added across lanes and become a vector of columns for the
+//                  epilogue.
+//
+//===----------------------------------------------------------------------===//
+#include "../Support/KernelTiles.h"
+#include "moe/Conversion/GroupedMatmulKernels.h"
+#include "moe/Conversion/Passes.h"
+#include "moe/Dialect/Moe/IR/MoeDialect.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/Statistic.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_CONVERTGROUPEDMATMULTOVECTORPASS
+#include "moe/Conversion/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+#define DEBUG_TYPE "convert-grouped-matmul-to-vector"
+static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels",
+                                          "Grouped matmuls in columns form");
+static llvm::TrackingStatistic numDots(DEBUG_TYPE, "num-dots-kernels",
+                                       "Grouped matmuls in dots form");
+
+//===----------------------------------------------------------------------===//
+// What the kernels cover
+//===----------------------------------------------------------------------===//
+
+/// The position of `loop` (e = 0, the second and third loop of the map) in a
+/// bank's indexing, or -1.
+static int64_t positionOf(AffineMap map, unsigned loop) {
+  for (auto [i, e] : llvm::enumerate(map.getResults()))
+    if (auto dim = dyn_cast<AffineDimExpr>(e); dim && dim.getPosition() == loop)
+      return i;
+  return -1;
+}
+
+static bool isStatic(Type type, int64_t dim) {
+  return !cast<ShapedType>(type).isDynamicDim(dim);
+}
+
+/// Unit stride along the last dimension; tensors become row-major buffers.
+static bool lastIsContiguous(Type type) {
+  auto memref = dyn_cast<MemRefType>(type);
+  if (!memref)
+    return true;
+  SmallVector<int64_t> strides;
+  int64_t offset;
+  return succeeded(memref.getStridesAndOffset(strides, offset)) &&
+         !strides.empty() && strides.back() == 1;
+}
+
+std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op,
+                                             std::string &why) {
+  std::optional<KernelForm> form;
+  auto element = dyn_cast<FloatType>(getElementTypeOrSelf(op.getInit()));
+  auto no = [&](const Twine &reason) {
+    why = reason.str();
+    return std::nullopt;
+  };
+  if (!element)
+    return no("its result is not of floats");
+  for (auto [i, bank] : llvm::enumerate(op.getBanks())) {
+    AffineMap map = op.getBankMap(i);
+    int64_t last = map.getNumResults() - 1;
+    if (!map.isProjectedPermutation())
+      return no("the map of bank " + Twine(i) +
+                " is not a projected permutation");
+    KernelForm mine;
+    if (last >= 0 && positionOf(map, 2) == last)
+      mine = KernelForm::Columns;
+    else if (last >= 0 && positionOf(map, 1) == last)
+      mine = KernelForm::Dots;
+    else
+      return no("bank " + Twine(i) + " is contiguous along the experts");
+    if (!lastIsContiguous(bank.getType()))
+      return no("bank " + Twine(i) + " has no unit stride");
+    if (form && *form != mine)
+      return no("its banks are stored in different orders");
+    form = mine;
+  }
+  if (form == KernelForm::Dots && !lastIsContiguous(op.getA().getType()))
+    return no("the rows have no unit stride");
+  for (auto [i, extra] : llvm::enumerate(op.getExtras())) {
+    AffineMap map = op.getExtraMap(i);
+    if (!map.isProjectedPermutation())
+      return no("the map of extra operand " + Twine(i) +
+                " is not a projected permutation");
+    int64_t n = positionOf(map, 2);
+    if (n >= 0 && (n != static_cast<int64_t>(map.getNumResults()) - 1 ||
+                   !lastIsContiguous(extra.getType())))
+      return no("extra operand " + Twine(i) + " has no unit stride");
+  }
+  for (Operation &inner : op.getEpilogue().front().without_terminator()) {
+    if (isa<arith::ConstantOp>(inner))
+      continue;
+    if (!OpTrait::hasElementwiseMappableTraits(&inner))
+      return no("its epilogue has '" + inner.getName().getStringRef() +
+                "', which is not elementwise");
+  }
+  return form;
+}
+
+//===----------------------------------------------------------------------===//
+// Emission
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+class Emitter : KernelTiles {
+public:
+  Emitter(OpBuilder &b, GroupedMatmulOp op, KernelForm form, int64_t lanes)
+      : KernelTiles(b, op.getLoc()), op(op), lanes(lanes),
+        banks(op.getBanks().size()), form(form),
+        element(cast<FloatType>(getElementTypeOrSelf(op.getInit()))),
+        accumulator(element.getWidth() < 32 ? b.getF32Type() : element) {
+    // Twelve accumulators of AVX2's sixteen registers, 24 of AVX-512's 32.
+    bool wide = lanes >= 16;
+    if (form == KernelForm::Columns) {
+      int64_t vectors = std::max<int64_t>(1, 2 / banks);
+      tile = {std::max<int64_t>(1, (wide ? 24 : 12) / (vectors * banks)),
+              vectors};
+    } else {
+      int64_t columns = std::max<int64_t>(1, 4 / banks);
+      tile = {wide ? 4 : 2, columns};
+    }
+  }
+
+  void run() {
+    Value init = op.getInit();
+    n = extent(init, 1);
+    k = extent(op.getA(), 1);
+    panel =
+        form == KernelForm::Columns ? tile.columns * lanes : tile.columns * 8;
+    Value experts = index(op.getNumExperts());
+    auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero, zero},
+                                        ValueRange{experts, n},
+                                        ValueRange{one, index(panel)});
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    expert = loop.getInductionVars()[0];
+    Value column = loop.getInductionVars()[1];
+    Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
+    Value end = memref::LoadOp::create(b, loc, op.getOffsets(),
+                                       ValueRange{add(expert, 1)});
+    if (form == KernelForm::Dots) {
+      steps(begin, end, tile.rows, /*exact=*/false, [&](Value p, int64_t rows) {
+        steps(column, min(add(column, panel), n), tile.columns,
+              divides(tile.columns),
+              [&](Value c, int64_t columns) { dots(p, rows, c, columns); });
+      });
+      return;
+    }
+    auto rowsOf = [&](bool masked) {
+      steps(begin, end, tile.rows, /*exact=*/false,
+            [&](Value p, int64_t rows) { columns(p, rows, column, masked); });
+    };
+    if (divides(panel))
+      return rowsOf(/*masked=*/false);
+    Value whole = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle,
+                                        add(column, panel), n);
+    auto choice = scf::IfOp::create(b, loc, whole, /*withElse=*/true);
+    b.setInsertionPointToStart(choice.thenBlock());
+    rowsOf(false);
+    b.setInsertionPointToStart(choice.elseBlock());
+    rowsOf(true);
+  }
+
+private:
+  Value extent(Value memref, int64_t dim) {
+    return b.createOrFold<memref::DimOp>(loc, memref, dim);
+  }
+  bool divides(int64_t by) {
+    auto type = cast<ShapedType>(op.getInit().getType());
+    return isStatic(type, 1) && type.getDimSize(1) % by == 0;
+  }
+
+  /// Indices of an operand: loop 0 is the expert, `second` and `third` stand
+  /// for (k, n) of a bank or (p, n) of an extra operand.
+  SmallVector<Value> at(AffineMap map, Value second, Value third) {
+    SmallVector<Value> indices;
+    for (AffineExpr e : map.getResults()) {
+      unsigned loop = cast<AffineDimExpr>(e).getPosition();
+      indices.push_back(loop == 0 ? expert : loop == 1 ? second : third);
+    }
+    return indices;
+  }
+
+  /// The rows of `a` that the pairs of a tile read.
+  SmallVector<Value> gather(Value pair, int64_t rows) {
+    SmallVector<Value> result;
+    for (int64_t r = 0; r < rows; ++r) {
+      Value p = add(pair, r);
+      result.push_back(
+          op.getRows()
+              ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult()
+              : p);
+    }
+    return result;
+  }
+
+  /// Applies the epilogue to one vector of columns of pair `p` and stores it.
+  void finish(Value p, Value column, ArrayRef<Value> sums, Value mask) {
+    auto vectorType = cast<VectorType>(sums.front().getType());
+    auto typed = [&](Type t) {
+      return vectorType.clone(getElementTypeOrSelf(t));
+    };
+    IRMapping map;
+    Block &block = op.getEpilogue().front();
+    for (auto [i, sum] : llvm::enumerate(sums))
+      map.map(block.getArgument(i),
+              narrow(sum, block.getArgument(i).getType()));
+    for (auto [i, extra] : llvm::enumerate(op.getExtras())) {
+      AffineMap extraMap = op.getExtraMap(i);
+      SmallVector<Value> indices = at(extraMap, p, column);
+      Value value;
+      if (positionOf(extraMap, 2) >= 0) {
+        value = load(extra, indices, typed(extra.getType()), mask);
+      } else {
+        Value scalar = memref::LoadOp::create(b, loc, extra, indices);
+        value = vector::BroadcastOp::create(b, loc, typed(scalar.getType()),
+                                            scalar);
+      }
+      map.map(block.getArgument(banks + i), value);
+    }
+    auto vectorOf = [&](Value v) -> Value {
+      if (Value mapped = map.lookupOrNull(v))
+        return mapped;
+      // A scalar from outside the op.
+      return vector::BroadcastOp::create(b, loc, typed(v.getType()), v);
+    };
+    for (Operation &inner : block.without_terminator()) {
+      if (auto constant = dyn_cast<arith::ConstantOp>(inner)) {
+        auto attr = DenseElementsAttr::get(typed(constant.getType()),
+                                           constant.getValue());
+        map.map(constant.getResult(),
+                arith::ConstantOp::create(b, loc, attr).getResult());
+        continue;
+      }
+      SmallVector<Value> operands =
+          llvm::map_to_vector(inner.getOperands(), vectorOf);
+      SmallVector<Type> types;
+      for (Type type : inner.getResultTypes())
+        types.push_back(typed(type));
+      OperationState state(loc, inner.getName(), operands, types,
+                           inner.getAttrs());
+      Operation *copy = b.create(state);
+      map.map(inner.getResults(), copy->getResults());
+    }
+    Value result = vectorOf(op.getYield().getValues()[0]);
+    store(result, op.getInit(), ValueRange{p, column}, mask);
+  }
+
+  /// The epilogue works in the type of its arguments; sums are kept wider.
+  Value narrow(Value sum, Type type) {
+    if (getElementTypeOrSelf(sum.getType()) == type)
+      return sum;
+    return arith::TruncFOp::create(
+        b, loc, cast<VectorType>(sum.getType()).clone(type), sum);
+  }
+
+  void columns(Value pair, int64_t rows, Value column, bool masked) {
+    auto accType = VectorType::get({lanes}, accumulator);
+    SmallVector<Value> starts, masks;
+    for (int64_t v = 0; v < tile.columns; ++v) {
+      starts.push_back(add(column, v * lanes));
+      masks.push_back(masked ? mask(lanes, sub(n, starts[v])) : Value());
+    }
+    SmallVector<Value> sources = gather(pair, rows);
+    // acc[(row * banks + bank) * vectors + v]
+    Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType));
+    SmallVector<Value> acc(rows * banks * tile.columns, zeros);
+    auto loop = scf::ForOp::create(b, loc, zero, k, one, acc);
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      Value step = loop.getInductionVar();
+      SmallVector<Value> weights, next;
+      for (unsigned bank = 0; bank < banks; ++bank)
+        for (int64_t v = 0; v < tile.columns; ++v) {
+          Value source = op.getBanks()[bank];
+          auto type =
+              VectorType::get({lanes}, getElementTypeOrSelf(source.getType()));
+          weights.push_back(
+              widen(load(source, at(op.getBankMap(bank), step, starts[v]), type,
+                         masks[v]),
+                    accumulator));
+        }
+      for (int64_t r = 0; r < rows; ++r) {
+        Value x = memref::LoadOp::create(b, loc, op.getA(),
+                                         ValueRange{sources[r], step});
+        Value broadcast =
+            vector::BroadcastOp::create(b, loc, accType, widen(x, accumulator));
+        for (auto [i, weight] : llvm::enumerate(weights))
+          next.push_back(vector::FMAOp::create(
+              b, loc, broadcast, weight,
+              loop.getRegionIterArgs()[r * weights.size() + i]));
+      }
+      scf::YieldOp::create(b, loc, next);
+    }
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t v = 0; v < tile.columns; ++v) {
+        SmallVector<Value> sums;
+        for (unsigned bank = 0; bank < banks; ++bank)
+          sums.push_back(loop.getResult((r * banks + bank) * tile.columns + v));
+        finish(add(pair, r), starts[v], sums, masks[v]);
+      }
+  }
+
+  void dots(Value pair, int64_t rows, Value column, int64_t columns) {
+    auto accType = VectorType::get({lanes}, accumulator);
+    SmallVector<Value> sources = gather(pair, rows);
+    auto typeOf = [&](Value operand) {
+      return VectorType::get({lanes}, getElementTypeOrSelf(operand.getType()));
+    };
+    // acc[(row * banks + bank) * columns + c]
+    auto step = [&](Value at0, ValueRange acc, Value mask) {
+      SmallVector<Value> weights, next;
+      for (unsigned bank = 0; bank < banks; ++bank)
+        for (int64_t c = 0; c < columns; ++c) {
+          Value source = op.getBanks()[bank];
+          weights.push_back(
+              widen(load(source, at(op.getBankMap(bank), at0, add(column, c)),
+                         typeOf(source), mask),
+                    accumulator));
+        }
+      for (int64_t r = 0; r < rows; ++r) {
+        Value x = widen(load(op.getA(), ValueRange{sources[r], at0},
+                             typeOf(op.getA()), mask),
+                        accumulator);
+        for (auto [i, weight] : llvm::enumerate(weights))
+          next.push_back(vector::FMAOp::create(b, loc, x, weight,
+                                               acc[r * weights.size() + i]));
+      }
+      return next;
+    };
+    Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType));
+    SmallVector<Value> acc(rows * banks * columns, zeros);
+    Value tail = b.createOrFold<arith::RemSIOp>(loc, k, index(lanes));
+    Value mainEnd = sub(k, tail);
+    auto loop = scf::ForOp::create(b, loc, zero, mainEnd, index(lanes), acc);
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      scf::YieldOp::create(
+          b, loc,
+          step(loop.getInductionVar(), loop.getRegionIterArgs(), Value()));
+    }
+    acc.assign(loop.getResults().begin(), loop.getResults().end());
+    auto aType = cast<ShapedType>(op.getA().getType());
+    if (!isStatic(aType, 1) || aType.getDimSize(1) % lanes != 0)
+      acc = step(mainEnd, acc, mask(lanes, tail));
+    for (int64_t r = 0; r < rows; ++r) {
+      SmallVector<Value> sums;
+      for (unsigned bank = 0; bank < banks; ++bank) {
+        SmallVector<Value> elements;
+        for (int64_t c = 0; c < columns; ++c)
+          // Across the lanes the order is the hardware's shuffle tree: fixed,
+          // and not that of the source.
+          elements.push_back(
+              vector::ReductionOp::create(b, loc, vector::CombiningKind::ADD,
+                                          acc[(r * banks + bank) * columns + c],
+                                          arith::FastMathFlags::reassoc));
+        sums.push_back(vector::FromElementsOp::create(
+            b, loc, VectorType::get({columns}, accumulator), elements));
+      }
+      finish(add(pair, r), column, sums, Value());
+    }
+  }
+
+  GroupedMatmulOp op;
+  int64_t lanes;
+  unsigned banks;
+  KernelForm form;
+  FloatType element, accumulator;
+  TileShape tile;
+  int64_t panel = 0;
+  Value expert, n, k;
+};
+
+struct ConvertGroupedMatmulToVectorPass
+    : public moe::impl::ConvertGroupedMatmulToVectorPassBase<
+          ConvertGroupedMatmulToVectorPass> {
+  using Base::Base;
+
+  void runOnOperation() override {
+    SmallVector<GroupedMatmulOp> ops;
+    getOperation()->walk([&](GroupedMatmulOp op) { ops.push_back(op); });
+    OpBuilder b(&getContext());
+    for (GroupedMatmulOp op : ops) {
+      if (!isa<MemRefType>(op.getInit().getType())) {
+        op.emitError("expected buffers: run bufferisation first");
+        return signalPassFailure();
+      }
+      std::string why;
+      std::optional<KernelForm> form = getKernelForm(op, why);
+      if (!form) {
+        op.emitError()
+            << "cannot become a kernel: " << why
+            << "; lower it with convert-moe-planned-to-linalg before "
+               "bufferisation";
+        return signalPassFailure();
+      }
+      ++(*form == KernelForm::Columns ? numColumns : numDots);
+      b.setInsertionPoint(op);
+      Emitter(b, op, *form, lanes).run();
+      op.erase();
+    }
+  }
+};
+
+} // namespace

@@ -1,0 +1,51 @@
+// RUN: moe-opt %s --one-shot-bufferize="bufferize-function-boundaries=true function-boundary-type-conversion=identity-layout-map" \
+// RUN:   | FileCheck %s --check-prefix=BUFFER
+// RUN: moe-opt %s --one-shot-bufferize="bufferize-function-boundaries=true function-boundary-type-conversion=identity-layout-map" \
+// RUN:   --convert-grouped-matmul-to-vector="lanes=8" --canonicalize | FileCheck %s
+
+// Gate and up in one pass over gathered rows; the product of the two stays in registers.
+// BUFFER-LABEL: func @gate_up
+// BUFFER: moe.grouped_matmul %{{.*}} outs(%{{.*}} : memref<?x48xf32>)
+// BUFFER-NOT: memref.copy
+// CHECK-LABEL: func @gate_up
+// CHECK: scf.parallel (%{{.*}}, %[[COLUMN:.*]]) = ({{.*}}) to (%c4, %c48) step (%c1, %c8)
+// CHECK: scf.for
+// CHECK: %[[ROW:.*]] = memref.load %{{.*}} : memref<?xindex>
+// CHECK: %[[TILE:.*]]:12 = scf.for
+// CHECK-COUNT-2: vector.load
+// CHECK: memref.load %{{.*}}[%[[ROW]], %{{.*}}] : memref<?x24xf32>
+// CHECK-COUNT-12: vector.fma
+// CHECK: %[[PRODUCT:.*]] = arith.mulf %[[TILE]]#0, %[[TILE]]#1 : vector<8xf32>
+// CHECK: vector.store %[[PRODUCT]]
+// CHECK-NOT: moe.grouped_matmul
+func.func @gate_up(%x: tensor<?x24xf32>, %wg: tensor<4x24x48xf32>, %wu: tensor<4x24x48xf32>,
+                   %rows: tensor<?xindex>, %offsets: tensor<5xindex>, %init: tensor<?x48xf32>) -> tensor<?x48xf32> {
+  %h = moe.grouped_matmul %x rows(%rows : tensor<?xindex>) offsets(%offsets : tensor<5xindex>)
+      banks(%wg, %wu : tensor<4x24x48xf32>, tensor<4x24x48xf32>) outs(%init : tensor<?x48xf32>) {
+  ^bb0(%g: f32, %u: f32):
+    %m = arith.mulf %g, %u : f32
+    moe.yield %m : f32
+  } {bank_maps = [affine_map<(e, k, n) -> (e, k, n)>, affine_map<(e, k, n) -> (e, k, n)>], extra_maps = []}
+    : tensor<?x24xf32>
+  return %h : tensor<?x48xf32>
+}
+
+// Banks [E, N, K]: vectors along the reduction, summed across lanes; the bias of the expert joins in the epilogue.
+// CHECK-LABEL: func @transposed
+// CHECK: vector.fma
+// CHECK: vector.maskedload
+// CHECK: %[[SUM:.*]] = vector.reduction <add>
+// CHECK: %[[SUMS:.*]] = vector.from_elements %[[SUM]],
+// CHECK: %[[BIAS:.*]] = vector.load %{{.*}} : memref<4x18xf32>, vector<4xf32>
+// CHECK: arith.addf %[[SUMS]], %[[BIAS]]
+func.func @transposed(%x: tensor<?x35xf32>, %w: tensor<4x18x35xf32>, %bias: tensor<4x18xf32>,
+                      %offsets: tensor<5xindex>, %init: tensor<?x18xf32>) -> tensor<?x18xf32> {
+  %h = moe.grouped_matmul %x offsets(%offsets : tensor<5xindex>) banks(%w : tensor<4x18x35xf32>)
+      extras(%bias : tensor<4x18xf32>) outs(%init : tensor<?x18xf32>) {
+  ^bb0(%s: f32, %b: f32):
+    %o = arith.addf %s, %b : f32
+    moe.yield %o : f32
+  } {bank_maps = [affine_map<(e, k, n) -> (e, n, k)>], extra_maps = [affine_map<(e, p, n) -> (e, n)>]}
+    : tensor<?x35xf32>
+  return %h : tensor<?x18xf32>
+}
