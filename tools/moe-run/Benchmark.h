@@ -7,9 +7,9 @@
 namespace moe::run {
 
 struct Timings {
-  std::vector<double> seconds; ///< sorted
+  std::vector<double> inOrder, sorted; ///< seconds
   double total = 0;
-  double mean() const { return total / static_cast<double>(seconds.size()); }
+  double mean() const { return total / static_cast<double>(sorted.size()); }
   /// The smallest time that is not less than `share` of all times (nearest rank).
   double percentile(double share) const;
 };

@@ -92,10 +92,10 @@ void printOutput(const std::string &name, const Tensor &tensor) {
 void printBenchmark(const Timings &t, int32_t threads, uint64_t peakBytes) {
   char rate[32];
   std::snprintf(rate, sizeof(rate), t.mean() > 0.01 ? "%.1f calls/s" : "%.0f calls/s", 1 / t.mean());
-  std::printf("%zu calls on %d thread%s: %s\n", t.seconds.size(), threads, threads == 1 ? "" : "s", colored(stdout, Color::Bold, rate).c_str());
+  std::printf("%zu calls on %d thread%s: %s\n", t.sorted.size(), threads, threads == 1 ? "" : "s", colored(stdout, Color::Bold, rate).c_str());
   std::printf("  %-8s %-8s %-8s %-8s %-8s %-8s\n", "best", "median", "p90", "p99", "worst", "mean");
-  for (double seconds : {t.seconds.front(), t.percentile(0.5), t.percentile(0.9), t.percentile(0.99), t.seconds.back(), t.mean()})
-    std::printf("%s%-8s", seconds == t.seconds.front() ? "  " : " ", printSeconds(seconds).c_str());
+  for (double seconds : {t.sorted.front(), t.percentile(0.5), t.percentile(0.9), t.percentile(0.99), t.sorted.back(), t.mean()})
+    std::printf("%s%-8s", seconds == t.sorted.front() ? "  " : " ", printSeconds(seconds).c_str());
   std::printf("\n  %s of buffers at the peak\n", printBytes(static_cast<double>(peakBytes)).c_str());
 }
 
@@ -124,17 +124,17 @@ Json comparisonJson(const Comparison &c) {
 }
 
 Json benchmarkJson(const Timings &t, int32_t threads, uint64_t peakBytes) {
-  return {{"calls", t.seconds.size()},
+  return {{"calls", t.sorted.size()},
           {"threads", threads},
           {"calls_per_second", 1 / t.mean()},
-          {"seconds",
-           {{"best", t.seconds.front()},
-            {"median", t.percentile(0.5)},
-            {"p90", t.percentile(0.9)},
-            {"p99", t.percentile(0.99)},
-            {"worst", t.seconds.back()},
-            {"mean", t.mean()}}},
-          {"peak_buffer_bytes", peakBytes}};
+          {"best", t.sorted.front()},
+          {"median", t.percentile(0.5)},
+          {"p90", t.percentile(0.9)},
+          {"p99", t.percentile(0.99)},
+          {"worst", t.sorted.back()},
+          {"mean", t.mean()},
+          {"peak_buffer_bytes", peakBytes},
+          {"seconds", t.inOrder}};
 }
 
 } // namespace moe::run
