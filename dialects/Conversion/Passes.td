@@ -55,4 +55,41 @@ def ConvertMoeToPlannedPass : Pass<"convert-moe-to-planned", "::mlir::ModuleOp">
                            "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
 }
 
+def MoeLowerApplyPass : Pass<"moe-lower-apply"> {
+  let summary = "turns moe.apply into plans, loops, grouped matmuls and combines";
+  let description = [{
+    The attribute `moe.lowering` of each apply names the form; without it, it is `reference`.
+
+    - `reference`: the pairs are sorted by expert (`moe.plan`); a loop over the experts gathers the rows of each expert
+      that has any, runs a copy of the body on them and writes the results to a buffer with one row per pair;
+      `moe.combine` reduces each row's pairs. Any body, operand and result mode.
+    - `fused`: the body runs once on the list of all pairs; its matmuls with expert parameters are `moe.grouped_matmul`.
+    - `pairwise`: a loop over the pairs; nothing grows with the number of experts.
+    - `dense`: every expert on every row, then a selection.
+
+    - Before: calls in bodies are inlined.
+    - After: no `moe.apply`.
+  }];
+  let dependentDialects = ["::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect", "::mlir::scf::SCFDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
+def ConvertMoePlannedToLinalgPass : Pass<"convert-moe-planned-to-linalg"> {
+  let summary = "turns moe.plan, moe.grouped_matmul and moe.combine into linalg and scf";
+  let description = [{
+    `moe.plan` becomes a histogram, a scan and a stable placement; `moe.grouped_matmul` a loop over the experts with a
+    linalg.matmul per bank and the epilogue as a linalg.generic; `moe.combine` an ordered reduction per row.
+
+    - After: no op of the planned level, but grouped matmuls if they are left for a kernel.
+  }];
+  let options = [
+    Option<"groupedMatmul", "grouped-matmul", "bool", /*default=*/"true",
+           "lower moe.grouped_matmul; false leaves it to a later pass">
+  ];
+  let dependentDialects = ["::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect", "::mlir::scf::SCFDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 #endif // MOE_CONVERSION_PASSES_TD

@@ -152,7 +152,7 @@ struct LowerMap : OpConversionPattern<MapOp> {
     Slots in(adaptor.getInput());
     Value init = Slots::getEmpty(b, in.getTokensOrAttr(b), in.getSlots(), in.getWeightType()).weights;
     Values weights = forEachPair(b, in, init, [&](Value t, Value s, Value e, ValueRange state) -> Values {
-      Value weight = inlineRegion(b, op.getBody(), {b.extract(in.weights, {t, s}), t, e}).front();
+      Value weight = b.inlineRegion(op.getBody(), {b.extract(in.weights, {t, s}), t, e}).front();
       return {b.insert(weight, state[0], {t, s})};
     });
     Values result{in.indices, b.castTo(weights[0], in.weights.getType())};

@@ -1,8 +1,6 @@
 //===- RoutingLowering.cpp - building blocks of the routed ops' lowerings -===//
 #include "RoutingLowering.h"
 
-#include "mlir/IR/IRMapping.h"
-
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -75,14 +73,4 @@ Values moe::forEachPair(LoopBuilder &b, const Slots &slots, ValueRange state,
       return b.when(b.notLess(e, b.i32(0)), inner, [&] { return body(t, s, b.toIndex(e), inner); });
     });
   });
-}
-
-Values moe::inlineRegion(LoopBuilder &b, Region &region, ValueRange arguments) {
-  Block &block = region.front();
-  IRMapping mapping;
-  mapping.map(block.getArguments(), arguments);
-  for (Operation &op : block.without_terminator())
-    b.clone(op, mapping);
-  return llvm::map_to_vector(block.getTerminator()->getOperands(),
-                             [&](Value v) { return mapping.lookupOrDefault(v); });
 }

@@ -56,9 +56,6 @@ Values insertByRank(LoopBuilder &b, const KeyReader &reader, Value t, Value base
 Values forEachPair(LoopBuilder &b, const Slots &slots, ValueRange state,
                    function_ref<Values(Value, Value, Value, ValueRange)> body);
 
-/// Inlines a copy of the block of a region of the routed level and returns what it yields.
-Values inlineRegion(LoopBuilder &b, Region &region, ValueRange arguments);
-
 void populateMakerPatterns(const TypeConverter &, RewritePatternSet &);
 void populateTopKPatterns(const TypeConverter &, RewritePatternSet &);
 void populateLimitPatterns(const TypeConverter &, RewritePatternSet &);

@@ -12,6 +12,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/IRMapping.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "llvm/ADT/STLExtras.h"
 
@@ -115,6 +116,17 @@ public:
     setInsertionPointToStart(op.elseBlock());
     scf::YieldOp::create(*this, otherwise());
     return llvm::to_vector_of<Value>(op.getResults());
+  }
+
+  /// Copies the block of a region to here and returns what it yields.
+  Values inlineRegion(Region &region, ValueRange arguments) {
+    Block &block = region.front();
+    IRMapping mapping;
+    mapping.map(block.getArguments(), arguments);
+    for (Operation &op : block.without_terminator())
+      clone(op, mapping);
+    return llvm::map_to_vector(block.getTerminator()->getOperands(),
+                               [&](Value v) { return mapping.lookupOrDefault(v); });
   }
 
   /// A tensor with the static shape information of `type`.
