@@ -17,6 +17,9 @@ class Moe_RoutingOp<string mnemonic, list<Trait> traits = []>
   let hasVerifier = 1;
 }
 
+/// I64Attr's accessor is unsigned, which hides a negative number.
+def Moe_IntAttr : TypedSignlessIntegerAttrBase<I64, "int64_t", "64-bit integer attribute">;
+
 /// A routing op with a region: as free of effects as its region, and as safe to speculate.
 class Moe_RegionRoutingOp<string mnemonic, list<Trait> traits = []>
     : Moe_Op<mnemonic, traits # [SingleBlock, RecursiveMemoryEffects, RecursivelySpeculatable,
@@ -62,11 +65,12 @@ def Moe_FromSlotsOp : Moe_RoutingOp<"from_slots"> {
     %r = moe.from_slots %idx, %w experts(36) : tensor<?x9xi32>, tensor<?x9xf32>
     ```
   }];
-  let arguments = (ins Moe_IntTensor:$indices, Moe_FloatTensor:$weights, I64Attr:$experts);
+  let arguments = (ins Moe_IntTensor:$indices, Moe_FloatTensor:$weights, Moe_IntAttr:$experts);
   let results = (outs Moe_RoutingType:$result);
   let assemblyFormat = [{
     $indices `,` $weights `experts` `(` $experts `)` attr-dict `:` type($indices) `,` type($weights)
   }];
+  let hasCanonicalizer = 1;
 }
 
 //===----------------------------------------------------------------------===//
@@ -87,6 +91,7 @@ def Moe_ConcatOp : Moe_RoutingOp<"concat"> {
   let arguments = (ins Variadic<Moe_RoutingType>:$inputs);
   let results = (outs Moe_RoutingType:$result);
   let assemblyFormat = "$inputs attr-dict `:` qualified(type($inputs))";
+  let hasCanonicalizer = 1;
 }
 
 def Moe_CastOp : Moe_Op<"cast", [Pure]> {
@@ -130,8 +135,8 @@ def Moe_TopKOp : Moe_RoutingOp<"top_k", [AttrSizedOperandSegments]> {
     ```
   }];
   let arguments = (ins Moe_RoutingType:$input, Optional<Moe_FloatTensor>:$key, Optional<Moe_AmountLike>:$k,
-    OptionalAttr<I64Attr>:$staticK, DefaultValuedOptionalAttr<Moe_AxisAttr, "Axis::Expert">:$axis,
-    OptionalAttr<I64Attr>:$groups, OptionalAttr<I64Attr>:$keep,
+    OptionalAttr<Moe_IntAttr>:$staticK, DefaultValuedOptionalAttr<Moe_AxisAttr, "Axis::Expert">:$axis,
+    OptionalAttr<Moe_IntAttr>:$groups, OptionalAttr<Moe_IntAttr>:$keep,
     DefaultValuedOptionalAttr<Moe_GroupScoreAttr, "GroupScore::Max">:$score,
     DefaultValuedOptionalAttr<Moe_TieBreakAttr, "TieBreak::Lowest">:$ties);
   let results = (outs Moe_RoutingType:$result);
@@ -141,6 +146,7 @@ def Moe_TopKOp : Moe_RoutingOp<"top_k", [AttrSizedOperandSegments]> {
     (`score` `` custom<Paren>($score)^)? (`ties` `` custom<Paren>($ties)^)?
     attr-dict `:` qualified(type($input))
   }];
+  let hasCanonicalizer = 1;
 }
 
 def Moe_SelectOp : Moe_RegionRoutingOp<"select"> {
@@ -166,6 +172,7 @@ def Moe_SelectOp : Moe_RegionRoutingOp<"select"> {
   let assemblyFormat = [{
     $input (`by` `(` $key^ `:` type($key) `)`)? $predicate attr-dict `:` qualified(type($input))
   }];
+  let hasCanonicalizer = 1;
 }
 
 def Moe_LimitOp : Moe_RoutingOp<"limit", [AttrSizedOperandSegments]> {
@@ -182,12 +189,13 @@ def Moe_LimitOp : Moe_RoutingOp<"limit", [AttrSizedOperandSegments]> {
     ```
   }];
   let arguments = (ins Moe_RoutingType:$input, Optional<Moe_FloatTensor>:$key, Optional<Moe_AmountLike>:$cap,
-    OptionalAttr<I64Attr>:$staticCap, DefaultValuedOptionalAttr<Moe_LimitOrderAttr, "LimitOrder::Row">:$order);
+    OptionalAttr<Moe_IntAttr>:$staticCap, DefaultValuedOptionalAttr<Moe_LimitOrderAttr, "LimitOrder::Row">:$order);
   let results = (outs Moe_RoutingType:$result);
   let assemblyFormat = [{
     $input (`by` `(` $key^ `:` type($key) `)`)? `cap` `(` custom<Amount>($cap, type($cap), $staticCap) `)`
     (`order` `` custom<Paren>($order)^)? attr-dict `:` qualified(type($input))
   }];
+  let hasCanonicalizer = 1;
 }
 
 def Moe_NormalizeOp : Moe_RoutingOp<"normalize"> {
@@ -232,6 +240,7 @@ def Moe_MapOp : Moe_RegionRoutingOp<"map"> {
   let regions = (region SizedRegion<1>:$body);
   let results = (outs Moe_RoutingType:$result);
   let assemblyFormat = "$input $body attr-dict `:` qualified(type($input))";
+  let hasCanonicalizer = 1;
 }
 
 //===----------------------------------------------------------------------===//
@@ -257,6 +266,8 @@ def Moe_ToDenseOp : Moe_RoutingOp<"to_dense"> {
   let assemblyFormat = [{
     $input (`of` `` custom<Paren>($of)^)? (`fill` `(` $fill^ `)`)? attr-dict `:` qualified(type($input))
   }];
+  let hasCanonicalizer = 1;
+  let hasFolder = 1;
 }
 
 def Moe_ToSlotsOp : Moe_RoutingOp<"to_slots"> {
@@ -287,6 +298,7 @@ def Moe_CountsOp : Moe_RoutingOp<"counts"> {
   let arguments = (ins Moe_RoutingType:$input, Moe_CountsPerAttr:$per);
   let results = (outs AnyRankedTensor:$result);
   let assemblyFormat = "$input `per` `` custom<Paren>($per) attr-dict `:` qualified(type($input))";
+  let hasCanonicalizer = 1;
 }
 
 //===----------------------------------------------------------------------===//

@@ -1,6 +1,8 @@
 //===- MoeDialect.cpp - registration --------------------------------------===//
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
