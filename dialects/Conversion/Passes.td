@@ -53,6 +53,20 @@ def ConvertMoeToPlannedPass : Pass<"convert-moe-to-planned", "::mlir::ModuleOp">
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
                            "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
+
+def ConvertOnnxToLinalgPass : Pass<"convert-onnx-to-linalg", "::mlir::func::FuncOp"> {
+  let summary = "lowers ONNX nodes to linalg, tensor, arith, math and scf";
+  let description = [{
+    Every `onnx.node` is lowered by its line of the operator table (`docs/onnx-support.md` is printed from it). Shapes are
+    known beforehand as polynomials of the inputs' sizes; shape subgraphs become index arithmetic or constants. Checks
+    that only run time can make are `cf.assert`s, and what stands behind them stays in bounds when they fail.
+
+    - After: no op of the onnx dialect. Integers have no sign.
+    - Refused: operators without a line, all named in one diagnostic, and shapes that depend on data.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
+                           "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+                           "::mlir::cf::ControlFlowDialect", "::mlir::moe::MoeDialect"];
 }
 
 def MoeLowerApplyPass : Pass<"moe-lower-apply"> {

@@ -1,0 +1,231 @@
+//===- OnnxToLinalg.cpp - the onnx level becomes upstream IR --------------===//
+//
+// One walk in order: shapes are known beforehand in terms of the inputs (SymbolicShapes), each node is lowered by its
+// line of the operator table, and integers that are computed from shapes become index arithmetic on the spot, so that
+// whole shape subgraphs vanish.
+//
+//===----------------------------------------------------------------------===//
+#include "Lowering.h"
+
+#include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/PatternMatch.h"
+#include "mlir/Transforms/RegionUtils.h"
+#include "moe/Conversion/Passes.h"
+#include "moe/Dialect/Moe/IR/MoeDialect.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_CONVERTONNXTOLINALGPASS
+#include "moe/Conversion/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+ArrayRef<OnnxOperator> mlir::moe::getOnnxOperators() {
+  static const SmallVector<OnnxOperator> table = [] {
+    SmallVector<OnnxOperator> lines;
+    addElementwiseOperators(lines);
+    addShapeOperators(lines);
+    addContractionOperators(lines);
+    addReductionOperators(lines);
+    addIndexingOperators(lines);
+    addScatterOperators(lines);
+    llvm::sort(lines, [](const OnnxOperator &a, const OnnxOperator &b) { return a.name < b.name; });
+    return lines;
+  }();
+  return table;
+}
+
+const OnnxOperator *mlir::moe::lookupOnnxOperator(OnnxNodeOp node) {
+  std::string name = node.getQualifiedName();
+  ArrayRef<OnnxOperator> table = getOnnxOperators();
+  auto it = llvm::lower_bound(table, name, [](const OnnxOperator &line, StringRef key) { return line.name < key; });
+  return it != table.end() && it->name == name && static_cast<int64_t>(node.getSince()) >= it->since ? &*it : nullptr;
+}
+
+namespace {
+
+struct ConvertOnnxToLinalg : public mlir::moe::impl::ConvertOnnxToLinalgPassBase<ConvertOnnxToLinalg> {
+  void runOnOperation() override;
+  LogicalResult checkOperators(func::FuncOp function);
+  LogicalResult convert(func::FuncOp function);
+  LogicalResult convertNode(OnnxNodeOp node, OnnxLowering &lower);
+  void convertConstant(OnnxConstantOp constant, OnnxLowering &lower);
+  void updateOperands(Operation *op, OnnxLowering &lower);
+  void updateSignature(func::FuncOp function, OnnxLowering &lower);
+  SmallVector<Value> originalResults;
+};
+
+} // namespace
+
+/// Names every operator that cannot be lowered, at once.
+LogicalResult ConvertOnnxToLinalg::checkOperators(func::FuncOp function) {
+  llvm::MapVector<StringAttr, SmallVector<OnnxNodeOp>> offenders;
+  unsigned count = 0;
+  function.getBody().front().walk<WalkOrder::PreOrder>([&](OnnxNodeOp node) {
+    if (!lookupOnnxOperator(node)) {
+      std::string name = node.getQualifiedName();
+      if (node.getSince() > 0)
+        name += " (definition of opset " + std::to_string(node.getSince()) + ")";
+      offenders[StringAttr::get(&getContext(), name)].push_back(node);
+      ++count;
+    }
+    return node->getNumRegions() > 0 ? WalkResult::skip() : WalkResult::advance();
+  });
+  if (offenders.empty())
+    return success();
+  InFlightDiagnostic error = emitError(function.getLoc())
+                             << count << " node" << (count == 1 ? "" : "s") << " of " << offenders.size() << " operator"
+                             << (offenders.size() == 1 ? "" : "s") << " not supported by this compiler";
+  for (auto &[name, nodes] : offenders) {
+    Diagnostic &note = error.attachNote(nodes.front().getLoc());
+    note << name.getValue() << ": " << nodes.size() << " node" << (nodes.size() == 1 ? "" : "s") << " (";
+    for (auto [i, node] : llvm::enumerate(ArrayRef<OnnxNodeOp>(nodes).take_front(3)))
+      note << (i ? ", '" : "'") << OnnxNodeOp(node).getNodeName() << "'";
+    note << (nodes.size() > 3 ? ", ...)" : ")");
+  }
+  error.attachNote() << "docs/onnx-support.md lists the operators and their versions; a newer opset, or another form of the "
+                        "same computation at export, may avoid them";
+  return failure();
+}
+
+void ConvertOnnxToLinalg::convertConstant(OnnxConstantOp constant, OnnxLowering &lower) {
+  auto dense = dyn_cast<DenseElementsAttr>(constant.getValue());
+  auto type = dyn_cast<IntegerType>(dense.getElementType());
+  if (type && !type.isSignless()) {
+    auto signless = IntegerType::get(&getContext(), type.getWidth());
+    dense = dense.bitcast(signless);
+  }
+  lower.map(constant.getResult(), lower.constant(cast<TypedAttr>(dense)));
+}
+
+LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lower) {
+  for (Value result : node.getResults())
+    if (!isa<NoneType>(result.getType()) && !lower.shapes.getShape(result))
+      return lower.refuse(node) << "the rank of its result is unknown";
+  // Integers that are known in terms of the inputs' sizes need no tensor computation.
+  if (const DimList *elements = node.getNumResults() == 1 ? lower.shapes.getElements(node.getResult(0)) : nullptr) {
+    DimList dims = lower.dimsOf(node.getResult(0));
+    Type element = OnnxLowering::elementType(node.getResult(0));
+    RankedTensorType type = lower.typeOf(dims, element);
+    if (llvm::all_of(*elements, [](const DimExpr &e) { return e.isConstant(); })) {
+      SmallVector<APInt> values;
+      for (const DimExpr &e : *elements)
+        values.push_back(APInt(64, e.constant(), true).sextOrTrunc(element.getIntOrFloatBitWidth()));
+      lower.map(node.getResult(0), lower.constant(DenseElementsAttr::get(type, values)));
+      return success();
+    }
+    SmallVector<Value> values;
+    for (const DimExpr &e : *elements)
+      values.push_back(arith::IndexCastOp::create(lower.b, element, lower.size(e)));
+    lower.map(node.getResult(0), tensor::FromElementsOp::create(lower.b, type, values));
+    return success();
+  }
+  for (Value operand : node.getInputs())
+    if (!isa<NoneType>(operand.getType()) && !lower.shapes.getShape(operand))
+      return lower.refuse(node) << "the rank of an operand is unknown";
+  SmallVector<Value> results;
+  if (failed(lookupOnnxOperator(node)->lower(node, lower, results)))
+    return failure();
+  for (auto [from, to] : llvm::zip(node.getResults(), results)) {
+    if (isa<NoneType>(from.getType()))
+      continue;
+    lower.map(from, lower.castTo(to, lower.dimsOf(from)));
+  }
+  return success();
+}
+
+/// Ops of other dialects keep the types that they had.
+void ConvertOnnxToLinalg::updateOperands(Operation *op, OnnxLowering &lower) {
+  op->walk([&](Operation *inner) {
+    for (OpOperand &operand : inner->getOpOperands()) {
+      Value to = lower.lookup(operand.get());
+      if (!to)
+        continue;
+      if (to.getType() != operand.get().getType() && isa<RankedTensorType>(to.getType()) && !isa<func::ReturnOp>(op) &&
+          OnnxLowering::elementType(operand.get()) == cast<RankedTensorType>(to.getType()).getElementType())
+        to = tensor::CastOp::create(lower.b, operand.get().getType(), to);
+      operand.set(to);
+    }
+  });
+}
+
+void ConvertOnnxToLinalg::updateSignature(func::FuncOp function, OnnxLowering &lower) {
+  // A result dimension keeps a name only where it is provably the input dimension of that name.
+  Operation *terminator = function.getBody().front().getTerminator();
+  function.setType(FunctionType::get(&getContext(), function.getBody().front().getArgumentTypes(),
+                                     TypeRange(terminator->getOperands())));
+  llvm::StringMap<DimExpr> named;
+  for (auto [i, argument] : llvm::enumerate(function.getArguments()))
+    if (auto names = function.getArgAttrOfType<ArrayAttr>(i, "moe.dim_names"))
+      for (auto [dim, name] : llvm::enumerate(names.getAsRange<StringAttr>()))
+        if (dim < lower.dimsOf(argument).size())
+          named.try_emplace(name.getValue(), lower.dimsOf(argument)[dim]);
+  for (unsigned i = 0; i < function.getNumResults(); ++i) {
+    auto names = function.getResultAttrOfType<ArrayAttr>(i, "moe.dim_names");
+    if (!names)
+      continue;
+    DimList dims = lower.dimsOf(originalResults[i]);
+    SmallVector<StringRef> kept;
+    for (auto [dim, name] : llvm::enumerate(names.getAsRange<StringAttr>())) {
+      auto it = named.find(name.getValue());
+      kept.push_back(dim < dims.size() && it != named.end() && it->second == dims[dim] ? name.getValue() : StringRef());
+    }
+    function.setResultAttr(i, "moe.dim_names", Builder(&getContext()).getStrArrayAttr(kept));
+  }
+}
+
+LogicalResult ConvertOnnxToLinalg::convert(func::FuncOp function) {
+  if (failed(checkOperators(function)))
+    return failure();
+  SymbolicShapes shapes(function);
+  OnnxLowering lower(function, shapes);
+  Block &entry = function.getBody().front();
+  for (BlockArgument argument : entry.getArguments()) {
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    auto element = type ? dyn_cast<IntegerType>(type.getElementType()) : IntegerType();
+    if (element && !element.isSignless())
+      return emitError(function.getLoc()) << "arguments of unsigned integers are not supported yet";
+  }
+  SmallVector<Operation *> ops = llvm::map_to_vector(entry, [](Operation &op) { return &op; }), dead;
+  for (Operation *op : ops) {
+    lower.b.setInsertionPoint(op);
+    lower.b.setLoc(op->getLoc());
+    if (auto node = dyn_cast<OnnxNodeOp>(op)) {
+      if (failed(convertNode(node, lower)))
+        return failure();
+      dead.push_back(op);
+    } else if (auto constant = dyn_cast<OnnxConstantOp>(op)) {
+      convertConstant(constant, lower);
+      dead.push_back(op);
+    } else if (isa<OnnxNoneOp>(op)) {
+      dead.push_back(op);
+    } else {
+      if (isa<func::ReturnOp>(op))
+        originalResults.assign(op->operand_begin(), op->operand_end());
+      updateOperands(op, lower);
+    }
+  }
+  updateSignature(function, lower);
+  for (Operation *op : llvm::reverse(dead)) {
+    op->dropAllUses();
+    op->erase();
+  }
+  // What only shape arithmetic used is dead now.
+  IRRewriter rewriter(&getContext());
+  (void)runRegionDCE(rewriter, function->getRegions());
+  return success();
+}
+
+void ConvertOnnxToLinalg::runOnOperation() {
+  func::FuncOp function = getOperation();
+  bool hasNodes = function
+                      .walk([](Operation *op) {
+                        return isa<OnnxDialect>(op->getDialect()) ? WalkResult::interrupt() : WalkResult::advance();
+                      })
+                      .wasInterrupted();
+  if (!function.isExternal() && hasNodes && failed(convert(function)))
+    signalPassFailure();
+}

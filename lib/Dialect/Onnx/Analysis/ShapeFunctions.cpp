@@ -1,0 +1,550 @@
+//===- ShapeFunctions.cpp - the shapes of each operator's results ---------===//
+#include "ShapeFunctions.h"
+
+#include "llvm/ADT/StringMap.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+using Shapes = std::optional<SmallVector<DimList>>;
+
+DimExpr mlir::moe::productOf(ArrayRef<DimExpr> dims) {
+  DimExpr product(1);
+  for (const DimExpr &dim : dims)
+    product = product * dim;
+  return product;
+}
+
+std::optional<int64_t> mlir::moe::normalizeAxis(int64_t axis, int64_t rank) {
+  if (axis < -rank || axis >= rank)
+    return std::nullopt;
+  return axis < 0 ? axis + rank : axis;
+}
+
+std::optional<SmallVector<int64_t>> mlir::moe::getAxes(OnnxNodeOp node, const SymbolicShapes &shapes, int64_t rank) {
+  SmallVector<int64_t> axes;
+  if (auto attr = node.getInts("axes")) {
+    axes.assign(attr->begin(), attr->end());
+  } else if (node.hasInput(1)) {
+    auto constants = shapes.getConstants(node.getInputs()[1]);
+    if (!constants)
+      return std::nullopt;
+    axes = *constants;
+  }
+  for (int64_t &axis : axes) {
+    auto normal = normalizeAxis(axis, rank);
+    if (!normal)
+      return std::nullopt;
+    axis = *normal;
+  }
+  llvm::sort(axes);
+  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
+    return std::nullopt;
+  return axes;
+}
+
+std::optional<DimList> mlir::moe::reshapeDims(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  const DimList *target = node.hasInput(1) ? shapes.getElements(node.getInputs()[1]) : nullptr;
+  if (!from || !target)
+    return std::nullopt;
+  bool allowZero = node.getInt("allowzero", 0) != 0;
+  DimList dims;
+  std::optional<unsigned> inferred;
+  DimExpr known(1), total = productOf(*from);
+  for (auto [i, size] : llvm::enumerate(*target)) {
+    DimExpr dim = size;
+    if (size.is(-1)) {
+      if (inferred)
+        return std::nullopt;
+      inferred = i;
+      dims.push_back(DimExpr(1));
+      continue;
+    }
+    if (size.is(0) && !allowZero) {
+      if (i >= from->size())
+        return std::nullopt;
+      dim = (*from)[i];
+    } else if (!shapes.getAtoms().isNonNegative(size)) {
+      return std::nullopt; // might be -1 at run time
+    }
+    known = known * dim;
+    dims.push_back(dim);
+  }
+  if (inferred)
+    dims[*inferred] = shapes.getAtoms().floorDiv(total, known);
+  return dims;
+}
+
+std::optional<SliceDims> mlir::moe::sliceDims(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  if (!from || node.getInputs().size() < 3)
+    return std::nullopt;
+  DimAtoms &atoms = shapes.getAtoms();
+  const DimList *starts = shapes.getElements(node.getInputs()[1]), *ends = shapes.getElements(node.getInputs()[2]);
+  if (!starts || !ends || starts->size() != ends->size())
+    return std::nullopt;
+  int64_t rank = from->size(), count = starts->size();
+  SmallVector<int64_t> axes = llvm::to_vector(llvm::seq<int64_t>(0, count)), steps(count, 1);
+  if (node.hasInput(3)) {
+    auto given = shapes.getConstants(node.getInputs()[3]);
+    if (!given)
+      return std::nullopt;
+    axes = *given;
+  }
+  if (node.hasInput(4)) {
+    auto given = shapes.getConstants(node.getInputs()[4]);
+    if (!given)
+      return std::nullopt;
+    steps = *given;
+  }
+  if (static_cast<int64_t>(axes.size()) != count || static_cast<int64_t>(steps.size()) != count)
+    return std::nullopt;
+  SliceDims slice;
+  slice.starts.assign(rank, DimExpr(0));
+  slice.lengths.assign(from->begin(), from->end());
+  slice.steps.assign(rank, 1);
+  for (int64_t i = 0; i < count; ++i) {
+    auto axis = normalizeAxis(axes[i], rank);
+    if (!axis || steps[i] == 0)
+      return std::nullopt;
+    const DimExpr &size = (*from)[*axis];
+    DimExpr start = atoms.wrap((*starts)[i], size), end = atoms.wrap((*ends)[i], size), length;
+    if (steps[i] > 0) {
+      start = atoms.min(atoms.max(start, DimExpr(0)), size);
+      end = atoms.min(atoms.max(end, DimExpr(0)), size);
+      length = atoms.max(atoms.ceilDiv(end - start, steps[i]), DimExpr(0));
+    } else {
+      // Backwards: the start is the last index at most, the end is exclusive and may be "before the first".
+      if (!(*ends)[i].isConstant() || !(*starts)[i].isConstant())
+        return std::nullopt;
+      start = atoms.min(start, size - DimExpr(1));
+      end = (*ends)[i].constant() < -(int64_t(1) << 30) ? DimExpr(-1) : atoms.max(end, DimExpr(-1));
+      length = atoms.max(atoms.ceilDiv(start - end, -steps[i]), DimExpr(0));
+    }
+    slice.starts[*axis] = start;
+    slice.lengths[*axis] = length;
+    slice.steps[*axis] = steps[i];
+  }
+  return slice;
+}
+
+std::optional<DimList> mlir::moe::splitSizes(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  if (!from)
+    return std::nullopt;
+  auto axis = normalizeAxis(node.getInt("axis", 0), from->size());
+  if (!axis)
+    return std::nullopt;
+  DimList sizes;
+  if (auto attr = node.getInts("split")) {
+    for (int64_t size : *attr)
+      sizes.push_back(DimExpr(size));
+  } else if (node.hasInput(1)) {
+    const DimList *given = shapes.getElements(node.getInputs()[1]);
+    if (!given)
+      return std::nullopt;
+    sizes = *given;
+  } else {
+    // Equal pieces; the last one may be smaller.
+    int64_t pieces = node.getInt("num_outputs", node.getNumResults());
+    DimAtoms &atoms = shapes.getAtoms();
+    DimExpr piece = atoms.ceilDiv((*from)[*axis], pieces), rest = (*from)[*axis];
+    if (auto exact = (*from)[*axis].dividedBy(DimExpr(pieces)))
+      piece = *exact;
+    for (int64_t i = 0; i + 1 < pieces; ++i) {
+      sizes.push_back(piece);
+      rest = rest - piece;
+    }
+    sizes.push_back(rest);
+  }
+  if (sizes.size() != node.getNumResults())
+    return std::nullopt;
+  return sizes;
+}
+
+//===----------------------------------------------------------------------===//
+// Shape functions
+//===----------------------------------------------------------------------===//
+
+static Shapes one(DimList dims) { return SmallVector<DimList>{std::move(dims)}; }
+
+static Shapes sameAsFirst(OnnxNodeOp node, SymbolicShapes &shapes) {
+  if (!node.hasInput(0))
+    return std::nullopt;
+  const DimList *dims = shapes.getShape(node.getInputs()[0]);
+  if (!dims || node.getNumResults() != 1)
+    return std::nullopt;
+  return one(*dims);
+}
+
+static std::optional<DimList> broadcastDims(ArrayRef<const DimList *> lists, SymbolicShapes &shapes) {
+  DimList result;
+  for (const DimList *list : lists) {
+    if (!list)
+      return std::nullopt;
+    while (result.size() < list->size())
+      result.insert(result.begin(), DimExpr(1));
+  }
+  for (const DimList *list : lists)
+    for (size_t i = 0; i < list->size(); ++i) {
+      DimExpr &dim = result[result.size() - list->size() + i];
+      dim = shapes.getAtoms().broadcast(dim, (*list)[i]);
+    }
+  return result;
+}
+
+static Shapes broadcast(OnnxNodeOp node, SymbolicShapes &shapes) {
+  SmallVector<const DimList *> lists;
+  for (Value input : node.getInputs())
+    lists.push_back(shapes.getShape(input));
+  auto dims = broadcastDims(lists, shapes);
+  return dims ? one(*dims) : Shapes();
+}
+
+static Shapes matmul(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *a = shapes.getShape(node.getInputs()[0]), *b = shapes.getShape(node.getInputs()[1]);
+  if (!a || !b || a->empty() || b->empty())
+    return std::nullopt;
+  DimList left(a->begin(), a->end()), right(b->begin(), b->end());
+  bool dropRow = left.size() == 1, dropColumn = right.size() == 1;
+  if (dropRow)
+    left.insert(left.begin(), DimExpr(1));
+  if (dropColumn)
+    right.push_back(DimExpr(1));
+  DimList leftBatch(left.begin(), left.end() - 2), rightBatch(right.begin(), right.end() - 2);
+  auto dims = broadcastDims({&leftBatch, &rightBatch}, shapes);
+  if (!dims)
+    return std::nullopt;
+  if (!dropRow)
+    dims->push_back(left[left.size() - 2]);
+  if (!dropColumn)
+    dims->push_back(right.back());
+  return one(*dims);
+}
+
+static Shapes gemm(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *a = shapes.getShape(node.getInputs()[0]), *b = shapes.getShape(node.getInputs()[1]);
+  if (!a || !b || a->size() != 2 || b->size() != 2)
+    return std::nullopt;
+  return one({(*a)[node.getInt("transA", 0) ? 1 : 0], (*b)[node.getInt("transB", 0) ? 0 : 1]});
+}
+
+static Shapes reshape(OnnxNodeOp node, SymbolicShapes &shapes) {
+  auto dims = reshapeDims(node, shapes);
+  return dims ? one(*dims) : Shapes();
+}
+
+static Shapes flatten(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  if (!from)
+    return std::nullopt;
+  int64_t rank = from->size(), axis = node.getInt("axis", 1);
+  if (axis < -rank || axis > rank)
+    return std::nullopt;
+  axis = axis < 0 ? axis + rank : axis;
+  ArrayRef<DimExpr> dims(*from);
+  return one({productOf(dims.take_front(axis)), productOf(dims.drop_front(axis))});
+}
+
+static Shapes transpose(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  if (!from)
+    return std::nullopt;
+  DimList dims(from->rbegin(), from->rend());
+  if (auto perm = node.getInts("perm")) {
+    if (perm->size() != from->size())
+      return std::nullopt;
+    for (auto [dim, source] : llvm::zip(dims, *perm)) {
+      if (source < 0 || source >= static_cast<int64_t>(from->size()))
+        return std::nullopt;
+      dim = (*from)[source];
+    }
+  }
+  return one(dims);
+}
+
+static Shapes squeeze(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  if (!from)
+    return std::nullopt;
+  auto axes = getAxes(node, shapes, from->size());
+  if (!axes)
+    return std::nullopt;
+  DimList dims;
+  for (auto [i, dim] : llvm::enumerate(*from)) {
+    if (axes->empty() ? dim.is(1) : llvm::is_contained(*axes, static_cast<int64_t>(i)))
+      continue;
+    if (axes->empty() && !dim.isConstant())
+      return std::nullopt;
+    dims.push_back(dim);
+  }
+  return one(dims);
+}
+
+static Shapes unsqueeze(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  if (!from)
+    return std::nullopt;
+  auto constants = node.getInts("axes") ? std::optional(llvm::to_vector(*node.getInts("axes")))
+                   : node.hasInput(1)   ? shapes.getConstants(node.getInputs()[1])
+                                        : std::nullopt;
+  if (!constants)
+    return std::nullopt;
+  auto axes = getAxes(node, shapes, from->size() + constants->size());
+  if (!axes)
+    return std::nullopt;
+  DimList dims(from->begin(), from->end());
+  for (int64_t axis : *axes)
+    dims.insert(dims.begin() + axis, DimExpr(1));
+  return one(dims);
+}
+
+static Shapes concat(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *first = shapes.getShape(node.getInputs()[0]);
+  auto axis = first ? normalizeAxis(node.getInt("axis", 0), first->size()) : std::nullopt;
+  if (!axis)
+    return std::nullopt;
+  DimList dims = *first;
+  for (Value input : node.getInputs().drop_front()) {
+    const DimList *list = shapes.getShape(input);
+    if (!list || list->size() != dims.size())
+      return std::nullopt;
+    dims[*axis] = dims[*axis] + (*list)[*axis];
+  }
+  return one(dims);
+}
+
+static Shapes split(OnnxNodeOp node, SymbolicShapes &shapes) {
+  auto sizes = splitSizes(node, shapes);
+  if (!sizes)
+    return std::nullopt;
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  int64_t axis = *normalizeAxis(node.getInt("axis", 0), from->size());
+  SmallVector<DimList> results;
+  for (const DimExpr &size : *sizes) {
+    results.push_back(*from);
+    results.back()[axis] = size;
+  }
+  return results;
+}
+
+static Shapes slice(OnnxNodeOp node, SymbolicShapes &shapes) {
+  auto dims = sliceDims(node, shapes);
+  return dims ? one(dims->lengths) : Shapes();
+}
+
+static Shapes reduce(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  auto axes = from ? getAxes(node, shapes, from->size()) : std::nullopt;
+  if (!axes)
+    return std::nullopt;
+  if (axes->empty() && node.getInt("noop_with_empty_axes", 0))
+    return one(*from);
+  bool keep = node.getInt("keepdims", 1) != 0;
+  DimList dims;
+  for (auto [i, dim] : llvm::enumerate(*from)) {
+    if (!axes->empty() && !llvm::is_contained(*axes, static_cast<int64_t>(i)))
+      dims.push_back(dim);
+    else if (keep)
+      dims.push_back(DimExpr(1));
+  }
+  return one(dims);
+}
+
+static Shapes argReduce(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  auto axis = from ? normalizeAxis(node.getInt("axis", 0), from->size()) : std::nullopt;
+  if (!axis)
+    return std::nullopt;
+  DimList dims = *from;
+  if (node.getInt("keepdims", 1))
+    dims[*axis] = DimExpr(1);
+  else
+    dims.erase(dims.begin() + *axis);
+  return one(dims);
+}
+
+static Shapes shapeOf(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  if (!from)
+    return std::nullopt;
+  int64_t rank = from->size();
+  auto clamp = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + rank : v, 0, rank); };
+  int64_t start = clamp(node.getInt("start", 0)), end = clamp(node.getInt("end", rank));
+  return one({DimExpr(std::max<int64_t>(end - start, 0))});
+}
+
+static Shapes scalar(OnnxNodeOp, SymbolicShapes &) { return one({}); }
+
+static Shapes range(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *start = shapes.getElements(node.getInputs()[0]), *limit = shapes.getElements(node.getInputs()[1]);
+  auto delta = shapes.getConstants(node.getInputs()[2]);
+  if (!start || !limit || !delta || start->size() != 1 || limit->size() != 1 || delta->size() != 1 ||
+      delta->front() == 0)
+    return std::nullopt;
+  DimAtoms &atoms = shapes.getAtoms();
+  DimExpr distance = delta->front() > 0 ? limit->front() - start->front() : start->front() - limit->front();
+  return one({atoms.max(atoms.ceilDiv(distance, std::abs(delta->front())), DimExpr(0))});
+}
+
+static Shapes expand(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *target = shapes.getElements(node.getInputs()[1]);
+  if (!target)
+    return std::nullopt;
+  for (const DimExpr &size : *target)
+    if (!shapes.getAtoms().isNonNegative(size))
+      return std::nullopt;
+  auto dims = broadcastDims({shapes.getShape(node.getInputs()[0]), target}, shapes);
+  return dims ? one(*dims) : Shapes();
+}
+
+static Shapes tile(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]), *repeats = shapes.getElements(node.getInputs()[1]);
+  if (!from || !repeats || repeats->size() != from->size())
+    return std::nullopt;
+  DimList dims;
+  for (auto [size, count] : llvm::zip(*from, *repeats))
+    dims.push_back(size * shapes.getAtoms().max(count, DimExpr(0)));
+  return one(dims);
+}
+
+static Shapes constantOfShape(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *target = shapes.getElements(node.getInputs()[0]);
+  if (!target || !llvm::all_of(*target, [&](const DimExpr &e) { return shapes.getAtoms().isNonNegative(e); }))
+    return std::nullopt;
+  return one(*target);
+}
+
+static Shapes gather(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *data = shapes.getShape(node.getInputs()[0]), *indices = shapes.getShape(node.getInputs()[1]);
+  auto axis = data ? normalizeAxis(node.getInt("axis", 0), data->size()) : std::nullopt;
+  if (!axis || !indices)
+    return std::nullopt;
+  DimList dims(data->begin(), data->begin() + *axis);
+  dims.append(indices->begin(), indices->end());
+  dims.append(data->begin() + *axis + 1, data->end());
+  return one(dims);
+}
+
+static Shapes gatherND(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *data = shapes.getShape(node.getInputs()[0]), *indices = shapes.getShape(node.getInputs()[1]);
+  if (!data || !indices || indices->empty() || !indices->back().isConstant())
+    return std::nullopt;
+  int64_t batch = node.getInt("batch_dims", 0), depth = indices->back().constant();
+  if (batch < 0 || depth < 0 || batch + depth > static_cast<int64_t>(data->size()))
+    return std::nullopt;
+  DimList dims(indices->begin(), indices->end() - 1);
+  dims.append(data->begin() + batch + depth, data->end());
+  return one(dims);
+}
+
+static Shapes sameAsSecond(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *dims = node.hasInput(1) ? shapes.getShape(node.getInputs()[1]) : nullptr;
+  return dims ? one(*dims) : Shapes();
+}
+
+static Shapes topK(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  const DimList *k = node.hasInput(1) ? shapes.getElements(node.getInputs()[1]) : nullptr;
+  auto axis = from ? normalizeAxis(node.getInt("axis", -1), from->size()) : std::nullopt;
+  if (!axis || !k || k->size() != 1)
+    return std::nullopt;
+  DimList dims = *from;
+  dims[*axis] = k->front();
+  return SmallVector<DimList>(node.getNumResults(), dims);
+}
+
+static Shapes oneHot(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *indices = shapes.getShape(node.getInputs()[0]), *depth = shapes.getElements(node.getInputs()[1]);
+  if (!indices || !depth || depth->size() != 1)
+    return std::nullopt;
+  auto axis = normalizeAxis(node.getInt("axis", -1), indices->size() + 1);
+  if (!axis)
+    return std::nullopt;
+  DimList dims = *indices;
+  dims.insert(dims.begin() + *axis, depth->front());
+  return one(dims);
+}
+
+static Shapes nonZero(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  if (!from)
+    return std::nullopt;
+  return one({DimExpr(static_cast<int64_t>(from->size())), shapes.getAtoms().valueDim(node.getResult(0), 1)});
+}
+
+static Shapes einsum(OnnxNodeOp node, SymbolicShapes &shapes) {
+  StringRef equation = node.getString("equation");
+  auto [left, right] = equation.split("->");
+  std::string clean, output;
+  for (char c : left)
+    if (c != ' ')
+      clean += c;
+  for (char c : right)
+    if (c != ' ')
+      output += c;
+  SmallVector<StringRef> terms;
+  StringRef(clean).split(terms, ',');
+  if (!equation.contains("->") || terms.size() != node.getInputs().size())
+    return std::nullopt;
+  std::map<char, DimExpr> sizes;
+  for (auto [term, input] : llvm::zip(terms, node.getInputs())) {
+    const DimList *dims = shapes.getShape(input);
+    if (!dims || dims->size() != term.size())
+      return std::nullopt;
+    for (auto [letter, dim] : llvm::zip(term, *dims))
+      sizes.emplace(letter, dim);
+  }
+  DimList dims;
+  for (char letter : output) {
+    if (!sizes.count(letter))
+      return std::nullopt;
+    dims.push_back(sizes[letter]);
+  }
+  return one(dims);
+}
+
+ShapeFunction mlir::moe::lookupShapeFunction(OnnxNodeOp node) {
+  static const llvm::StringMap<ShapeFunction> table = [] {
+    llvm::StringMap<ShapeFunction> map;
+    for (const char *name :
+         {"Relu", "Sigmoid", "Tanh", "Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Neg", "Abs", "Cos", "Sin", "Not", "Cast",
+          "Identity", "Softmax", "LogSoftmax", "Clip", "CumSum", "ScatterElements", "ScatterND", "RMSNormalization",
+          "RotaryEmbedding", "Floor", "Ceil", "Round", "Sign", "Gelu", "Swish", "HardSigmoid", "LeakyRelu", "Softplus",
+          "Elu", "Trilu", "IsNaN", "com.microsoft.MoE", "com.microsoft.QMoE", "Mish", "HardSwish", "Selu", "Tan"})
+      map[name] = sameAsFirst;
+    for (const char *name : {"Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Where", "Equal", "Less",
+                             "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "PRelu"})
+      map[name] = broadcast;
+    for (const char *name : {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceL1",
+                             "ReduceSumSquare", "ReduceLogSumExp"})
+      map[name] = reduce;
+    map["ArgMax"] = map["ArgMin"] = argReduce;
+    map["MatMul"] = matmul;
+    map["Gemm"] = gemm;
+    map["Reshape"] = reshape;
+    map["Flatten"] = flatten;
+    map["Transpose"] = transpose;
+    map["Squeeze"] = squeeze;
+    map["Unsqueeze"] = unsqueeze;
+    map["Concat"] = concat;
+    map["Split"] = split;
+    map["Slice"] = slice;
+    map["Shape"] = shapeOf;
+    map["Size"] = scalar;
+    map["Range"] = range;
+    map["Expand"] = expand;
+    map["Tile"] = tile;
+    map["ConstantOfShape"] = constantOfShape;
+    map["Gather"] = gather;
+    map["GatherND"] = gatherND;
+    map["GatherElements"] = sameAsSecond;
+    map["TopK"] = topK;
+    map["OneHot"] = oneHot;
+    map["NonZero"] = nonZero;
+    map["Einsum"] = einsum;
+    return map;
+  }();
+  return table.lookup(node.getQualifiedName());
+}
