@@ -53,6 +53,7 @@ def ConvertMoeToPlannedPass : Pass<"convert-moe-to-planned", "::mlir::ModuleOp">
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
                            "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
+}
 
 def ConvertOnnxToLinalgPass : Pass<"convert-onnx-to-linalg", "::mlir::func::FuncOp"> {
   let summary = "lowers ONNX nodes to linalg, tensor, arith, math and scf";

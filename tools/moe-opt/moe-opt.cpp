@@ -7,6 +7,7 @@
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 #include "moe/Dialect/Moe/Transforms/BufferizableOpInterfaceImpl.h"
+#include "moe/Dialect/Onnx/IR/OnnxDialect.h"
 
 int main(int argc, char **argv) {
   mlir::DialectRegistry registry;
@@ -14,7 +15,7 @@ int main(int argc, char **argv) {
   mlir::registerAllExtensions(registry);
   mlir::registerAllPasses();
   mlir::moe::registerMoeConversionPasses();
-  registry.insert<mlir::moe::MoeDialect>();
+  registry.insert<mlir::moe::MoeDialect, mlir::moe::OnnxDialect>();
   mlir::moe::registerBufferizableOpInterfaceExternalModels(registry);
   return mlir::asMainReturnCode(
       mlir::MlirOptMain(argc, argv, "moe-opt: MoE compiler pass driver\n", registry));

@@ -18,12 +18,12 @@ static Shaped matmul2D(OnnxLowering &lower, Shaped left, Shaped right, bool tran
   Value init = lower.filled(dims, lower.zero(sum));
   Value result;
   if (transposed)
-    result = linalg::MatmulTransposeBOp::create(b, TypeRange{init.getType()}, ValueRange{left.value, right.value}, ValueRange{init})
+    result = linalg::MatmulTransposeBOp::create(b, b.getLoc(), TypeRange{init.getType()}, ValueRange{left.value, right.value}, ValueRange{init})
                  ->getResult(0);
   else
     result = linalg::MatmulOp::create(b, TypeRange{init.getType()}, ValueRange{left.value, right.value}, ValueRange{init})
                  ->getResult(0);
-  return {lower.cast({result, dims}, left.element()), dims};
+  return {lower.convert({result, dims}, left.element()), dims};
 }
 
 /// The operand of a Transpose that swaps the two dimensions of a matrix.
@@ -111,7 +111,7 @@ static LogicalResult lowerMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVect
     Value product = linalg::BatchMatmulOp::create(lower.b, TypeRange{init.getType()}, ValueRange{l.value, r.value},
                                                   ValueRange{init})
                         ->getResult(0);
-    product = lower.cast({product, dims}, left.element());
+    product = lower.convert({product, dims}, left.element());
     results.push_back(lower.reshape({product, dims}, out, what));
     return success();
   }

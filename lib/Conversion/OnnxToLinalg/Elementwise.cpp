@@ -126,7 +126,7 @@ static LogicalResult lowerCast(OnnxNodeOp node, OnnxLowering &lower, SmallVector
   Value from = node.getInputs()[0], to = node.getResult(0);
   if (isa<NoneType>(to.getType()))
     return lower.refuse(node) << "the target type is not supported";
-  results.push_back(lower.cast(lower.get(from), OnnxLowering::elementType(to), OnnxLowering::isUnsigned(from),
+  results.push_back(lower.convert(lower.get(from), OnnxLowering::elementType(to), OnnxLowering::isUnsigned(from),
                                OnnxLowering::isUnsigned(to)));
   return success();
 }
@@ -267,11 +267,11 @@ static LogicalResult lowerPow(OnnxNodeOp node, OnnxLowering &lower, SmallVectorI
   }
   bool narrow = type.getWidth() < 32;
   Type wide = narrow ? Type(lower.b.getF32Type()) : type;
-  Shaped wideExponent = {lower.cast(exponent, wide), exponent.dims};
-  Shaped wideBase = {lower.cast(base, wide), base.dims};
+  Shaped wideExponent = {lower.convert(exponent, wide), exponent.dims};
+  Shaped wideBase = {lower.convert(base, wide), base.dims};
   Value power = lower.elementwise({wideBase, wideExponent}, dims, wide, OnnxLowering::describe(node),
                                   [&](Builder_ &b, ValueRange v) -> Value { return math::PowFOp::create(b, v[0], v[1]); });
-  results.push_back(lower.cast({power, dims}, type));
+  results.push_back(lower.convert({power, dims}, type));
   return success();
 }
 

@@ -151,13 +151,13 @@ static LogicalResult lowerTopK(OnnxNodeOp node, OnnxLowering &lower, SmallVector
       return arith::NegFOp::create(inner, v[0]);
     });
   Value chosen = TopKOp::create(b, route, key, /*k=*/Value(), b.getI64IntegerAttr(k->front()),
-                                AxisAttr::get(b.getContext(), Axis::Expert), /*groups=*/IntegerAttr(),
-                                /*keep=*/IntegerAttr(), GroupScoreAttr::get(b.getContext(), GroupScore::Max),
-                                TieBreakAttr::get(b.getContext(), TieBreak::Lowest));
+                                AxisAttr(), /*groups=*/IntegerAttr(),
+                                /*keep=*/IntegerAttr(), GroupScoreAttr(),
+                                TieBreakAttr());
   auto slots = ToSlotsOp::create(b, chosen);
   DimList kept = {rows, DimExpr(k->front())};
   Shaped indices{slots.getIndices(), kept}, values{slots.getWeights(), kept};
-  indices.value = lower.cast(indices, OnnxLowering::elementType(node.getResult(1)));
+  indices.value = lower.convert(indices, OnnxLowering::elementType(node.getResult(1)));
   DimList dims = lower.dimsOf(node.getResult(0));
   results.push_back(lower.reshape(values, dims, ""));
   results.push_back(lower.reshape(indices, dims, ""));
@@ -172,7 +172,7 @@ static LogicalResult lowerOneHot(OnnxNodeOp node, OnnxLowering &lower, SmallVect
   int64_t axis = *normalizeAxis(node.getInt("axis", -1), dims.size());
   Builder_ &b = lower.b;
   if (!isa<IntegerType>(indices.element()))
-    indices.value = lower.cast(indices, b.getI64Type());
+    indices.value = lower.convert(indices, b.getI64Type());
   Value depth = lower.size(dims[axis]);
   Value off = tensor::ExtractOp::create(b, values.value, ValueRange{lower.index(0)});
   Value on = tensor::ExtractOp::create(b, values.value, ValueRange{lower.index(1)});

@@ -446,17 +446,17 @@ Value OnnxLowering::contract(Shaped left, StringRef leftLetters, Shaped right, S
         linalg::YieldOp::create(inner, sum);
       });
   Value result = generic.getResult(0);
-  return narrow ? cast({result, DimList(dims)}, element) : result;
+  return narrow ? convert({result, DimList(dims)}, element) : result;
 }
 
 Shaped OnnxLowering::widen(Shaped from) {
   auto type = dyn_cast<FloatType>(from.element());
   if (!type || type.getWidth() >= 32)
     return from;
-  return {cast(from, b.getF32Type()), from.dims};
+  return {convert(from, b.getF32Type()), from.dims};
 }
 
-Value OnnxLowering::cast(Shaped from, Type to, bool fromUnsigned, bool toUnsigned) {
+Value OnnxLowering::convert(Shaped from, Type to, bool fromUnsigned, bool toUnsigned) {
   Type type = from.element();
   if (type == to)
     return from.value;

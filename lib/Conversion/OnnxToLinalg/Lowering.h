@@ -91,7 +91,7 @@ public:
   Value generate(ArrayRef<DimExpr> dims, Type element, function_ref<Value(ImplicitLocOpBuilder &, ValueRange)> body);
   Value transpose(Shaped from, ArrayRef<int64_t> permutation);
   /// The element type changed, with ONNX's meaning of Cast.
-  Value cast(Shaped from, Type element, bool fromUnsigned = false, bool toUnsigned = false);
+  Value convert(Shaped from, Type element, bool fromUnsigned = false, bool toUnsigned = false);
   /// f16 and bf16 become f32, others stay.
   Shaped widen(Shaped from);
   /// Reduces over `axes` (sorted), dropping them; `combine` gets (element, accumulator).

@@ -104,7 +104,7 @@ static LogicalResult lowerReduce(OnnxNodeOp node, OnnxLowering &lower, SmallVect
     sum.value = lower.elementwise({sum}, dims, wide, "", [&](Builder_ &inner, ValueRange v) -> Value {
       return math::SqrtOp::create(inner, v[0]);
     });
-  sum.value = lower.cast(sum, element);
+  sum.value = lower.convert(sum, element);
   results.push_back(lower.reshape(sum, lower.dimsOf(node.getResult(0)), OnnxLowering::describe(node)));
   return success();
 }
@@ -140,7 +140,7 @@ static LogicalResult lowerSoftmax(OnnxNodeOp node, OnnxLowering &lower, SmallVec
       return arith::SubFOp::create(b, v[0], math::LogOp::create(b, v[1]));
     return arith::DivFOp::create(b, v[0], v[1]);
   });
-  results.push_back(lower.cast({result, x.dims}, element));
+  results.push_back(lower.convert({result, x.dims}, element));
   return success();
 }
 
