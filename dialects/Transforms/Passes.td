@@ -1,0 +1,95 @@
+//===- Passes.td - passes on upstream dialects --------------*- tablegen -*-===//
+//
+// These passes know nothing of routing: they take upstream IR (linalg, scf, memref, llvm) to the form in which LLVM
+// makes good code of it and in which the compiled module needs nothing but its host table.
+//
+//===----------------------------------------------------------------------===//
+#ifndef MOE_UPSTREAM_TRANSFORMS_PASSES_TD
+#define MOE_UPSTREAM_TRANSFORMS_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def MoePrepareEntryPointsPass : Pass<"moe-prepare-entry-points", "ModuleOp"> {
+  let summary = "Mark entry points and make their arguments read-only";
+  let description = [{
+    Public functions are the module's entry points. Their arguments belong to the caller, so each tensor argument gets
+    `bufferization.writable = false`; the ranks of arguments and results are recorded in `moe.entry` for
+    `moe-build-entry-points`, which sees nothing but pointers.
+
+    Fails on a public function whose arguments or results are not ranked tensors, and on a module without a public
+    function.
+  }];
+}
+
+def MoeDecomposeAggregatesPass : Pass<"moe-decompose-aggregates"> {
+  let summary = "Decompose linalg.softmax and its like into structured ops";
+  let description = [{
+    Upstream has no pass that lowers the ops with `AggregatedOpInterface`: neither generalisation nor the loop
+    lowering touches them. Each is replaced by its decomposition. `tensor.concat` and `linalg.pack` / `linalg.unpack`
+    are decomposed as well.
+  }];
+  let dependentDialects = ["linalg::LinalgDialect", "tensor::TensorDialect", "arith::ArithDialect", "math::MathDialect",
+                           "scf::SCFDialect", "affine::AffineDialect"];
+}
+
+def MoeInterchangeLoopsPass : Pass<"moe-interchange-loops"> {
+  let summary = "Choose a loop order whose innermost loop vectorises";
+  let description = [{
+    For each `linalg.generic` with a reduction: if a parallel dimension is the last (contiguous) dimension of the
+    result and of every operand that depends on it, it becomes the innermost loop, and reductions go around it. So
+    `C[m, n] += A[m, k] * B[k, n]` runs as m, k, n, where n vectorises; a product with a transposed B keeps k
+    innermost. In bodies `mul` followed by `add` on the accumulator becomes `math.fma`.
+
+    A reduction whose innermost loop it stays gets `reassoc` on its accumulating op, so that it vectorises; the order
+    of the sum is then fixed by the generated code and never by the number of threads.
+  }];
+  let dependentDialects = ["linalg::LinalgDialect", "math::MathDialect", "arith::ArithDialect"];
+}
+
+def MoeApproximateMathPass : Pass<"moe-approximate-math"> {
+  let summary = "Replace the math dialect by arithmetic that vectorises and calls no library";
+  let description = [{
+    Elementary functions become polynomial approximations, so the module imports no libm. f16 and bf16 are computed in
+    f32. What has one instruction (sqrt, floor, fma, ...) stays and becomes an LLVM intrinsic.
+  }];
+  let dependentDialects = ["arith::ArithDialect", "math::MathDialect", "vector::VectorDialect", "scf::SCFDialect"];
+}
+
+def MoeOwnResultsPass : Pass<"moe-own-results", "func::FuncOp"> {
+  let summary = "Give every returned buffer its own allocation";
+  let description = [{
+    After bufferisation a function may return an argument, a view, or one buffer twice. The caller of a module owns the
+    results, so each returned memref that is not an allocation of this function, or is returned before, is copied.
+  }];
+  let dependentDialects = ["memref::MemRefDialect"];
+}
+
+def MoeLowerCopiesPass : Pass<"moe-lower-copies"> {
+  let summary = "Turn copies between strided buffers into loops";
+  let description = [{
+    `memref.copy` of contiguous buffers becomes memcpy in LLVM; any other would call a function of MLIR's runner
+    library. Those become `linalg.generic` copies here.
+  }];
+  let dependentDialects = ["linalg::LinalgDialect", "memref::MemRefDialect"];
+}
+
+def MoeLowerAssertsPass : Pass<"moe-lower-asserts", "ModuleOp"> {
+  let summary = "Report failed assertions to the host and go on";
+  let description = [{
+    `cf.assert %c, "message"` becomes a branch that hands the message to the host's `fail` function. Execution goes on
+    (a library must not end its process), the host discards the outputs of the call.
+  }];
+  let dependentDialects = ["LLVM::LLVMDialect", "scf::SCFDialect", "arith::ArithDialect"];
+}
+
+def MoeBuildEntryPointsPass : Pass<"moe-build-entry-points", "ModuleOp"> {
+  let summary = "Define the functions that the host calls and those that call the host";
+  let description = [{
+    On the LLVM dialect. For each entry point F: `moe_call_F(arguments, results)`, which unpacks the descriptors and
+    stores the results' (the module format is in docs/module-format.md). Defines the variable `moe_host` and, through
+    its table, the allocation functions that memref lowering calls. Everything else becomes internal.
+  }];
+  let dependentDialects = ["LLVM::LLVMDialect"];
+}
+
+#endif // MOE_UPSTREAM_TRANSFORMS_PASSES_TD

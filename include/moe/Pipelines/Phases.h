@@ -1,0 +1,56 @@
+//===- Phases.h - the compiler's phases --------------------------*- C++ -*-===//
+//
+// A compilation is a fixed sequence of phases. Each has a name for the command line, a pipeline, and a border at which
+// a legality check lists everything that should be gone by then.
+//
+//===----------------------------------------------------------------------===//
+#ifndef MOE_PIPELINES_PHASES_H
+#define MOE_PIPELINES_PHASES_H
+
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/StringRef.h"
+#include <optional>
+#include <string>
+
+namespace mlir {
+class OpPassManager;
+}
+
+namespace mlir::moe {
+
+enum class Phase { Import, Raise, Optimise, Choose, Plan, Tile, Bufferise, Codegen, Link };
+
+struct PhaseInfo {
+  Phase phase;
+  llvm::StringLiteral name;
+  /// Ends "--help"'s line for the phase: what is true of the program after it.
+  llvm::StringLiteral description;
+};
+
+/// All phases, in the order in which they run.
+llvm::ArrayRef<PhaseInfo> getPhases();
+const PhaseInfo &getPhaseInfo(Phase phase);
+std::optional<Phase> parsePhase(llvm::StringRef name);
+
+/// What the pipelines need to know about the compilation.
+struct PhaseOptions {
+  /// 0 to 3: how hard LLVM works; 0 also leaves out fusion and kernels.
+  unsigned optLevel = 3;
+  /// A lowering for every moe.apply ("reference", "fused", "pairwise", "dense"), or empty: the compiler chooses.
+  std::string forceLowering;
+  /// f32 elements of a vector register of the target.
+  int64_t vectorLanes = 8;
+  /// Whether loops that are worth it are split over the host's threads.
+  bool threads = true;
+};
+
+/// Adds the passes of `phase`, and the check at its end, to the pipeline of a module. Import and Link add nothing but
+/// the check: a file reader and the code generator do their work.
+void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &options);
+
+/// Makes `moe-pipeline{to=PHASE}` known to moe-opt: phases raise to `to`, in one go.
+void registerMoePipelines();
+
+} // namespace mlir::moe
+
+#endif // MOE_PIPELINES_PHASES_H

@@ -1,0 +1,38 @@
+//===- ObjectCode.h - from the LLVM dialect to machine code ------*- C++ -*-===//
+#ifndef MOE_TARGET_OBJECTCODE_H
+#define MOE_TARGET_OBJECTCODE_H
+
+#include "mlir/IR/BuiltinOps.h"
+#include "moe/Target/CpuTarget.h"
+
+namespace llvm {
+class LLVMContext;
+class Module;
+} // namespace llvm
+
+namespace mlir::moe {
+
+/// Seconds spent, for the summary.
+struct CodegenTimes {
+  double translate = 0, optimise = 0, generate = 0;
+};
+
+/// Translates `module` (LLVM dialect only) and runs LLVM's pipeline of `optLevel` on it.
+llvm::Expected<std::unique_ptr<llvm::Module>> translateAndOptimise(ModuleOp module, llvm::LLVMContext &context,
+                                                                   const CpuTarget &target, unsigned optLevel,
+                                                                   llvm::StringRef signature, CodegenTimes &times);
+
+/// Generates an object file, or assembly text, from `module`.
+llvm::Error emitMachineCode(llvm::Module &module, const CpuTarget &target, bool assembly,
+                            llvm::SmallVectorImpl<char> &output, CodegenTimes &times);
+
+/// The names that `object` (bytes of an object file) uses and does not define, except memcpy, memmove and memset.
+llvm::Expected<std::vector<std::string>> findForeignSymbols(llvm::ArrayRef<char> object);
+
+/// LLVM ends the process where it cannot go on. From now on it does so with a message that says what was being compiled
+/// and where the LLVM IR that it stumbled over was saved.
+void installFatalErrorHandler();
+
+} // namespace mlir::moe
+
+#endif // MOE_TARGET_OBJECTCODE_H

@@ -1,0 +1,146 @@
+//===- PhasePipelines.cpp - the passes of each phase ----------------------===//
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Arith/Transforms/Passes.h"
+#include "mlir/Dialect/Bufferization/Pipelines/Passes.h"
+#include "mlir/Dialect/Bufferization/Transforms/Passes.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/Passes.h"
+#include "mlir/Dialect/MemRef/Transforms/Passes.h"
+#include "mlir/Dialect/Vector/Transforms/Passes.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassOptions.h"
+#include "mlir/Transforms/Passes.h"
+#include "moe/Conversion/Passes.h"
+#include "moe/Pipelines/Passes.h"
+#include "moe/Pipelines/Phases.h"
+#include "moe/Transforms/Passes.h"
+
+namespace mlir::moe {
+
+static void addCleanup(OpPassManager &pm) {
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
+static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
+  pm.addPass(createInlinerPass());
+  pm.addPass(createSymbolDCEPass());
+  addCleanup(pm);
+}
+
+/// Tensor programs of any upstream kind become linalg on tensors that bufferises well.
+static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
+  pm.addPass(createMoeDecomposeAggregatesPass());
+  pm.addNestedPass<func::FuncOp>(createConvertElementwiseToLinalgPass());
+  if (options.optLevel > 0) {
+    pm.addPass(createLinalgElementwiseOpFusionPass());
+    addCleanup(pm);
+  }
+}
+
+static void buildBufferise(OpPassManager &pm, const PhaseOptions &options) {
+  pm.addPass(createMoePrepareEntryPointsPass());
+  pm.addPass(bufferization::createEmptyTensorEliminationPass());
+  bufferization::OneShotBufferizePassOptions bufferise;
+  bufferise.bufferizeFunctionBoundaries = true;
+  bufferise.functionBoundaryTypeConversion = bufferization::LayoutMapOption::IdentityLayoutMap;
+  bufferise.allowReturnAllocsFromLoops = true;
+  // The host's allocator aligns every buffer; an alignment here would make each allocation larger and re-align it.
+  bufferise.bufferAlignment = 0;
+  pm.addPass(bufferization::createOneShotBufferizePass(bufferise));
+  addCleanup(pm);
+  pm.addNestedPass<func::FuncOp>(createMoeOwnResultsPass());
+  bufferization::buildBufferDeallocationPipeline(pm);
+  pm.addPass(createConvertBufferizationToMemRefPass());
+  addCleanup(pm);
+}
+
+static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
+  pm.addPass(createMoeLowerAssertsPass());
+  if (options.optLevel > 0)
+    pm.addNestedPass<func::FuncOp>(createConvertContractionToVectorPass({options.vectorLanes}));
+  pm.addPass(createMoeLowerCopiesPass());
+  pm.addNestedPass<func::FuncOp>(createLinalgGeneralizeNamedOpsPass());
+  pm.addPass(createMoeInterchangeLoopsPass());
+  pm.addNestedPass<func::FuncOp>(createConvertLinalgToParallelLoopsPass());
+  addCleanup(pm);
+  pm.addPass(createLowerAffinePass());
+  pm.addPass(createConvertComplexToStandardPass());
+  pm.addPass(createMoeApproximateMathPass());
+  arith::ArithExpandOpsPassOptions expand;
+  expand.includeBf16 = true;
+  pm.addPass(arith::createArithExpandOpsPass(expand));
+  pm.addPass(createLoopInvariantCodeMotionPass());
+  addCleanup(pm);
+
+  pm.addNestedPass<func::FuncOp>(createConvertVectorToSCFPass());
+  pm.addPass(createSCFToControlFlowPass());
+  pm.addPass(memref::createExpandStridedMetadataPass());
+  pm.addPass(createLowerAffinePass());
+  pm.addNestedPass<func::FuncOp>(vector::createLowerVectorMaskPass());
+  pm.addPass(createConvertVectorToLLVMPass());
+  pm.addPass(createConvertMathToLLVMPass());
+  FinalizeMemRefToLLVMConversionPassOptions memref;
+  memref.useGenericFunctions = true;
+  pm.addPass(createFinalizeMemRefToLLVMConversionPass(memref));
+  pm.addPass(createArithToLLVMConversionPass());
+  pm.addPass(createConvertIndexToLLVMPass());
+  pm.addPass(createUBToLLVMConversionPass());
+  pm.addPass(createConvertControlFlowToLLVMPass());
+  pm.addPass(createConvertFuncToLLVMPass());
+  pm.addPass(createReconcileUnrealizedCastsPass());
+  addCleanup(pm);
+  pm.addPass(createMoeBuildEntryPointsPass());
+}
+
+void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &options) {
+  switch (phase) {
+  case Phase::Import:
+  case Phase::Raise:
+  case Phase::Choose:
+    break;
+  case Phase::Plan:
+    pm.addPass(createConvertMoeToPlannedPass());
+    addCleanup(pm);
+    break;
+  case Phase::Optimise:
+    buildOptimise(pm, options);
+    break;
+  case Phase::Tile:
+    buildTile(pm, options);
+    break;
+  case Phase::Bufferise:
+    buildBufferise(pm, options);
+    break;
+  case Phase::Codegen:
+    buildCodegen(pm, options);
+    break;
+  case Phase::Link:
+    return;
+  }
+  pm.addPass(createMoeCheckPhasePass({getPhaseInfo(phase).name.str()}));
+}
+
+namespace {
+struct PipelineOptions : PassPipelineOptions<PipelineOptions> {
+  Option<std::string> to{*this, "to", llvm::cl::desc("The last phase to run"), llvm::cl::init("codegen")};
+  Option<unsigned> optLevel{*this, "opt-level", llvm::cl::desc("0 to 3"), llvm::cl::init(3)};
+  Option<std::string> forceLowering{*this, "force-lowering", llvm::cl::desc("A lowering for every moe.apply")};
+};
+} // namespace
+
+void registerMoePipelines() {
+  PassPipelineRegistration<PipelineOptions>(
+      "moe-pipeline", "Run the compiler's phases, from raise to the given one",
+      [](OpPassManager &pm, const PipelineOptions &pipelineOptions) {
+        PhaseOptions options;
+        options.optLevel = pipelineOptions.optLevel;
+        options.forceLowering = pipelineOptions.forceLowering;
+        Phase last = parsePhase(pipelineOptions.to).value_or(Phase::Codegen);
+        for (const PhaseInfo &info : getPhases())
+          if (info.phase > Phase::Import && info.phase <= last)
+            buildPhasePipeline(info.phase, pm, options);
+      });
+}
+
+} // namespace mlir::moe

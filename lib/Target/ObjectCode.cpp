@@ -1,0 +1,160 @@
+//===- ObjectCode.cpp - from the LLVM dialect to machine code -------------===//
+#include "moe/Target/ObjectCode.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/Analysis/TargetLibraryInfo.h"
+#include "llvm/IR/Constants.h"
+#include "llvm/IR/GlobalVariable.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/IR/Module.h"
+#include "llvm/IR/PassManager.h"
+#include "llvm/IR/Verifier.h"
+#include "llvm/Object/ObjectFile.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/ErrorHandling.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/Signals.h"
+#include "llvm/Support/raw_ostream.h"
+#include "llvm/Target/TargetMachine.h"
+#include <chrono>
+#include <unistd.h>
+
+namespace mlir::moe {
+
+namespace {
+
+/// Adds the time of a scope to `seconds`.
+class ScopedTimer {
+public:
+  explicit ScopedTimer(double &seconds) : seconds(seconds), start(std::chrono::steady_clock::now()) {}
+  ~ScopedTimer() { seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+
+private:
+  double &seconds;
+  std::chrono::steady_clock::time_point start;
+};
+
+/// What LLVM is working on, for the fatal error handler.
+llvm::Module *current = nullptr;
+struct CurrentModule {
+  explicit CurrentModule(llvm::Module &module) { current = &module; }
+  ~CurrentModule() { current = nullptr; }
+};
+
+void handleFatalError(void *, const char *reason, bool) {
+  llvm::errs() << "error: LLVM cannot compile this program for this target: " << reason << "\n";
+  SmallString<128> path;
+  int descriptor;
+  if (current && !llvm::sys::fs::createTemporaryFile("moe-compile-failure", "ll", descriptor, path)) {
+    llvm::raw_fd_ostream os(descriptor, /*shouldClose=*/true);
+    current->print(os, nullptr);
+    llvm::errs() << "note: the LLVM IR in question was saved as " << path
+                 << "; another --mcpu or -O0 may avoid the problem\n";
+  }
+  llvm::sys::RunInterruptHandlers(); // removes unfinished outputs
+  _exit(3);
+}
+
+/// The only library functions that LLVM may call: everything else is undefined in a module.
+llvm::TargetLibraryInfoImpl getLibraryInfo(const llvm::Triple &triple) {
+  llvm::TargetLibraryInfoImpl info(triple);
+  info.disableAllFunctions();
+  for (llvm::LibFunc function : {llvm::LibFunc_memcpy, llvm::LibFunc_memmove, llvm::LibFunc_memset})
+    info.setAvailable(function);
+  return info;
+}
+
+llvm::OptimizationLevel getOptimizationLevel(unsigned level) {
+  return level == 0   ? llvm::OptimizationLevel::O0
+         : level == 1 ? llvm::OptimizationLevel::O1
+         : level == 2 ? llvm::OptimizationLevel::O2
+                      : llvm::OptimizationLevel::O3;
+}
+} // namespace
+
+void installFatalErrorHandler() { llvm::install_fatal_error_handler(handleFatalError); }
+
+llvm::Expected<std::unique_ptr<llvm::Module>> translateAndOptimise(ModuleOp module, llvm::LLVMContext &context,
+                                                                   const CpuTarget &target, unsigned optLevel,
+                                                                   StringRef signature, CodegenTimes &times) {
+  std::unique_ptr<llvm::Module> result;
+  {
+    ScopedTimer timer(times.translate);
+    result = translateModuleToLLVMIR(module, context);
+    if (!result)
+      return llvm::createStringError("the translation to LLVM IR failed");
+    result->setTargetTriple(llvm::Triple(target.triple));
+    result->setDataLayout(target.machine->createDataLayout());
+    result->setPICLevel(llvm::PICLevel::BigPIC);
+    auto *bytes = llvm::ConstantDataArray::getString(context, signature, /*AddNull=*/false);
+    auto *global = new llvm::GlobalVariable(*result, bytes->getType(), /*isConstant=*/true,
+                                            llvm::GlobalValue::ExternalLinkage, bytes, "moe_signature");
+    global->setSection(".moe.sig");
+    global->setAlignment(llvm::Align(64));
+    std::string problems;
+    llvm::raw_string_ostream os(problems);
+    if (llvm::verifyModule(*result, &os))
+      return llvm::createStringError("the translation made invalid LLVM IR: " + problems);
+  }
+  ScopedTimer timer(times.optimise);
+  CurrentModule guard(*result);
+  llvm::LoopAnalysisManager loops;
+  llvm::FunctionAnalysisManager functions;
+  llvm::CGSCCAnalysisManager components;
+  llvm::ModuleAnalysisManager modules;
+  llvm::PipelineTuningOptions tuning;
+  tuning.LoopVectorization = optLevel > 1;
+  tuning.SLPVectorization = optLevel > 1;
+  llvm::PassBuilder builder(target.machine.get(), tuning);
+  functions.registerPass([&] { return llvm::TargetLibraryAnalysis(getLibraryInfo(llvm::Triple(target.triple))); });
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(components);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, components, modules);
+  llvm::OptimizationLevel level = getOptimizationLevel(optLevel);
+  llvm::ModulePassManager passes = optLevel == 0 ? builder.buildO0DefaultPipeline(level)
+                                                 : builder.buildPerModuleDefaultPipeline(level);
+  passes.run(*result, modules);
+  return result;
+}
+
+llvm::Error emitMachineCode(llvm::Module &module, const CpuTarget &target, bool assembly,
+                            llvm::SmallVectorImpl<char> &output, CodegenTimes &times) {
+  ScopedTimer timer(times.generate);
+  CurrentModule guard(module);
+  llvm::raw_svector_ostream os(output);
+  llvm::legacy::PassManager passes;
+  passes.add(new llvm::TargetLibraryInfoWrapperPass(getLibraryInfo(llvm::Triple(target.triple))));
+  if (target.machine->addPassesToEmitFile(passes, os, nullptr,
+                                          assembly ? llvm::CodeGenFileType::AssemblyFile
+                                                   : llvm::CodeGenFileType::ObjectFile))
+    return llvm::createStringError("LLVM cannot write this kind of file for " + target.triple);
+  passes.run(module);
+  return llvm::Error::success();
+}
+
+llvm::Expected<std::vector<std::string>> findForeignSymbols(ArrayRef<char> object) {
+  auto file = llvm::object::ObjectFile::createObjectFile(
+      llvm::MemoryBufferRef(StringRef(object.data(), object.size()), "object"));
+  if (!file)
+    return file.takeError();
+  std::vector<std::string> names;
+  for (const llvm::object::SymbolRef &symbol : (*file)->symbols()) {
+    auto flags = symbol.getFlags();
+    if (!flags)
+      return flags.takeError();
+    if (!(*flags & llvm::object::SymbolRef::SF_Undefined))
+      continue;
+    auto name = symbol.getName();
+    if (!name)
+      return name.takeError();
+    // The linker makes the table of global offsets itself.
+    if (name->empty() || llvm::is_contained({"memcpy", "memmove", "memset", "_GLOBAL_OFFSET_TABLE_"}, *name))
+      continue;
+    names.push_back(name->str());
+  }
+  return names;
+}
+
+} // namespace mlir::moe

@@ -1,0 +1,143 @@
+//===- WeightsFile.cpp - write NAME.safetensors ---------------------------===//
+//
+// The file is mapped by the runtime, so every tensor starts at a multiple of 64 bytes. safetensors allows no holes
+// between tensors: the gaps are tensors of their own, "__pad__.N".
+//
+//===----------------------------------------------------------------------===//
+#include "moe/Target/WeightsFile.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringSwitch.h"
+#include "llvm/Support/Endian.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/MathExtras.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/raw_ostream.h"
+#include "llvm/Support/xxhash.h"
+
+using namespace llvm;
+
+namespace mlir::moe {
+
+static constexpr uint64_t kAlignment = 64;
+static constexpr StringLiteral kNoContentId = "00000000000000000000000000000000";
+
+static StringRef getSafetensorsDtype(StringRef dtype) {
+  return StringSwitch<StringRef>(dtype)
+      .Case("f64", "F64").Case("f32", "F32").Case("f16", "F16").Case("bf16", "BF16")
+      .Case("i64", "I64").Case("i32", "I32").Case("i16", "I16").Case("i8", "I8")
+      .Case("u64", "U64").Case("u32", "U32").Case("u16", "U16").Case("u8", "U8")
+      .Case("bool", "BOOL")
+      .Default("");
+}
+
+/// 0 for a type of a whole number of bits that is not one of bytes.
+static uint64_t getElementBytes(StringRef dtype) {
+  uint64_t bits = 0;
+  if (dtype == "bool")
+    return 1;
+  StringRef digits = dtype.drop_while([](char c) { return !isDigit(c); });
+  return digits.getAsInteger(10, bits) ? 0 : bits / 8;
+}
+
+static Error ioError(StringRef what, StringRef path, std::error_code error) {
+  return createStringError(error, "cannot " + what + " '" + path + "': " + error.message());
+}
+
+Expected<WeightsFile> writeWeights(const WeightStore &store, ArrayRef<std::string> keys, StringRef path,
+                                   function_ref<void(uint64_t, uint64_t)> progress) {
+  WeightsFile result;
+  json::Object header;
+  uint64_t offset = 0;
+  auto addEntry = [&](StringRef name, StringRef dtype, json::Array shape, uint64_t bytes) {
+    header[name] = json::Object{{"dtype", dtype},
+                                {"shape", std::move(shape)},
+                                {"data_offsets", json::Array{int64_t(offset), int64_t(offset + bytes)}}};
+    offset += bytes;
+  };
+  unsigned pads = 0;
+  for (const std::string &key : keys) {
+    const Weight *weight = store.lookup(key);
+    if (!weight)
+      return createStringError("no data for weight '" + key + "'");
+    StringRef dtype = getSafetensorsDtype(weight->dtype);
+    if (dtype.empty())
+      return createStringError("weight '" + key + "' has data type '" + weight->dtype +
+                               "', which a weights file cannot hold");
+    uint64_t elements = 1;
+    json::Array shape;
+    for (int64_t size : weight->shape) {
+      elements *= size;
+      shape.push_back(size);
+    }
+    if (elements * getElementBytes(weight->dtype) != weight->data.size())
+      return createStringError("weight '" + key + "' has " + Twine(weight->data.size()) + " bytes, its shape needs " +
+                               Twine(elements * getElementBytes(weight->dtype)));
+    result.parameters += elements;
+    addEntry(key, dtype, std::move(shape), weight->data.size());
+    if (uint64_t rest = offset % kAlignment)
+      addEntry(("__pad__." + Twine(pads++)).str(), "U8", json::Array{int64_t(kAlignment - rest)}, kAlignment - rest);
+  }
+  header["__metadata__"] = json::Object{{"format", "moe-1"}, {"moe.content_id", kNoContentId}};
+  std::string text;
+  raw_string_ostream(text) << json::Value(std::move(header));
+  text.append(alignTo(8 + text.size(), kAlignment) - (8 + text.size()), ' ');
+  uint64_t dataStart = 8 + text.size();
+  result.size = dataStart + offset;
+
+  std::error_code error;
+  {
+    raw_fd_ostream os(path, error, sys::fs::CD_OpenExisting, sys::fs::FA_Write, sys::fs::OF_None);
+    if (error)
+      return ioError("write", path, error);
+    char length[8];
+    support::endian::write64le(length, text.size());
+    os.write(length, sizeof(length));
+    os << text;
+    uint64_t done = 0;
+    for (const std::string &key : keys) {
+      ArrayRef<char> data = store.lookup(key)->data;
+      constexpr size_t kChunk = 16 << 20;
+      for (size_t at = 0; at < data.size() && !os.has_error(); at += kChunk) {
+        size_t bytes = std::min(kChunk, data.size() - at);
+        os.write(data.data() + at, bytes);
+        progress(done + at + bytes, offset);
+      }
+      done += data.size();
+      if (uint64_t rest = done % kAlignment) {
+        os.write_zeros(kAlignment - rest);
+        done += kAlignment - rest;
+      }
+    }
+    os.close();
+    if (os.has_error()) {
+      error = os.error();
+      os.clear_error();
+      return ioError("write", path, error);
+    }
+  }
+
+  // The hash is over the data as it stands in the file.
+  auto buffer = MemoryBuffer::getFile(path, /*IsText=*/false, /*RequiresNullTerminator=*/false);
+  if (!buffer)
+    return ioError("read", path, buffer.getError());
+  StringRef data = (*buffer)->getBuffer().drop_front(dataStart);
+  XXH128_hash_t hash = xxh3_128bits(ArrayRef(reinterpret_cast<const uint8_t *>(data.data()), data.size()));
+  result.contentId = utohexstr(hash.high64, /*LowerCase=*/true, /*Width=*/16) + utohexstr(hash.low64, true, 16);
+
+  const std::string marker = "\"moe.content_id\":\"";
+  size_t at = text.find(marker + kNoContentId.str()) + marker.size();
+  raw_fd_ostream os(path, error, sys::fs::CD_OpenExisting, sys::fs::FA_Write, sys::fs::OF_None);
+  if (error)
+    return ioError("write", path, error);
+  os.pwrite(result.contentId.data(), result.contentId.size(), 8 + at);
+  os.close();
+  if (os.has_error()) {
+    error = os.error();
+    os.clear_error();
+    return ioError("write", path, error);
+  }
+  return result;
+}
+
+} // namespace mlir::moe

@@ -1,0 +1,154 @@
+//===- Report.cpp - progress lines and the closing summary ----------------===//
+#include "Report.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/Process.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace llvm;
+
+namespace mlir::moe {
+
+Progress::Progress(bool wanted) : enabled(wanted && sys::Process::StandardErrIsDisplayed()) {}
+
+void Progress::show(const std::string &text) {
+  if (!enabled)
+    return;
+  // Back to the start of the line, and clear it.
+  errs() << "\r\033[K" << text;
+  errs().flush();
+  dirty = true;
+  last = std::chrono::steady_clock::now();
+}
+
+void Progress::showBytes(const std::string &text, uint64_t done, uint64_t total) {
+  if (!enabled || (std::chrono::steady_clock::now() - last < std::chrono::milliseconds(100) && done != total))
+    return;
+  show(formatv("{0}: {1} of {2}", text, formatBytes(done), formatBytes(total)).str());
+}
+
+void Progress::clear() {
+  if (!dirty)
+    return;
+  errs() << "\r\033[K";
+  errs().flush();
+  dirty = false;
+}
+
+std::string formatBytes(uint64_t bytes) {
+  if (bytes < 10000)
+    return formatv("{0} bytes", bytes).str();
+  double value = bytes;
+  for (const char *unit : {"kB", "MB", "GB"}) {
+    value /= 1000;
+    if (value < 1000)
+      return formatv("{0:f1} {1}", value, unit).str();
+  }
+  return formatv("{0:f2} TB", value / 1000).str();
+}
+
+json::Value copyJson(const json::Array &array) {
+  json::Array copy;
+  for (const json::Value &value : array)
+    copy.push_back(value);
+  return copy;
+}
+
+json::Object toJson(const Summary &summary) {
+  json::Object times;
+  double total = 0;
+  for (const PhaseTime &time : summary.times) {
+    times[time.name] = time.seconds;
+    total += time.seconds;
+  }
+  json::Array features;
+  for (const std::string &feature : summary.target->features)
+    features.push_back(feature);
+  json::Object result{
+      {"input", summary.input},
+      {"module", json::Object{{"file", summary.output}, {"bytes", int64_t(summary.moduleBytes)}}},
+      {"weights", nullptr},
+      {"target", json::Object{{"triple", summary.target->triple}, {"cpu", summary.target->cpu},
+                              {"features", std::move(features)}}},
+      {"opt_level", summary.optLevel},
+      {"functions", copyJson(summary.functions)},
+      {"layers", copyJson(summary.layers)},
+      {"seconds", std::move(times)},
+      {"total_seconds", total}};
+  if (!summary.weightsPath.empty())
+    result["weights"] = json::Object{{"file", summary.weightsPath}, {"bytes", int64_t(summary.weightsBytes)},
+                                     {"parameters", int64_t(summary.parameters)}};
+  return result;
+}
+
+/// "x: f32[T, 24]"
+static std::string formatTensor(const json::Object &entry) {
+  std::string dims;
+  for (const json::Value &dim : *entry.getArray("shape")) {
+    if (!dims.empty())
+      dims += ", ";
+    dims += dim.getAsString() ? dim.getAsString()->str() : dim.getAsInteger() ? std::to_string(*dim.getAsInteger()) : "?";
+  }
+  return formatv("{0}: {1}[{2}]", *entry.getString("name"), *entry.getString("dtype"), dims).str();
+}
+
+static std::string formatFunction(const json::Object &function) {
+  std::string inputs, results;
+  unsigned weights = 0;
+  for (const json::Value &argument : *function.getArray("arguments")) {
+    const json::Object &entry = *argument.getAsObject();
+    if (entry.getString("kind") == "weight") {
+      ++weights;
+      continue;
+    }
+    inputs += (inputs.empty() ? "" : ", ") + formatTensor(entry);
+  }
+  for (const json::Value &result : *function.getArray("results"))
+    results += (results.empty() ? "" : ", ") + formatTensor(*result.getAsObject());
+  std::string text = formatv("{0}({1}) -> ({2})", *function.getString("name"), inputs, results).str();
+  if (weights)
+    text += formatv(", {0} weight tensor{1}", weights, weights == 1 ? "" : "s").str();
+  return text;
+}
+
+/// "64 experts, at most 8 per token; from decomposed top-k; fused"
+static std::string formatLayer(const json::Object &layer) {
+  std::string text = formatv("{0} experts", layer.getInteger("experts").value_or(0)).str();
+  if (auto k = layer.getInteger("per_token"))
+    text += formatv(", at most {0} per token", *k);
+  if (auto hidden = layer.getInteger("hidden"))
+    text += formatv(", H = {0}", *hidden);
+  if (auto inner = layer.getInteger("inner"))
+    text += formatv(", I = {0}", *inner);
+  if (auto pattern = layer.getString("pattern"))
+    text += "; from " + pattern->str();
+  if (auto lowering = layer.getString("lowering"))
+    text += "; lowering: " + lowering->str();
+  return text;
+}
+
+void printSummary(const Summary &summary, raw_ostream &os) {
+  os << "module    " << summary.output << " (" << formatBytes(summary.moduleBytes) << ")\n";
+  if (!summary.weightsPath.empty())
+    os << "weights   " << summary.weightsPath << " (" << formatBytes(summary.weightsBytes) << ", "
+       << formatv("{0:N}", summary.parameters) << " parameters)\n";
+  for (const json::Value &function : summary.functions)
+    os << "function  " << formatFunction(*function.getAsObject()) << "\n";
+  // Equal layers are told once.
+  MapVector<std::string, unsigned, std::map<std::string, unsigned>> layers;
+  for (const json::Value &layer : summary.layers)
+    ++layers[formatLayer(*layer.getAsObject())];
+  for (auto &[text, count] : layers)
+    os << "MoE       " << count << (count == 1 ? " layer: " : " layers: ") << text << "\n";
+  os << "target    " << summary.target->cpu << ", -O" << summary.optLevel << "\n";
+  double total = 0;
+  std::string parts;
+  for (const PhaseTime &time : summary.times) {
+    total += time.seconds;
+    parts += formatv("{0}{1} {2:f2}", parts.empty() ? "" : ", ", time.name, time.seconds);
+  }
+  os << formatv("time      {0:f2} s: {1}\n", total, parts);
+}
+
+} // namespace mlir::moe

@@ -1,0 +1,187 @@
+//===- moe-compile.cpp - ONNX or MLIR to a module that runs ---------------===//
+#include "Compilation.h"
+#include "mlir/IR/AsmState.h"
+#include "mlir/IR/DialectRegistry.h"
+#include "mlir/IR/Remarks.h"
+#include "mlir/Pass/PassManager.h"
+#include "moe/InitAll.h"
+#include "llvm/ADT/SmallString.h"
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/PrettyStackTrace.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+namespace cl = llvm::cl;
+
+static cl::OptionCategory category("moe-compile options");
+
+static cl::opt<std::string> input(cl::Positional, cl::desc("<model.onnx or program.mlir>"), cl::init(""),
+                                  cl::cat(category));
+static cl::opt<std::string> output("o", cl::desc("The module to write (default: the input's name with .moe)"),
+                                   cl::value_desc("NAME.moe"), cl::cat(category));
+static cl::opt<std::string> weights("weights", cl::desc("Where the weights go (default: NAME.safetensors)"),
+                                    cl::value_desc("file"), cl::cat(category));
+static cl::opt<std::string> cpu("mcpu", cl::desc("The processor to compile for: an LLVM name, or 'native'"),
+                                cl::value_desc("name"), cl::init(kDefaultCpu.str()), cl::cat(category));
+static cl::opt<char> optLevel("O", cl::desc("How hard to optimise, 0 to 3 (default: 3)"), cl::Prefix, cl::init('3'),
+                              cl::cat(category));
+static cl::opt<std::string> compileTo("compile-to", cl::desc("Stop after a phase and write MLIR"),
+                                      cl::value_desc("phase"), cl::init("link"), cl::cat(category));
+static cl::opt<std::string> dumpPhasesTo("dump-phases-to", cl::desc("Write the program after each phase to this folder"),
+                                         cl::value_desc("folder"), cl::cat(category));
+static cl::opt<Emit> emitKind("emit", cl::desc("What to write:"), cl::init(Emit::Module),
+                              cl::values(clEnumValN(Emit::Module, "module", "a module (default)"),
+                                         clEnumValN(Emit::Object, "obj", "its object file"),
+                                         clEnumValN(Emit::Assembly, "asm", "its assembly"),
+                                         clEnumValN(Emit::LlvmIr, "llvm", "its optimised LLVM IR")),
+                              cl::cat(category));
+static cl::opt<std::string>
+    forceLowering("force-lowering", cl::desc("One lowering for every moe.apply: reference, fused, pairwise or dense"),
+                  cl::value_desc("name"), cl::cat(category));
+static cl::opt<bool> singleThread("single-thread", cl::desc("Never split a loop over the host's threads"),
+                                  cl::cat(category));
+static cl::opt<bool> remarks("remarks", cl::desc("Say what was optimised, what was not, and why"), cl::cat(category));
+static cl::opt<bool> json("json", cl::desc("Print the summary as JSON"), cl::cat(category));
+static cl::opt<bool> quiet("quiet", cl::desc("No progress and no summary"), cl::cat(category));
+static cl::alias quietShort("q", cl::aliasopt(quiet), cl::desc("--quiet"), cl::cat(category));
+
+/// Bad usage, as opposed to a program that does not compile.
+static constexpr int kUsageError = 2;
+
+static int usageError(const llvm::Twine &message) {
+  llvm::errs() << "moe-compile: error: " << message << " (see --help)\n";
+  return kUsageError;
+}
+
+static void printVersion(llvm::raw_ostream &os) {
+  os << "moe-compile " MOE_VERSION " (LLVM " LLVM_VERSION_STRING ")\n";
+}
+
+static const char *const kOverview =
+    "moe-compile: compiles ONNX models and MLIR with MoE layers to modules that moe-run and the C API run\n\n"
+    "  moe-compile model.onnx -o model.moe              model.moe and model.safetensors\n"
+    "  moe-compile model.onnx --compile-to=raise        what the import made of it, as MLIR, on the standard output\n"
+    "  moe-compile layer.mlir --mcpu=native --remarks   for this machine, with reasons\n"
+    "  moe-compile layer.mlir --dump-phases-to=phases   the program after every phase, in files\n\n"
+    "Exit status: 0 done, 1 the input does not compile, 2 wrong usage, 3 LLVM gave up. MLIR's own options\n"
+    "(--mlir-timing, --mlir-print-ir-after-all, ...) work too: --help-hidden lists them.\n";
+
+static std::string listPhases() {
+  std::string text = "\nPHASES, and what the program is after each:\n\n";
+  for (const PhaseInfo &info : getPhases())
+    text += ("  " + info.name + std::string(12 - info.name.size(), ' ') + info.description + "\n").str();
+  return text;
+}
+
+/// Prints remarks as plain notes, not as the optimiser's records.
+namespace {
+struct PlainRemarks : remark::detail::MLIRRemarkStreamerBase {
+  void streamOptimizationRemark(const remark::detail::Remark &remark) override {
+    std::string text;
+    llvm::raw_string_ostream os(text);
+    remark.print(os, /*printLocation=*/false);
+    emitRemark(remark.getLocation()) << text;
+  }
+};
+} // namespace
+
+static void removeOwnOptions() {
+  std::vector<cl::Option *> own;
+  for (auto &entry : cl::getRegisteredOptions())
+    if (llvm::is_contained(entry.second->Categories, &category))
+      own.push_back(entry.second);
+  for (cl::Option *option : own)
+    option->removeArgument();
+}
+
+int main(int argc, char **argv) {
+  llvm::setBugReportMsg("moe-compile crashed, which is a bug of the compiler, whatever the input. Please report it with "
+                        "the command line and the input; --mlir-pass-pipeline-crash-reproducer=FILE makes a small one.\n");
+  llvm::InitLLVM init(argc, argv);
+  installFatalErrorHandler();
+  registerAsmPrinterCLOptions();
+  registerMLIRContextCLOptions();
+  registerPassManagerCLOptions();
+  registerDefaultTimingManagerCLOptions();
+  cl::HideUnrelatedOptions(category);
+  cl::SetVersionPrinter(printVersion);
+  std::string phaseHelp = listPhases();
+  cl::extrahelp phaseList(phaseHelp);
+  cl::ParseCommandLineOptions(argc, argv, kOverview);
+
+  if (input.empty())
+    return usageError("no input file");
+  CompilationOptions options;
+  options.input = input;
+  std::optional<Phase> phase = parsePhase(compileTo);
+  if (!phase)
+    return usageError("no phase is called '" + compileTo + "'");
+  options.compileTo = *phase;
+  if (optLevel < '0' || optLevel > '3')
+    return usageError("-O takes 0, 1, 2 or 3, not '" + llvm::Twine(optLevel.getValue()) + "'");
+  options.phases.optLevel = optLevel - '0';
+  if (!forceLowering.empty() &&
+      !llvm::is_contained({"reference", "fused", "pairwise", "dense"}, StringRef(forceLowering)))
+    return usageError("--force-lowering takes reference, fused, pairwise or dense, not '" + forceLowering + "'");
+  options.phases.forceLowering = forceLowering;
+  options.phases.threads = !singleThread;
+  options.emit = options.compileTo == Phase::Link ? emitKind.getValue() : Emit::Mlir;
+  if (options.emit == Emit::Mlir && emitKind.getNumOccurrences())
+    return usageError("--emit and --compile-to exclude each other");
+  options.output = output;
+  if (output.empty() && options.emit != Emit::Module && options.emit != Emit::Object) {
+    options.output = "-";
+  } else if (output.empty()) {
+    if (input == "-")
+      return usageError("a program from the standard input needs -o");
+    llvm::SmallString<128> path(input.getValue());
+    llvm::sys::path::replace_extension(path, options.emit == Emit::Module ? ".moe" : ".o");
+    options.output = std::string(path);
+  }
+  if (options.output == options.input && options.input != "-")
+    return usageError("the output '" + options.output + "' would replace the input");
+  options.weights = weights;
+  options.dumpPhasesTo = dumpPhasesTo;
+  options.cpu = cpu;
+  options.progress = !quiet;
+  options.recorded = {std::string("-O") + optLevel.getValue(), "--mcpu=" + cpu};
+  if (!forceLowering.empty())
+    options.recorded.push_back("--force-lowering=" + forceLowering);
+  if (singleThread)
+    options.recorded.push_back("--single-thread");
+
+  // The linker is a library in this process that registers its own -mcpu, and forgets the values of all options.
+  bool asJson = json, silent = quiet, withRemarks = remarks;
+  removeOwnOptions();
+
+  DialectRegistry registry;
+  mlir::moe::registerAllDialects(registry);
+  mlir::moe::registerAllPasses();
+  MLIRContext context(registry);
+  llvm::SourceMgr sources;
+  SourceMgrDiagnosticHandler handler(sources, &context);
+  if (withRemarks) {
+    remark::RemarkCategories categories;
+    categories.all = ".*";
+    if (failed(remark::enableOptimizationRemarks(context, std::make_unique<PlainRemarks>(),
+                                                 std::make_unique<remark::RemarkEmittingPolicyAll>(), categories)))
+      return usageError("remarks cannot be enabled");
+  }
+  DefaultTimingManager timingManager;
+  applyDefaultTimingManagerCLOptions(timingManager);
+  TimingScope timing = timingManager.getRootScope();
+
+  Compilation compilation(context, sources, options, timing);
+  if (failed(compilation.run()))
+    return 1;
+  if (options.emit != Emit::Module || options.output == "-")
+    return 0;
+  if (asJson)
+    llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(toJson(compilation.getSummary()))) << "\n";
+  else if (!silent)
+    printSummary(compilation.getSummary(), llvm::outs());
+  return 0;
+}
