@@ -7,35 +7,21 @@
 //
 // Ops: route, top_k along both axes with to_dense (the smallest kept key is the order statistic), top_k by another key, apply.
 
-!x = tensor<?x24xf32>
-!h = tensor<?x30xf32>
-!s = tensor<?x6xf32>
-!q = tensor<6xf32>
-!p = tensor<?xf32>
-!all = !moe.routing<?x6xf32>
-!top = !moe.routing<?x6xf32, max_per_row = 2>
+!x = tensor<?x24xf32>   !h = tensor<?x30xf32>   !s = tensor<?x6xf32>   !q = tensor<6xf32>   !p = tensor<?xf32>
+!all = !moe.routing<?x6xf32>   !top = !moe.routing<?x6xf32, max_per_row = 2>
 
 func.func @main(%x: !x {moe.name = "x"}, %q_in: !q {moe.name = "q_in"}, %wr: tensor<24x6xf32> {moe.name = "wr"},
     %wg: tensor<6x24x30xf32> {moe.name = "wg"}, %wu: tensor<6x24x30xf32> {moe.name = "wu"}, %wd: tensor<6x30x24xf32> {moe.name = "wd"})
     -> (!x {moe.name = "y"}, !s {moe.name = "routing"}, !q {moe.name = "q_out"}) {
-  %c0 = arith.constant 0 : index
-  %c1 = arith.constant 1 : index
-  %c2 = arith.constant 2 : index
-  %c3 = arith.constant 3 : index
-  %f0 = arith.constant 0.0 : f32
-  %f1 = arith.constant 1.0 : f32
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
+  %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %inf = arith.constant 0x7F800000 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %zs = tensor.splat %f0[%t] : !s
-  %zp = tensor.splat %f0[%t] : !p
-  %zq = tensor.splat %f0 : !q
-  %infp = tensor.splat %inf[%t] : !p
-  %infq = tensor.splat %inf : !q
+  %t = tensor.dim %x, %c0 : !x   %zs = tensor.splat %f0[%t] : !s   %zp = tensor.splat %f0[%t] : !p
+  %zq = tensor.splat %f0 : !q   %infp = tensor.splat %inf[%t] : !p   %infq = tensor.splat %inf : !q
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%zs : !s) -> !s
   %s = linalg.softmax dimension(1) ins(%logits : !s) outs(%zs : !s) -> !s
   // C + 1 with C = floor(K T / E) = floor(T / 3)
-  %cap = arith.divui %t, %c3 : index
-  %cap1 = arith.addi %cap, %c1 : index
+  %cap = arith.divui %t, %c3 : index   %cap1 = arith.addi %cap, %c1 : index
   %q = scf.for %i = %c0 to %c2 step %c1 iter_args(%q0 = %q_in) -> !q {
     %sq0 = linalg.broadcast ins(%q0 : !q) outs(%zs : !s) dimensions = [0]
     %sq = arith.subf %s, %sq0 : !s
@@ -61,16 +47,11 @@ func.func @main(%x: !x {moe.name = "x"}, %q_in: !q {moe.name = "q_in"}, %wr: ten
       : !top, !x, tensor<6x24x30xf32>, tensor<6x24x30xf32>, tensor<6x30x24xf32> -> !x {
   ^bb0(%v: !x, %gate: tensor<24x30xf32>, %up: tensor<24x30xf32>, %down: tensor<30x24xf32>):
     %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h
-    %zx = tensor.splat %f0[%n] : !x
-    %one = tensor.splat %f1[%n] : !h
+    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x   %one = tensor.splat %f1[%n] : !h
     %g = linalg.matmul ins(%v, %gate : !x, tensor<24x30xf32>) outs(%zh : !h) -> !h
     %u = linalg.matmul ins(%v, %up : !x, tensor<24x30xf32>) outs(%zh : !h) -> !h
-    %neg = arith.negf %g : !h
-    %exp = math.exp %neg : !h
-    %den = arith.addf %exp, %one : !h
-    %silu = arith.divf %g, %den : !h
-    %a = arith.mulf %silu, %u : !h
+    %neg = arith.negf %g : !h   %exp = math.exp %neg : !h   %den = arith.addf %exp, %one : !h
+    %silu = arith.divf %g, %den : !h   %a = arith.mulf %silu, %u : !h
     %o = linalg.matmul ins(%a, %down : !h, tensor<30x24xf32>) outs(%zx : !x) -> !x
     moe.yield %o : !x
   }

@@ -9,13 +9,8 @@
 // Ops: route, top_k along the tokens, to_dense of the mask, inside scf.for over the sequences and their query blocks. The attention
 // over chosen positions is upstream.
 
-!x = tensor<?x?x24xf32>
-!xh = tensor<?x?x3x8xf32>
-!att = tensor<?x3x?x?xf32>
-!blocks = tensor<?x?x4x3x8xf32>
-!sum = tensor<?x?x3x8xf32>
-!score = tensor<?x?x?x4x3xf32>
-!chosen = tensor<?x?x?x4x3xi1>
+!x = tensor<?x?x24xf32>   !xh = tensor<?x?x3x8xf32>   !att = tensor<?x3x?x?xf32>   !blocks = tensor<?x?x4x3x8xf32>
+!sum = tensor<?x?x3x8xf32>   !score = tensor<?x?x?x4x3xf32>   !chosen = tensor<?x?x?x4x3xi1>
 #bsd = affine_map<(b, s, c, d) -> (b, s, d)>
 #dc = affine_map<(b, s, c, d) -> (d, c)>
 #bsc = affine_map<(b, s, c, d) -> (b, s, c)>
@@ -23,31 +18,27 @@
 
 func.func @main(%x: !x {moe.name = "x"}, %wq: tensor<24x24xf32> {moe.name = "wq"}, %wk: tensor<24x24xf32> {moe.name = "wk"}, %wv: tensor<24x24xf32> {moe.name = "wv"},
     %kw: tensor<3x24xf32> {moe.name = "kw"}, %wo: tensor<24x24xf32> {moe.name = "wo"}) -> (!x {moe.name = "y"}, !att {moe.name = "attended"}) {
-  %c0 = arith.constant 0 : index  %c1 = arith.constant 1 : index  %c3 = arith.constant 3 : index  %c4 = arith.constant 4 : index
-  %f0 = arith.constant 0.0 : f32  %f1 = arith.constant 1.0 : f32  %quarter = arith.constant 0.25 : f32  %scale = arith.constant 0.35355339059327379 : f32
-  %minf = arith.constant 0xFF800000 : f32  %false = arith.constant false
-  %b = tensor.dim %x, %c0 : !x  %s = tensor.dim %x, %c1 : !x
-  %nb = arith.ceildivui %s, %c4 : index  %s4 = arith.muli %nb, %c4 : index  %rest = arith.subi %s4, %s : index
-  %zx = tensor.splat %f0[%b, %s] : !x  %za = tensor.splat %f0[%b, %s, %s] : !att
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index
+  %c4 = arith.constant 4 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
+  %quarter = arith.constant 0.25 : f32   %scale = arith.constant 0.35355339059327379 : f32
+  %minf = arith.constant 0xFF800000 : f32   %false = arith.constant false
+  %b = tensor.dim %x, %c0 : !x   %s = tensor.dim %x, %c1 : !x
+  %nb = arith.ceildivui %s, %c4 : index   %s4 = arith.muli %nb, %c4 : index   %rest = arith.subi %s4, %s : index
+  %zx = tensor.splat %f0[%b, %s] : !x   %za = tensor.splat %f0[%b, %s, %s] : !att
   %q0 = linalg.contract indexing_maps = #project ins(%x, %wq : !x, tensor<24x24xf32>) outs(%zx : !x) -> !x
   %k0 = linalg.contract indexing_maps = #project ins(%x, %wk : !x, tensor<24x24xf32>) outs(%zx : !x) -> !x
   %v0 = linalg.contract indexing_maps = #project ins(%x, %wv : !x, tensor<24x24xf32>) outs(%zx : !x) -> !x
   // k = k0 + silu(causal depthwise convolution of k0)
   %k1 = linalg.map ins(%k0 : !x) outs(%zx : !x) (%own: f32, %init: f32) {
-    %bi = linalg.index 0 : index  %si = linalg.index 1 : index  %ci = linalg.index 2 : index
-    %before = arith.addi %si, %c1 : index
-    %taps = arith.minui %before, %c3 : index
+    %bi = linalg.index 0 : index   %si = linalg.index 1 : index   %ci = linalg.index 2 : index
+    %before = arith.addi %si, %c1 : index   %taps = arith.minui %before, %c3 : index
     %sum = scf.for %w = %c0 to %taps step %c1 iter_args(%acc = %f0) -> f32 {
-      %at = arith.subi %si, %w : index
-      %past = tensor.extract %k0[%bi, %at, %ci] : !x  %tap = tensor.extract %kw[%w, %ci] : tensor<3x24xf32>
-      %next = math.fma %past, %tap, %acc : f32
+      %at = arith.subi %si, %w : index   %past = tensor.extract %k0[%bi, %at, %ci] : !x
+      %tap = tensor.extract %kw[%w, %ci] : tensor<3x24xf32>   %next = math.fma %past, %tap, %acc : f32
       scf.yield %next : f32
     }
-    %neg = arith.negf %sum : f32
-    %exp = math.exp %neg : f32
-    %den = arith.addf %exp, %f1 : f32
-    %silu = arith.divf %sum, %den : f32
-    %k = arith.addf %own, %silu : f32
+    %neg = arith.negf %sum : f32   %exp = math.exp %neg : f32   %den = arith.addf %exp, %f1 : f32
+    %silu = arith.divf %sum, %den : f32   %k = arith.addf %own, %silu : f32
     linalg.yield %k : f32
   }
   %q = tensor.expand_shape %q0 [[0], [1], [2, 3]] output_shape [%b, %s, 3, 8] : !x into !xh
@@ -64,7 +55,8 @@ func.func @main(%x: !x {moe.name = "x"}, %wq: tensor<24x24xf32> {moe.name = "wq"
   } : !xh to !xh
   %qb = tensor.expand_shape %qp [[0], [1, 2], [3], [4]] output_shape [%b, %nb, 4, 3, 8] : !xh into !blocks
   %kb = tensor.expand_shape %kp [[0], [1, 2], [3], [4]] output_shape [%b, %nb, 4, 3, 8] : !xh into !blocks
-  %zsum = tensor.splat %f0[%b, %nb] : !sum  %zscore = tensor.splat %f0[%b, %nb, %nb] : !score  %quarters = tensor.splat %quarter[%b, %nb] : !sum
+  %zsum = tensor.splat %f0[%b, %nb] : !sum   %zscore = tensor.splat %f0[%b, %nb, %nb] : !score
+  %quarters = tensor.splat %quarter[%b, %nb] : !sum
   %sums = linalg.reduce {arith.addf} ins(%kb : !blocks) outs(%zsum : !sum) dimensions = [2]
   %means = arith.mulf %sums, %quarters : !sum
   %scores = linalg.contract indexing_maps = [affine_map<(b, j, i, p, h, d) -> (b, i, p, h, d)>, affine_map<(b, j, i, p, h, d) -> (b, j, h, d)>, affine_map<(b, j, i, p, h, d) -> (b, j, i, p, h)>]
@@ -84,19 +76,17 @@ func.func @main(%x: !x {moe.name = "x"}, %wq: tensor<24x24xf32> {moe.name = "wq"
     scf.yield %of_sequence : !chosen
   }
   %attended = linalg.map outs(%za : !att) (%init: f32) {
-    %bi = linalg.index 0 : index  %h = linalg.index 1 : index  %si = linalg.index 2 : index  %j = linalg.index 3 : index
-    %sb = arith.divui %si, %c4 : index  %jb = arith.divui %j, %c4 : index  %p = arith.remui %si, %c4 : index
-    %picked = tensor.extract %chosen[%bi, %jb, %sb, %p, %h] : !chosen
-    %own = arith.cmpi eq, %sb, %jb : index  %causal = arith.cmpi ule, %j, %si : index
-    %seen = arith.select %own, %causal, %picked : i1
-    %one = arith.uitofp %seen : i1 to f32
+    %bi = linalg.index 0 : index   %h = linalg.index 1 : index   %si = linalg.index 2 : index
+    %j = linalg.index 3 : index   %sb = arith.divui %si, %c4 : index   %jb = arith.divui %j, %c4 : index
+    %p = arith.remui %si, %c4 : index   %picked = tensor.extract %chosen[%bi, %jb, %sb, %p, %h] : !chosen
+    %own = arith.cmpi eq, %sb, %jb : index   %causal = arith.cmpi ule, %j, %si : index
+    %seen = arith.select %own, %causal, %picked : i1   %one = arith.uitofp %seen : i1 to f32
     linalg.yield %one : f32
   }
   %qk = linalg.contract indexing_maps = [affine_map<(b, h, s, j, d) -> (b, s, h, d)>, affine_map<(b, h, s, j, d) -> (b, j, h, d)>, affine_map<(b, h, s, j, d) -> (b, h, s, j)>]
       ins(%q, %k : !xh, !xh) outs(%za : !att) -> !att
   %masked = linalg.map ins(%qk, %attended : !att, !att) outs(%za : !att) (%score: f32, %seen: f32, %init: f32) {
-    %scaled = arith.mulf %score, %scale : f32
-    %in = arith.cmpf ogt, %seen, %f0 : f32
+    %scaled = arith.mulf %score, %scale : f32   %in = arith.cmpf ogt, %seen, %f0 : f32
     %m = arith.select %in, %scaled, %minf : f32
     linalg.yield %m : f32
   }

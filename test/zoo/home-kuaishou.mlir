@@ -8,14 +8,8 @@
 // Ops: apply (all experts, dense result; at level 2 on the stream of the expert's group), from_slots (rows are (token,
 // stream)), apply (mixing outputs, rows by token and expert).
 
-!x = tensor<?x20xf32>
-!h = tensor<?x14xf32>
-!l = tensor<?x3xf32>
-!hs = tensor<?x3x14xf32>
-!mixed = tensor<?x3x8xf32>
-!ids = tensor<3x8xi32>
-!r = !moe.routing<?x6xf32>
-!r2 = !moe.routing<?x12xf32>
+!x = tensor<?x20xf32>   !h = tensor<?x14xf32>   !l = tensor<?x3xf32>   !hs = tensor<?x3x14xf32>
+!mixed = tensor<?x3x8xf32>   !ids = tensor<3x8xi32>   !r = !moe.routing<?x6xf32>   !r2 = !moe.routing<?x12xf32>
 #tsd = affine_map<(t, s, e, d) -> (t, s, d)>
 #td = affine_map<(t, s, e, d) -> (t, d)>
 #sde = affine_map<(t, s, e, d) -> (s, d, e)>
@@ -23,17 +17,15 @@
 
 // v * 2 sigmoid((v a) b)
 func.func private @feature_gate(%v: tensor<?x?xf32>, %a: tensor<?x3xf32>, %b: tensor<3x?xf32>) -> tensor<?x?xf32> {
-  %c0 = arith.constant 0 : index  %c1 = arith.constant 1 : index  %f0 = arith.constant 0.0 : f32  %f1 = arith.constant 1.0 : f32  %f2 = arith.constant 2.0 : f32
-  %n = tensor.dim %v, %c0 : tensor<?x?xf32>  %d = tensor.dim %v, %c1 : tensor<?x?xf32>
-  %zl = tensor.splat %f0[%n] : !l  %zv = tensor.splat %f0[%n, %d] : tensor<?x?xf32>
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %f0 = arith.constant 0.0 : f32
+  %f1 = arith.constant 1.0 : f32   %f2 = arith.constant 2.0 : f32
+  %n = tensor.dim %v, %c0 : tensor<?x?xf32>   %d = tensor.dim %v, %c1 : tensor<?x?xf32>
+  %zl = tensor.splat %f0[%n] : !l   %zv = tensor.splat %f0[%n, %d] : tensor<?x?xf32>
   %low = linalg.matmul ins(%v, %a : tensor<?x?xf32>, tensor<?x3xf32>) outs(%zl : !l) -> !l
   %up = linalg.matmul ins(%low, %b : !l, tensor<3x?xf32>) outs(%zv : tensor<?x?xf32>) -> tensor<?x?xf32>
   %o = linalg.map ins(%v, %up : tensor<?x?xf32>, tensor<?x?xf32>) outs(%zv : tensor<?x?xf32>) (%in: f32, %g: f32, %init: f32) {
-    %neg = arith.negf %g : f32
-    %exp = math.exp %neg : f32
-    %den = arith.addf %exp, %f1 : f32
-    %twice = arith.mulf %in, %f2 : f32
-    %gated = arith.divf %twice, %den : f32
+    %neg = arith.negf %g : f32   %exp = math.exp %neg : f32   %den = arith.addf %exp, %f1 : f32
+    %twice = arith.mulf %in, %f2 : f32   %gated = arith.divf %twice, %den : f32
     linalg.yield %gated : f32
   }
   return %o : tensor<?x?xf32>
@@ -41,23 +33,18 @@ func.func private @feature_gate(%v: tensor<?x?xf32>, %a: tensor<?x3xf32>, %b: te
 
 // silu(batch norm of v w with the statistics bn = (gamma, beta, mean, variance))
 func.func private @layer(%v: tensor<?x?xf32>, %w: tensor<?x14xf32>, %bn: tensor<4x14xf32>) -> !h {
-  %c0 = arith.constant 0 : index  %c1 = arith.constant 1 : index  %c2 = arith.constant 2 : index  %c3 = arith.constant 3 : index
-  %f0 = arith.constant 0.0 : f32  %f1 = arith.constant 1.0 : f32  %eps = arith.constant 1.0e-5 : f32
-  %n = tensor.dim %v, %c0 : tensor<?x?xf32>
-  %zh = tensor.splat %f0[%n] : !h
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
+  %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
+  %eps = arith.constant 1.0e-5 : f32
+  %n = tensor.dim %v, %c0 : tensor<?x?xf32>   %zh = tensor.splat %f0[%n] : !h
   %z = linalg.matmul ins(%v, %w : tensor<?x?xf32>, tensor<?x14xf32>) outs(%zh : !h) -> !h
   %o = linalg.map ins(%z : !h) outs(%zh : !h) (%in: f32, %init: f32) {
-    %i = linalg.index 1 : index
-    %gamma = tensor.extract %bn[%c0, %i] : tensor<4x14xf32>  %beta = tensor.extract %bn[%c1, %i] : tensor<4x14xf32>
-    %mean = tensor.extract %bn[%c2, %i] : tensor<4x14xf32>  %var = tensor.extract %bn[%c3, %i] : tensor<4x14xf32>
-    %ve = arith.addf %var, %eps : f32
-    %dev = math.sqrt %ve : f32
-    %centred = arith.subf %in, %mean : f32
-    %unit = arith.divf %centred, %dev : f32
-    %normed = math.fma %unit, %gamma, %beta : f32
-    %neg = arith.negf %normed : f32
-    %exp = math.exp %neg : f32
-    %den = arith.addf %exp, %f1 : f32
+    %i = linalg.index 1 : index   %gamma = tensor.extract %bn[%c0, %i] : tensor<4x14xf32>
+    %beta = tensor.extract %bn[%c1, %i] : tensor<4x14xf32>   %mean = tensor.extract %bn[%c2, %i] : tensor<4x14xf32>
+    %var = tensor.extract %bn[%c3, %i] : tensor<4x14xf32>
+    %ve = arith.addf %var, %eps : f32   %dev = math.sqrt %ve : f32   %centred = arith.subf %in, %mean : f32
+    %unit = arith.divf %centred, %dev : f32   %normed = math.fma %unit, %gamma, %beta : f32
+    %neg = arith.negf %normed : f32   %exp = math.exp %neg : f32   %den = arith.addf %exp, %f1 : f32
     %silu = arith.divf %normed, %den : f32
     linalg.yield %silu : f32
   }
@@ -69,17 +56,20 @@ func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = 
     %w2: tensor<6x2x14x14xf32> {moe.name = "w2"}, %a2: tensor<6x2x14x3xf32> {moe.name = "a2"}, %b2: tensor<6x2x3x14xf32> {moe.name = "b2"},
     %bn2: tensor<6x2x4x14xf32> {moe.name = "bn2"}, %g2: tensor<3x14x6xf32> {moe.name = "g2"}, %sg2: tensor<3x14x2xf32> {moe.name = "sg2"})
     -> (tensor<3x?x14xf32> {moe.name = "y"}, tensor<3x?x6xf32> {moe.name = "routing"}, tensor<3x?x14xf32> {moe.name = "z"}) {
-  %c0 = arith.constant 0 : index  %f0 = arith.constant 0.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %z6 = tensor.splat %f0[%t] : tensor<?x6xf32>  %z12 = tensor.splat %f0[%t] : tensor<?x12xf32>  %z22 = tensor.splat %f0[%t] : tensor<?x2x2xf32>
-  %z24 = tensor.splat %f0[%t] : tensor<?x2x4xf32>  %z32 = tensor.splat %f0[%t] : tensor<?x3x2xf32>  %z36 = tensor.splat %f0[%t] : tensor<?x3x6xf32>
+  %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
+  %t = tensor.dim %x, %c0 : !x   %z6 = tensor.splat %f0[%t] : tensor<?x6xf32>
+  %z12 = tensor.splat %f0[%t] : tensor<?x12xf32>   %z22 = tensor.splat %f0[%t] : tensor<?x2x2xf32>
+  %z24 = tensor.splat %f0[%t] : tensor<?x2x4xf32>   %z32 = tensor.splat %f0[%t] : tensor<?x3x2xf32>
+  %z36 = tensor.splat %f0[%t] : tensor<?x3x6xf32>
   // Level 1: all six experts on x.
   %every = moe.route %z6 : tensor<?x6xf32>
   %o = moe.apply %every rows(%x) experts(%w1 by (e) -> (e floordiv 2, e mod 2), %a1 by (e) -> (e floordiv 2, e mod 2), %b1 by (e) -> (e floordiv 2, e mod 2), %bn1 by (e) -> (e floordiv 2, e mod 2))
       out(dense) : !r, !x, tensor<3x2x20x14xf32>, tensor<3x2x20x3xf32>, tensor<3x2x3x20xf32>, tensor<3x2x4x14xf32> -> tensor<?x6x14xf32> {
   ^bb0(%v: !x, %w: tensor<20x14xf32>, %a: tensor<20x3xf32>, %b: tensor<3x20xf32>, %bn: tensor<4x14xf32>):
-    %vc = tensor.cast %v : !x to tensor<?x?xf32>  %wc = tensor.cast %w : tensor<20x14xf32> to tensor<?x14xf32>
-    %ac = tensor.cast %a : tensor<20x3xf32> to tensor<?x3xf32>  %bc = tensor.cast %b : tensor<3x20xf32> to tensor<3x?xf32>
+    %vc = tensor.cast %v : !x to tensor<?x?xf32>
+    %wc = tensor.cast %w : tensor<20x14xf32> to tensor<?x14xf32>
+    %ac = tensor.cast %a : tensor<20x3xf32> to tensor<?x3xf32>
+    %bc = tensor.cast %b : tensor<3x20xf32> to tensor<3x?xf32>
     %g = func.call @feature_gate(%vc, %ac, %bc) : (tensor<?x?xf32>, tensor<?x3xf32>, tensor<3x?xf32>) -> tensor<?x?xf32>
     %h = func.call @layer(%g, %wc, %bn) : (tensor<?x?xf32>, tensor<?x14xf32>, tensor<4x14xf32>) -> !h
     moe.yield %h : !h
@@ -116,8 +106,10 @@ func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = 
   %u = moe.apply %every2 rows(%groups by (t, e) -> (t, e floordiv 2)) experts(%w2 by (e) -> (e floordiv 2, e mod 2), %a2 by (e) -> (e floordiv 2, e mod 2), %b2 by (e) -> (e floordiv 2, e mod 2), %bn2 by (e) -> (e floordiv 2, e mod 2))
       out(dense) : !r2, tensor<?x6x14xf32>, tensor<6x2x14x14xf32>, tensor<6x2x14x3xf32>, tensor<6x2x3x14xf32>, tensor<6x2x4x14xf32> -> tensor<?x12x14xf32> {
   ^bb0(%v: !h, %w: tensor<14x14xf32>, %a: tensor<14x3xf32>, %b: tensor<3x14xf32>, %bn: tensor<4x14xf32>):
-    %vc = tensor.cast %v : !h to tensor<?x?xf32>  %wc = tensor.cast %w : tensor<14x14xf32> to tensor<?x14xf32>
-    %ac = tensor.cast %a : tensor<14x3xf32> to tensor<?x3xf32>  %bc = tensor.cast %b : tensor<3x14xf32> to tensor<3x?xf32>
+    %vc = tensor.cast %v : !h to tensor<?x?xf32>
+    %wc = tensor.cast %w : tensor<14x14xf32> to tensor<?x14xf32>
+    %ac = tensor.cast %a : tensor<14x3xf32> to tensor<?x3xf32>
+    %bc = tensor.cast %b : tensor<3x14xf32> to tensor<3x?xf32>
     %g = func.call @feature_gate(%vc, %ac, %bc) : (tensor<?x?xf32>, tensor<?x3xf32>, tensor<3x?xf32>) -> tensor<?x?xf32>
     %h = func.call @layer(%g, %wc, %bn) : (tensor<?x?xf32>, tensor<?x14xf32>, tensor<4x14xf32>) -> !h
     moe.yield %h : !h
@@ -139,7 +131,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = 
     moe.yield %v : !h
   }
   %y = tensor.expand_shape %yr [[0, 1], [2]] output_shape [%t, 3, 14] : !h into !hs
-  %e14 = tensor.empty(%t) : tensor<3x?x14xf32>  %e6 = tensor.empty(%t) : tensor<3x?x6xf32>
+  %e14 = tensor.empty(%t) : tensor<3x?x14xf32>   %e6 = tensor.empty(%t) : tensor<3x?x6xf32>
   %yt = linalg.transpose ins(%y : !hs) outs(%e14 : tensor<3x?x14xf32>) permutation = [1, 0, 2]
   %rt = linalg.transpose ins(%qt : tensor<?x3x6xf32>) outs(%e6 : tensor<3x?x6xf32>) permutation = [1, 0, 2]
   %zo = linalg.transpose ins(%z : !hs) outs(%e14 : tensor<3x?x14xf32>) permutation = [1, 0, 2]

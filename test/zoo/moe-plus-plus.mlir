@@ -7,68 +7,53 @@
 //
 // Ops: route, normalize, top_k, limit with a capacity per expert, apply with four cases of bodies, to_dense.
 
-!x = tensor<?x24xf32>
-!h = tensor<?x32xf32>
-!s = tensor<?x8xf32>
-!c = tensor<?x2xf32>
-!up = tensor<4x24x32xf32>
-!down = tensor<4x32x24xf32>
-!cv = tensor<2x24xf32>
-!wc = tensor<2x24x2xf32>
-!all = !moe.routing<?x8xf32>
+!x = tensor<?x24xf32>   !h = tensor<?x32xf32>   !s = tensor<?x8xf32>   !c = tensor<?x2xf32>   !up = tensor<4x24x32xf32>
+!down = tensor<4x32x24xf32>   !cv = tensor<2x24xf32>   !wc = tensor<2x24x2xf32>   !all = !moe.routing<?x8xf32>
 !top = !moe.routing<?x8xf32, max_per_row = 2>
 
 func.func private @layer(%x: !x, %logits: !s, %w1: !up, %w2: !down, %cv: !cv, %wc: !wc) -> (!x, !s) {
-  %c0 = arith.constant 0 : index  %c1 = arith.constant 1 : index  %c22 = arith.constant 22 : index  %c66 = arith.constant 66 : index
-  %c70 = arith.constant 70 : index  %c280 = arith.constant 280 : index  %f0 = arith.constant 0.0 : f32  %f1 = arith.constant 1.0 : f32
-  %half = arith.constant 0.5 : f32  %rsqrt2 = arith.constant 0.70710678118654752 : f32
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c22 = arith.constant 22 : index
+  %c66 = arith.constant 66 : index   %c70 = arith.constant 70 : index   %c280 = arith.constant 280 : index
+  %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32
+  %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %t = tensor.dim %x, %c0 : !x
   %all = moe.route %logits : !s
   %p = moe.normalize %all by(softmax) : !all
   %best = moe.top_k %p k(2) : !all
   // Capacities ceil(66 T / 280) of an FFN expert and ceil(22 T / 70) of the others.
-  %t66 = arith.muli %t, %c66 : index  %t22 = arith.muli %t, %c22 : index
-  %cf = arith.ceildivui %t66, %c280 : index  %cz = arith.ceildivui %t22, %c70 : index
+  %t66 = arith.muli %t, %c66 : index   %t22 = arith.muli %t, %c22 : index   %cf = arith.ceildivui %t66, %c280 : index
+  %cz = arith.ceildivui %t22, %c70 : index
   %caps = tensor.from_elements %cf, %cf, %cf, %cf, %cz, %cz, %cz, %cz : tensor<8xindex>
   %kept = moe.limit %best cap(%caps : tensor<8xindex>) order(row) : !top
   %moe = moe.apply %kept rows(%x) experts(%w1 case(0), %w2 case(0), %cv case(3), %wc case(3)) cases([0, 0, 0, 0, 1, 2, 3, 3])
       weighted(after) out(sum) : !top, !x, !up, !down, !cv, !wc -> !x {
   ^bb0(%v: !x, %up: tensor<24x32xf32>, %down: tensor<32x24xf32>):
     %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h  %zx = tensor.splat %f0[%n] : !x
-    %one = tensor.splat %f1[%n] : !h  %halves = tensor.splat %half[%n] : !h  %scale = tensor.splat %rsqrt2[%n] : !h
+    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x   %one = tensor.splat %f1[%n] : !h
+    %halves = tensor.splat %half[%n] : !h   %scale = tensor.splat %rsqrt2[%n] : !h
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x32xf32>) outs(%zh : !h) -> !h
-    %b = arith.mulf %a, %scale : !h
-    %erf = math.erf %b : !h
-    %c = arith.addf %erf, %one : !h
-    %d = arith.mulf %a, %halves : !h
-    %g = arith.mulf %c, %d : !h
+    %b = arith.mulf %a, %scale : !h   %erf = math.erf %b : !h   %c = arith.addf %erf, %one : !h
+    %d = arith.mulf %a, %halves : !h   %g = arith.mulf %c, %d : !h
     %o = linalg.matmul ins(%g, %down : !h, tensor<32x24xf32>) outs(%zx : !x) -> !x
     moe.yield %o : !x
   }, {
   ^bb0(%v: !x):
-    %n = tensor.dim %v, %c0 : !x
-    %zero = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zero = tensor.splat %f0[%n] : !x
     moe.yield %zero : !x
   }, {
   ^bb0(%v: !x):
     moe.yield %v : !x
   }, {
   ^bb0(%v: !x, %vector: tensor<24xf32>, %w: tensor<24x2xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zc = tensor.splat %f0[%n] : !c
+    %n = tensor.dim %v, %c0 : !x   %zc = tensor.splat %f0[%n] : !c
     %l = linalg.matmul ins(%v, %w : !x, tensor<24x2xf32>) outs(%zc : !c) -> !c
     %a = linalg.softmax dimension(1) ins(%l : !c) outs(%zc : !c) -> !c
     %e = tensor.empty(%n) : !x
     %o = linalg.generic {indexing_maps = [affine_map<(n, d) -> (n, d)>, affine_map<(n, d) -> (d)>, affine_map<(n, d) -> (n, d)>],
         iterator_types = ["parallel", "parallel"]} ins(%v, %vector : !x, tensor<24xf32>) outs(%e : !x) {
     ^bb0(%vi: f32, %ci: f32, %init: f32):
-      %i = linalg.index 0 : index
-      %a1 = tensor.extract %a[%i, %c0] : !c
-      %a2 = tensor.extract %a[%i, %c1] : !c
-      %l1 = arith.mulf %a1, %vi : f32
-      %l2 = arith.mulf %a2, %ci : f32
-      %b = arith.addf %l1, %l2 : f32
+      %i = linalg.index 0 : index   %a1 = tensor.extract %a[%i, %c0] : !c   %a2 = tensor.extract %a[%i, %c1] : !c
+      %l1 = arith.mulf %a1, %vi : f32   %l2 = arith.mulf %a2, %ci : f32   %b = arith.addf %l1, %l2 : f32
       linalg.yield %b : f32
     } -> !x
     moe.yield %o : !x
@@ -81,9 +66,8 @@ func.func private @layer(%x: !x, %logits: !s, %w1: !up, %w2: !down, %cv: !cv, %w
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<2x24x8xf32> {moe.name = "wr"}, %wres: tensor<2x8x8xf32> {moe.name = "wres"}, %w1: tensor<2x4x24x32xf32> {moe.name = "w1"},
     %w2: tensor<2x4x32x24xf32> {moe.name = "w2"}, %cv: tensor<2x2x24xf32> {moe.name = "cv"}, %wc: tensor<2x2x24x2xf32> {moe.name = "wc"})
     -> (!x {moe.name = "y"}, tensor<2x?x8xf32> {moe.name = "routing"}, !s {moe.name = "logits"}) {
-  %c0 = arith.constant 0 : index  %f0 = arith.constant 0.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %zs = tensor.splat %f0[%t] : !s
+  %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
+  %t = tensor.dim %x, %c0 : !x   %zs = tensor.splat %f0[%t] : !s
   %wr0 = tensor.extract_slice %wr[0, 0, 0] [1, 24, 8] [1, 1, 1] : tensor<2x24x8xf32> to tensor<24x8xf32>
   %w10 = tensor.extract_slice %w1[0, 0, 0, 0] [1, 4, 24, 32] [1, 1, 1, 1] : tensor<2x4x24x32xf32> to !up
   %w20 = tensor.extract_slice %w2[0, 0, 0, 0] [1, 4, 32, 24] [1, 1, 1, 1] : tensor<2x4x32x24xf32> to !down
