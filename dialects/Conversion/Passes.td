@@ -107,4 +107,36 @@ def ConvertMoePlannedToLinalgPass : Pass<"convert-moe-planned-to-linalg"> {
                            "::mlir::tensor::TensorDialect"];
 }
 
+def ConvertLinalgToVectorPass : Pass<"convert-linalg-to-vector"> {
+  let summary = "turns elementwise ops and reductions on buffers into loops over vectors";
+  let description = [{
+    Every linalg op on buffers whose body is arithmetic becomes vector code, whatever its rank, its broadcasts and its
+    types. One loop is taken for the lanes:
+
+    - a parallel loop along which the result is contiguous ("columns": every lane has its own result; reductions run
+      inside, with the results in registers), or
+    - a reduction along which the operands are contiguous ("rows": every lane has a partial result, four vectors of
+      them where the row is long, added up in a fixed tree at the end).
+
+    Neighbouring loops over contiguous buffers are merged first. The rest of a loop that is no multiple of the lanes is
+    done under a mask, never by a scalar loop. Operands that are not contiguous along the loop, and buffers of i1, are
+    moved lane by lane. What is the same for a whole row is computed once in front of it.
+
+    The loops outside become one scf.parallel, whose tasks have about `grain` iterations of the body; a smaller op, and
+    one within a parallel loop, runs serially. The order of every sum depends on the extent of its reduction alone.
+
+    NaN, infinities and signed zeros follow the body's ops: the partial results begin with the exact neutral element
+    (-0 for addf, -inf for maximumf, NaN for maxnumf).
+
+    Runs after `convert-contraction-to-vector`. What it cannot do it leaves as it is, with a remark that says why.
+  }];
+  let options = [
+    Option<"lanes", "lanes", "int64_t", /*default=*/"8", "f32 elements of a vector register: 8 for AVX2, 16 for AVX-512">,
+    Option<"grain", "grain", "int64_t", /*default=*/"16384", "iterations of a body that are worth a task of their own">
+  ];
+  let dependentDialects = ["::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
+                           "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect",
+                           "::mlir::vector::VectorDialect"];
+}
+
 #endif // MOE_CONVERSION_PASSES_TD
