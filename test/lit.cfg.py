@@ -14,8 +14,14 @@ config.test_exec_root = os.path.join(config.moe_obj_root, "test")
 llvm_config.with_environment("PATH", config.llvm_tools_dir, append_path=True)
 llvm_config.use_default_substitutions()
 llvm_config.add_tool_substitutions(
-    ["moe-opt", "moe-compile", "moe-run", "mlir-opt", "split-file"],
+    ["moe-opt", "moe-compile", "moe-run", "moe-seal", "mlir-opt", "split-file"],
     [config.moe_tools_dir, config.llvm_tools_dir],
 )
-config.substitutions.append(("%python", config.moe_python))
+# In front of LLVM's own %python, which has no numpy.
+config.substitutions.insert(0, ("%python", config.moe_python))
 config.substitutions.append(("%src", config.moe_source_dir))
+# For tests that are Python programs (test/Runtime).
+config.environment["MOE_SOURCE"] = config.moe_source_dir
+config.environment["MOE_BUILD"] = config.moe_obj_root
+config.environment["PYTHONPATH"] = os.path.join(config.test_source_root, "Runtime", "Inputs")
+config.environment["PYTHONDONTWRITEBYTECODE"] = "1"
