@@ -55,6 +55,20 @@ def MoeApproximateMathPass : Pass<"moe-approximate-math"> {
   let dependentDialects = ["arith::ArithDialect", "math::MathDialect", "vector::VectorDialect", "scf::SCFDialect"];
 }
 
+def MoeReportScalarLoopsPass : Pass<"moe-report-scalar-loops"> {
+  let summary = "List the innermost loops whose float arithmetic is scalar";
+  let description = [{
+    A check for code generation: each loop (or linalg op, which becomes one) without a loop inside, in which arith or
+    math computes on floats one at a time and nothing computes on vectors of them, is reported at its location, with the
+    ops. Loops that only compare, select, convert or move are not listed.
+
+    Runs before scf becomes branches.
+  }];
+  let options = [
+    Option<"fail", "fail", "bool", /*default=*/"false", "report errors in place of remarks, and fail if there are any">
+  ];
+}
+
 def MoeOwnResultsPass : Pass<"moe-own-results", "func::FuncOp"> {
   let summary = "Give every returned buffer its own allocation";
   let description = [{
