@@ -70,6 +70,37 @@ def ConvertOnnxToLinalgPass : Pass<"convert-onnx-to-linalg", "::mlir::func::Func
                            "::mlir::cf::ControlFlowDialect", "::mlir::moe::MoeDialect"];
 }
 
+def MoeNormalizeBodiesPass : Pass<"moe-normalize-bodies"> {
+  let summary = "gives elementwise code in the bodies of moe.apply one form";
+  let description = [{
+    linalg.map, elementwise named linalg ops, and arith and math ops on tensors become linalg.generic; chains of them
+    become one linalg.generic. Code outside of bodies is left alone.
+
+    - Before: calls in bodies are inlined.
+  }];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
+}
+
+def MoeChooseLoweringPass : Pass<"moe-choose-lowering"> {
+  let summary = "chooses a lowering for each moe.apply";
+  let description = [{
+    Sets the attribute `moe.lowering` of every `moe.apply` to `fused`, `pairwise`, `dense` or `reference`, the first of the
+    following that is legal and sensible:
+
+    - `pairwise` where the parameters of an expert are vectors (a million tiny experts) and rows are independent;
+    - `fused` where one body serves all experts and is made of matmuls with the experts' matrices, elementwise ops
+      with the experts' vectors, and any row-independent ops that do not read the experts' parameters;
+    - `reference` else. `dense` is chosen on request only.
+
+    A lowering that a program names itself is an error where it is illegal; one that the option names is not taken there.
+    Remarks say what was chosen and why.
+  }];
+  let options = [
+    Option<"force", "force", "std::string", /*default=*/"\"\"",
+           "the lowering to take wherever it is legal: fused, pairwise, dense or reference">
+  ];
+}
+
 def MoeLowerApplyPass : Pass<"moe-lower-apply"> {
   let summary = "turns moe.apply into plans, loops, grouped matmuls and combines";
   let description = [{

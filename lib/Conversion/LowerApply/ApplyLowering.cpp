@@ -52,14 +52,14 @@ Value ApplyLowering::weightsOfPairs(Value rows, Value slots) {
                 [&](LoopBuilder &nested, ValueRange at) { return nested.extract(matrix, {at[0], at[1]}); });
 }
 
-Value ApplyLowering::gatherRows(Value x, AffineMap map, const PairBlock &block) {
+Value ApplyLowering::gatherRows(Value x, AffineMap map, const PairBlock &block, bool isRows) {
   auto type = tensorType(x);
   unsigned lead = map.getNumResults(), rank = 1 + type.getRank() - lead;
   SmallVector<OpFoldResult> shape{block.count};
   for (int64_t d = lead; d < type.getRank(); ++d)
     shape.push_back(b.dimOrAttr(x, d));
   Value init = b.empty(shape, type.getElementType());
-  bool weighted = op.getWeighted() == WeightMode::Before && isa<FloatType>(type.getElementType());
+  bool weighted = isRows && op.getWeighted() == WeightMode::Before && isa<FloatType>(type.getElementType());
   Values inputs{block.rows};
   if (!block.expert)
     inputs.push_back(block.experts);
@@ -127,27 +127,8 @@ Values ApplyLowering::bodyArguments(unsigned caseIndex, const PairBlock &block, 
     if (onlyCase < 0 || onlyCase == caseIndex)
       arguments.push_back(partOf(i, block.expert, ordinal));
   }
-  // Values of pairs are not rows: weighted(before) leaves them alone.
-  for (Value p : op.getPairs()) {
-    auto type = tensorType(p);
-    SmallVector<OpFoldResult> shape{block.count};
-    for (int64_t d = 2; d < type.getRank(); ++d)
-      shape.push_back(b.dimOrAttr(p, d));
-    unsigned rank = shape.size();
-    Value init = b.empty(shape, type.getElementType());
-    SmallVector<AffineMap> maps{AffineMap::get(rank, 0, b.getAffineDimExpr(0)), b.getMultiDimIdentityMap(rank)};
-    arguments.push_back(linalg::GenericOp::create(
-                            b, init.getType(), block.rows, init, maps,
-                            SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
-                            [&](OpBuilder &inner, Location loc, ValueRange args) {
-                              LoopBuilder nested(loc, inner);
-                              Values at{args[0], block.expert};
-                              for (unsigned d = 1; d < rank; ++d)
-                                at.push_back(linalg::IndexOp::create(nested, d));
-                              linalg::YieldOp::create(nested, nested.extract(p, at));
-                            })
-                            .getResult(0));
-  }
+  for (Value p : op.getPairs())
+    arguments.push_back(gatherRows(p, b.getMultiDimIdentityMap(2), block, /*isRows=*/false));
   for (Attribute a : op.getIndexArgs()) {
     switch (cast<IndexArgAttr>(a).getValue()) {
     case IndexArg::Row:

@@ -47,8 +47,9 @@ public:
   /// support, so that routings that differ in weights only share a plan.
   Value getIndices();
   Value getWeights();
-  /// The block of a rows operand: rows of `x` at the map's leading indices, multiplied by the weights if asked for.
-  Value gatherRows(Value x, AffineMap map, const PairBlock &block);
+  /// The block of a rows operand: rows of `x` at the map's leading indices, multiplied by the weights where the apply
+  /// says so; or the block of a pairs operand, which is never weighted.
+  Value gatherRows(Value x, AffineMap map, const PairBlock &block, bool isRows = true);
   /// The part of a bank that belongs to expert e; `ordinal` counts the experts of the operand's case.
   Value partOf(unsigned operand, Value e, Value ordinal);
   /// All arguments of a body.

@@ -1,0 +1,128 @@
+//===- ChooseLowering.cpp - which lowering each moe.apply gets ------------===//
+#include "FusedBody.h"
+
+#include "mlir/IR/Remarks.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "mlir/Pass/Pass.h"
+#include "moe/Conversion/Passes.h"
+#include "llvm/ADT/Statistic.h"
+
+#define DEBUG_TYPE "moe-choose-lowering"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOECHOOSELOWERINGPASS
+#include "moe/Conversion/Passes.h.inc"
+bool hasDistinctExperts(Value routing);
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static llvm::TrackingStatistic numReference{DEBUG_TYPE, "num-reference", "applies lowered as a loop over experts"};
+static llvm::TrackingStatistic numFused{DEBUG_TYPE, "num-fused", "applies lowered as grouped matmuls"};
+static llvm::TrackingStatistic numPairwise{DEBUG_TYPE, "num-pairwise", "applies lowered pair by pair"};
+static llvm::TrackingStatistic numDense{DEBUG_TYPE, "num-dense", "applies lowered as all experts on all rows"};
+
+namespace {
+
+/// What is legal for an apply, with the reasons for what is not.
+struct Legality {
+  std::string fused, pairwise, dense;
+
+  explicit Legality(ApplyOp op) {
+    for (unsigned c = 0; c < op.getBodies().size(); ++c) {
+      RowIndependence rows(op, c);
+      if (!rows.isIndependent())
+        pairwise = dense = "its rows are coupled: " + rows.getReason();
+      if (fused.empty())
+        fused = whyNotFused(op, rows);
+      op.getBodies()[c].walk([&](Operation *inner) {
+        if (dense.empty() && !isa<YieldOp>(inner) && !isSpeculatable(inner))
+          dense = ("'" + inner->getName().getStringRef() + "' may not run for an expert without rows").str();
+      });
+    }
+    for (unsigned r = 0; r < op.getNumResults(); ++r)
+      if (op.getOutMode(r) == OutMode::Buckets)
+        pairwise = dense = "buckets need the pairs sorted by expert";
+    if (dense.empty() && !hasDistinctExperts(op.getRouting()))
+      dense = "a row may have chosen an expert twice";
+  }
+};
+
+/// Whether all that belongs to an expert is a vector or less: then a grouped matmul has nothing to group.
+bool hasTinyExperts(ApplyOp op) {
+  return !op.getExperts().empty() && llvm::all_of(llvm::seq<unsigned>(0, op.getExperts().size()), [&](unsigned i) {
+    RankedTensorType part = op.getSlice(i).getPartType(cast<RankedTensorType>(op.getExperts()[i].getType()));
+    return part && part.getRank() <= 1;
+  });
+}
+
+struct MoeChooseLoweringPass : moe::impl::MoeChooseLoweringPassBase<MoeChooseLoweringPass> {
+  using MoeChooseLoweringPassBase::MoeChooseLoweringPassBase;
+
+  void runOnOperation() override {
+    WalkResult walk = getOperation()->walk([&](ApplyOp op) -> WalkResult { return choose(op); });
+    if (walk.wasInterrupted())
+      signalPassFailure();
+  }
+
+  LogicalResult choose(ApplyOp op) {
+    Legality legality(op);
+    auto asked = op->getAttrOfType<StringAttr>("moe.lowering");
+    StringRef wanted = asked ? asked.getValue() : StringRef(force);
+    std::string choice = wanted.str();
+    if (choice.empty()) {
+      if (legality.pairwise.empty() && hasTinyExperts(op))
+        choice = "pairwise";
+      else
+        choice = legality.fused.empty() ? "fused" : "reference";
+    } else {
+      const std::string *why = choice == "fused"      ? &legality.fused
+                               : choice == "pairwise" ? &legality.pairwise
+                               : choice == "dense"    ? &legality.dense
+                                                      : nullptr;
+      if (!why && choice != "reference")
+        return op.emitOpError() << "expected 'moe.lowering' to be reference, fused, pairwise or dense, got '" << choice
+                                << "'";
+      if (why && !why->empty()) {
+        // What the program itself asks for is an error; what an option asks for everything gives way.
+        if (asked)
+          return op.emitOpError() << "cannot have the lowering '" << choice << "': " << *why;
+        report(op, choice, *why, /*chosen=*/false);
+        choice = "reference";
+      }
+    }
+    if (choice == "reference" && wanted.empty())
+      report(op, "fused", legality.fused, /*chosen=*/false);
+    report(op, choice, reasonFor(choice), /*chosen=*/true);
+    ++(choice == "fused"      ? numFused
+       : choice == "pairwise" ? numPairwise
+       : choice == "dense"    ? numDense
+                              : numReference);
+    op->setAttr("moe.lowering", StringAttr::get(&getContext(), choice));
+    return success();
+  }
+
+  static StringRef reasonFor(StringRef choice) {
+    if (choice == "fused")
+      return "the body is made of matmuls and row-independent ops";
+    if (choice == "pairwise")
+      return "the parameters of an expert are vectors";
+    if (choice == "dense")
+      return "asked for";
+    return "it serves every body";
+  }
+
+  static void report(ApplyOp op, StringRef lowering, StringRef why, bool chosen) {
+    auto function = op->getParentOfType<FunctionOpInterface>();
+    auto options = remark::RemarkOpts::name("ApplyLowering")
+                       .category("moe-choose-lowering")
+                       .function(function ? function.getName() : "");
+    std::string text = (chosen ? lowering + ": " + why : "not " + lowering + ": " + why).str();
+    if (chosen)
+      remark::passed(op.getLoc(), options) << text;
+    else
+      remark::missed(op.getLoc(), options) << text;
+  }
+};
+} // namespace
