@@ -125,13 +125,14 @@ def ConvertMoePlannedToLinalgPass : Pass<"convert-moe-planned-to-linalg"> {
   let summary = "turns moe.plan, moe.grouped_matmul and moe.combine into linalg and scf";
   let description = [{
     `moe.plan` becomes a histogram, a scan and a stable placement; `moe.grouped_matmul` a loop over the experts with a
-    linalg.matmul per bank and the epilogue as a linalg.generic; `moe.combine` an ordered reduction per row.
+    linalg.matmul per bank and the epilogue as a linalg.generic; `moe.combine` an ordered reduction per row. Grouped
+    matmuls that become kernels behind bufferisation stay; a remark says why another one does not.
 
-    - After: no op of the planned level, but grouped matmuls if they are left for a kernel.
+    - After: no op of the planned level, but grouped matmuls that wait for their kernel.
   }];
   let options = [
-    Option<"groupedMatmul", "grouped-matmul", "bool", /*default=*/"true",
-           "lower moe.grouped_matmul; false leaves it to a later pass">
+    Option<"keepKernels", "keep-kernels", "bool", /*default=*/"true",
+           "leave the grouped matmuls that convert-grouped-matmul-to-vector makes kernels of">
   ];
   let dependentDialects = ["::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
                            "::mlir::linalg::LinalgDialect", "::mlir::scf::SCFDialect",

@@ -2,7 +2,10 @@
 #include "PlannedLowering.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/Remarks.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Pass/Pass.h"
+#include "moe/Conversion/GroupedMatmulKernels.h"
 #include "moe/Conversion/Passes.h"
 
 namespace mlir::moe {
@@ -27,7 +30,7 @@ struct ConvertMoePlannedToLinalgPass : moe::impl::ConvertMoePlannedToLinalgPassB
         results = lowerPlan(b, plan);
       else if (auto combine = dyn_cast<CombineOp>(op))
         results = lowerCombine(b, combine);
-      else if (auto matmul = dyn_cast<GroupedMatmulOp>(op); matmul && groupedMatmul)
+      else if (auto matmul = dyn_cast<GroupedMatmulOp>(op); matmul && !waitsForKernel(matmul))
         results = lowerGroupedMatmul(b, matmul);
       else
         return;
@@ -36,6 +39,20 @@ struct ConvertMoePlannedToLinalgPass : moe::impl::ConvertMoePlannedToLinalgPassB
       op->replaceAllUsesWith(results);
       op->erase();
     });
+  }
+
+  bool waitsForKernel(GroupedMatmulOp op) {
+    std::string why;
+    if (!keepKernels)
+      return false;
+    if (getKernelForm(op, why))
+      return true;
+    auto function = op->getParentOfType<FunctionOpInterface>();
+    remark::missed(op.getLoc(), remark::RemarkOpts::name("GroupedMatmulKernel")
+                                    .category("convert-moe-planned-to-linalg")
+                                    .function(function ? function.getName() : ""))
+        << "no kernel: " + why;
+    return false;
   }
 };
 } // namespace
