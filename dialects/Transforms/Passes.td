@@ -106,4 +106,24 @@ def MoeBuildEntryPointsPass : Pass<"moe-build-entry-points", "ModuleOp"> {
   let dependentDialects = ["LLVM::LLVMDialect"];
 }
 
+def MoeOutlineParallelPass : Pass<"moe-outline-parallel", "ModuleOp"> {
+  let summary = "Hand large parallel loops to the host's threads";
+  let description = [{
+    An outermost `scf.parallel` whose estimated work may be worth it becomes a function of (context, task), called by the
+    host's `parallel_for`, each task a run of consecutive iterations. The number of tasks is computed when the loop is
+    reached: below `min-work` the one task is called directly.
+
+    Iterations are never split and loops with a reduction stay as they are, so results are the same bits for every
+    number of threads. Loops inside an outlined one stay serial.
+
+    A light body (no loop, no vector) keeps the last dimension as a loop of its own, so that it vectorises.
+  }];
+  let options = [
+    Option<"minWork", "min-work", "int64_t", /*default=*/"65536",
+           "Estimated scalar operations below which a loop stays on the calling thread">,
+    Option<"taskWork", "task-work", "int64_t", /*default=*/"16384", "Estimated scalar operations of a task, at least">
+  ];
+  let dependentDialects = ["LLVM::LLVMDialect", "scf::SCFDialect", "arith::ArithDialect", "func::FuncDialect"];
+}
+
 #endif // MOE_UPSTREAM_TRANSFORMS_PASSES_TD
