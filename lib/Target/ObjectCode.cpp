@@ -86,6 +86,10 @@ llvm::Expected<std::unique_ptr<llvm::Module>> translateAndOptimise(ModuleOp modu
     result->setTargetTriple(llvm::Triple(target.triple));
     result->setDataLayout(target.machine->createDataLayout());
     result->setPICLevel(llvm::PICLevel::BigPIC);
+    // LLVM prefers 256-bit vectors by itself; these loops are long enough for 512.
+    if (target.vectorLanes == 16)
+      for (llvm::Function &function : *result)
+        function.addFnAttr("prefer-vector-width", "512");
     auto *bytes = llvm::ConstantDataArray::getString(context, signature, /*AddNull=*/false);
     auto *global = new llvm::GlobalVariable(*result, bytes->getType(), /*isConstant=*/true,
                                             llvm::GlobalValue::ExternalLinkage, bytes, "moe_signature");

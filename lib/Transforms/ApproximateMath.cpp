@@ -1,10 +1,11 @@
 //===- ApproximateMath.cpp - elementary functions without a library -------===//
+#include "MathInDouble.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Arith/Transforms/Passes.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Math/Transforms/Passes.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/TypeUtilities.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "moe/Transforms/Passes.h"
 
@@ -13,12 +14,50 @@ namespace mlir::moe {
 #include "moe/Transforms/Passes.h.inc"
 
 namespace {
+
+bool isNarrow(Type type) {
+  Type element = getElementTypeOrSelf(type);
+  return isa<FloatType>(element) && element.getIntOrFloatBitWidth() < 32;
+}
+
+/// A math op on f16, bf16 or narrower: computed in f32.
+struct ComputeInF32 : RewritePattern {
+  explicit ComputeInF32(MLIRContext *context) : RewritePattern(MatchAnyOpTypeTag(), /*benefit=*/3, context) {}
+
+  LogicalResult matchAndRewrite(Operation *op, PatternRewriter &rewriter) const override {
+    if (!isa_and_present<math::MathDialect>(op->getDialect()) && !isa<arith::RemFOp>(op))
+      return rewriter.notifyMatchFailure(op, "not a math op");
+    if (op->getNumResults() != 1 || op->getNumRegions() || !isNarrow(op->getResult(0).getType()))
+      return rewriter.notifyMatchFailure(op, "not narrow");
+    auto widen = [&](Type type) -> Type {
+      if (!isNarrow(type))
+        return type;
+      if (auto vector = dyn_cast<VectorType>(type))
+        return vector.clone(rewriter.getF32Type());
+      return rewriter.getF32Type();
+    };
+    Location loc = op->getLoc();
+    SmallVector<Value> operands;
+    for (Value operand : op->getOperands()) {
+      Type wide = widen(operand.getType());
+      operands.push_back(wide == operand.getType() ? operand
+                                                   : arith::ExtFOp::create(rewriter, loc, wide, operand).getResult());
+    }
+    Type type = op->getResult(0).getType();
+    OperationState state(loc, op->getName(), operands, {widen(type)}, op->getAttrs());
+    Operation *wide = rewriter.create(state);
+    rewriter.replaceOpWithNewOp<arith::TruncFOp>(op, type, wide->getResult(0));
+    return success();
+  }
+};
+
 struct ApproximateMath : impl::MoeApproximateMathPassBase<ApproximateMath> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
+    patterns.add<ComputeInF32>(&getContext());
+    populateMathInDoublePatterns(patterns);
     populateMathPolynomialApproximationPatterns(patterns, MathPolynomialApproximationOptions());
-    math::populateExpansionPatterns(patterns, {"sinh", "cosh", "asinh", "acosh", "atanh", "tan", "exp2", "powf", "fpowi",
-                                               "ipowi", "rsqrt", "clampf"});
+    math::populateExpansionPatterns(patterns, {"fpowi", "ipowi", "rsqrt", "clampf"});
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }
