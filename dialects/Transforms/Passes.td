@@ -119,7 +119,7 @@ def MoeOutlineParallelPass : Pass<"moe-outline-parallel", "ModuleOp"> {
     A light body (no loop, no vector) keeps the last dimension as a loop of its own, so that it vectorises.
   }];
   let options = [
-    Option<"minWork", "min-work", "int64_t", /*default=*/"65536",
+    Option<"minWork", "min-work", "int64_t", /*default=*/"32768",
            "Estimated scalar operations below which a loop stays on the calling thread">,
     Option<"taskWork", "task-work", "int64_t", /*default=*/"16384", "Estimated scalar operations of a task, at least">
   ];

@@ -31,6 +31,8 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
 
 /// Tensor programs of any upstream kind become linalg on tensors that bufferises well.
 static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
+  // Grouped matmuls that have a kernel keep their form until there are buffers.
+  pm.addPass(createConvertMoePlannedToLinalgPass({/*groupedMatmul=*/options.optLevel == 0}));
   pm.addPass(createMoeDecomposeAggregatesPass());
   pm.addNestedPass<func::FuncOp>(createConvertElementwiseToLinalgPass());
   if (options.optLevel > 0) {
@@ -58,8 +60,10 @@ static void buildBufferise(OpPassManager &pm, const PhaseOptions &options) {
 
 static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(createMoeLowerAssertsPass());
-  if (options.optLevel > 0)
+  if (options.optLevel > 0) {
+    pm.addPass(createConvertGroupedMatmulToVectorPass({options.vectorLanes}));
     pm.addNestedPass<func::FuncOp>(createConvertContractionToVectorPass({options.vectorLanes}));
+  }
   pm.addPass(createMoeLowerCopiesPass());
   pm.addNestedPass<func::FuncOp>(createLinalgGeneralizeNamedOpsPass());
   pm.addPass(createMoeInterchangeLoopsPass());
@@ -104,10 +108,15 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
 void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &options) {
   switch (phase) {
   case Phase::Import:
-  case Phase::Raise:
   case Phase::Choose:
     break;
+  case Phase::Raise:
+    pm.addNestedPass<func::FuncOp>(createConvertOnnxToLinalgPass());
+    addCleanup(pm);
+    break;
   case Phase::Plan:
+    pm.addPass(createMoeLowerApplyPass());
+    addCleanup(pm);
     pm.addPass(createConvertMoeToPlannedPass());
     addCleanup(pm);
     break;
