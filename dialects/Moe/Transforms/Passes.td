@@ -4,4 +4,66 @@
 
 include "mlir/Pass/PassBase.td"
 
+def MoeCheckRoutedPass : Pass<"moe-check-routed", "::mlir::ModuleOp"> {
+  let summary = "refuses routed programs that cannot be lowered, naming all offenders";
+  let description = [{
+    What no verifier of one op can see:
+
+    - a public function takes or returns a routing: a host cannot make one;
+    - a routing passes through an op that has no conversion to several values: all but `scf.for`, `scf.if`, `scf.while`,
+      `scf.index_switch`, functions and calls (so not `scf.forall`, `scf.parallel`, `scf.execute_region`);
+    - a body of `moe.apply`, `moe.select` or `moe.map` calls a function that has memory effects, or cannot be seen.
+
+    Every offender is reported, with what to do about it; then the pass fails. Nothing is changed.
+
+    Tests: test/Dialect/Moe/Transforms/check-routed.mlir.
+  }];
+}
+
+def MoeInsertChecksPass : Pass<"moe-insert-checks"> {
+  let summary = "makes run-time checks of sizes that must agree";
+  let description = [{
+    The constraints that docs/spec.md marks [run time] hold for static sizes when the verifier has passed. For each of them
+    whose sizes are dynamic the pass inserts a `cf.assert` in front of the op. Ops inside the body of another one are left alone:
+    bodies have no effects.
+
+    - Before: calls are inlined (more sizes are known); canonicalised.
+    - After: canonicalise and CSE fold checks of a size against itself.
+
+    Example (test/Dialect/Moe/Transforms/insert-checks.mlir): `moe.apply %r rows(%x)` with %r made of %w is preceded by
+    ```mlir
+    %t = tensor.dim %w, %c0 : tensor<?x4xf32>
+    %n = tensor.dim %x, %c0 : tensor<?x8xf32>
+    %ok = arith.cmpi eq, %n, %t : index
+    cf.assert %ok, "moe.apply: 'rows' operand 0 must have one row per token of the routing"
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::cf::ControlFlowDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
+def MoeEliminateDeadExpertsPass : Pass<"moe-eliminate-dead-experts"> {
+  let summary = "removes experts that a constant mask excludes";
+  let description = [{
+    When the mask of `moe.route` is a constant that excludes the first or last experts, nothing that is made of the routing
+    can choose them. The routing, and all that follows from it, is rebuilt over the experts from the first to the last that is
+    allowed: columns of weights, keys and pairs, entries of capacities and cases, and parts of banks become slices, bodies that no
+    expert uses any more leave, region arguments that are expert numbers are shifted back.
+
+    Not done, with a remark that says why, if the routing reaches an op where the number of experts shows (`to_slots`, `concat`, grouped
+    `top_k`, `dense` and `buckets` results, control flow). Excluded experts between allowed ones stay masked.
+
+    Example (test/Dialect/Moe/Transforms/eliminate-dead-experts.mlir): with the mask dense<[false, true, true, false]>
+    ```mlir
+    %y = moe.apply %r rows(%x) experts(%w) ... : !moe.routing<?x4xf32>, tensor<?x8xf32>, tensor<4x8x6xf32> -> ...
+    ```
+    becomes
+    ```mlir
+    %part = tensor.extract_slice %w[1, 0, 0] [2, 8, 6] [1, 1, 1] : tensor<4x8x6xf32> to tensor<2x8x6xf32>
+    %y = moe.apply %s rows(%x) experts(%part) ... : !moe.routing<?x2xf32>, tensor<?x8xf32>, tensor<2x8x6xf32> -> ...
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::tensor::TensorDialect"];
+}
+
 #endif // MOE_TRANSFORMS_PASSES_TD
