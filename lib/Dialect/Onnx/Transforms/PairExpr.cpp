@@ -1,0 +1,514 @@
+//===- PairExpr.cpp - evaluating values under layouts ---------------------===//
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+#include "PairExpr.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+bool PairEvaluator::usesTokens(const Layout &layout) const {
+  return llvm::any_of(layout, [&](const auto &dim) {
+    return llvm::any_of(dim, [&](unsigned a) { return axes[a].kind == LayerAxis::Token; });
+  });
+}
+
+bool PairEvaluator::usesSlot(const Layout &layout) const {
+  return llvm::any_of(layout, [&](const auto &dim) { return llvm::is_contained(dim, slotAxis); });
+}
+
+PairExpr *PairEvaluator::fail(const Twine &why, Operation *at) {
+  if (reason.empty()) {
+    reason = why.str();
+    if (auto node = dyn_cast_or_null<OnnxNodeOp>(at))
+      reason += (" at node '" + node.getNodeName() + "' (" + node.getQualifiedName() + ")").str();
+  }
+  return nullptr;
+}
+
+/// Cuts a flat list of axes into dimensions of the given sizes.
+bool PairEvaluator::splitByDims(ArrayRef<unsigned> flat, ArrayRef<DimExpr> dims, Layout &layout) {
+  size_t next = 0;
+  layout.clear();
+  for (const DimExpr &dim : dims) {
+    SmallVector<unsigned, 2> list;
+    DimExpr product(1);
+    while (product != dim && next < flat.size()) {
+      product = product * axes[flat[next]].size;
+      list.push_back(flat[next++]);
+    }
+    if (product != dim)
+      return false;
+    layout.push_back(list);
+  }
+  // Axes of size 1 may be left over.
+  for (; next < flat.size(); ++next) {
+    if (!axes[flat[next]].size.is(1) || layout.empty())
+      return false;
+    layout.back().push_back(flat[next]);
+  }
+  return true;
+}
+
+/// The layout of an operand that broadcasts against a result of `layout`.
+Layout PairEvaluator::broadcastTo(Value operand, const Layout &layout) {
+  const DimList *dims = shapes.getShape(operand);
+  Layout inner;
+  if (!dims || dims->size() > layout.size())
+    return inner;
+  size_t offset = layout.size() - dims->size();
+  for (auto [i, dim] : llvm::enumerate(*dims)) {
+    inner.push_back({});
+    DimExpr product(1);
+    for (unsigned a : layout[offset + i])
+      product = product * axes[a].size;
+    if (dim == product && !product.is(1))
+      inner.back() = layout[offset + i];
+    else if (!dim.is(1))
+      return {}; // not known whether it broadcasts
+  }
+  return inner;
+}
+
+bool PairEvaluator::isPairMatrix(const Layout &layout) const {
+  // [t0, t1, ..., slot], dimensions of size 1 not counted.
+  SmallVector<unsigned> flat;
+  for (const auto &dim : layout) {
+    if (dim.size() > 1)
+      return false;
+    flat.append(dim.begin(), dim.end());
+  }
+  SmallVector<unsigned> wanted(tokenAxes);
+  wanted.push_back(slotAxis);
+  return flat == wanted && layout.size() == wanted.size();
+}
+
+/// Element-moving operators, read backwards.
+bool PairEvaluator::stepBack(OnnxNodeOp node, const Layout &layout, Layout &inner) {
+  if (!node.getDomain().empty())
+    return false;
+  StringRef op = node.getOpType();
+  Value operand = node.getInputs()[0];
+  const DimList *dims = shapes.getShape(operand);
+  if (!dims)
+    return false;
+  if (op == "Identity" || op == "Cast") {
+    inner = layout;
+    return true;
+  }
+  if (op == "Reshape" || op == "Flatten" || op == "Squeeze" || op == "Unsqueeze") {
+    SmallVector<unsigned> flat;
+    for (const auto &dim : layout)
+      flat.append(dim.begin(), dim.end());
+    // A broadcast dimension has no axes; unless its size is 1 the elements' order is not described by the axes left.
+    const DimList *out = shapes.getShape(node.getResult(0));
+    for (auto [dim, list] : llvm::zip(*out, layout)) {
+      DimExpr product(1);
+      for (unsigned a : list)
+        product = product * axes[a].size;
+      if (product != dim)
+        return false;
+    }
+    return splitByDims(flat, *dims, inner);
+  }
+  if (op == "Transpose") {
+    auto perm = node.getInts("perm");
+    inner.assign(layout.size(), {});
+    for (size_t i = 0; i < layout.size(); ++i)
+      inner[perm ? (*perm)[i] : layout.size() - 1 - i] = layout[i];
+    return true;
+  }
+  if (op == "Expand") {
+    inner = broadcastTo(operand, layout);
+    return inner.size() == dims->size();
+  }
+  if (op == "Tile") {
+    // Element i of the result is element i mod n: the inner axes are the operand's, the outer ones only repeat.
+    inner.clear();
+    for (auto [dim, list] : llvm::zip(*dims, layout)) {
+      SmallVector<unsigned, 2> kept;
+      DimExpr product(1);
+      for (unsigned a : llvm::reverse(list)) {
+        if (product == dim)
+          break;
+        product = product * axes[a].size;
+        kept.insert(kept.begin(), a);
+      }
+      if (product != dim)
+        return false;
+      inner.push_back(kept);
+    }
+    return true;
+  }
+  return false;
+}
+
+/// A value that does not depend on the slot, or is one number per pair, or a bank.
+PairExpr *PairEvaluator::leaf(Value value, const Layout &layout) {
+  SmallVector<unsigned> features, flat;
+  for (const auto &dim : layout)
+    for (unsigned a : dim) {
+      flat.push_back(a);
+      if (axes[a].kind == LayerAxis::Feature)
+        features.push_back(a);
+    }
+  bool tokens = usesTokens(layout), slot = usesSlot(layout);
+  if (!tokens && !slot) {
+    if (features.size() > 1)
+      return nullptr;
+    return make({PairExpr::Capture, value, {}, {}, {features.begin(), features.end()}});
+  }
+  if (tokens && !slot) {
+    // [tokens, feature]: the token axes in order, then at most one feature.
+    SmallVector<unsigned> wanted(tokenAxes);
+    wanted.append(features.begin(), features.end());
+    if (flat != wanted || features.size() > 1 || layout.size() != flat.size())
+      return nullptr;
+    return make({PairExpr::Row, value, {}, {}, {features.begin(), features.end()}});
+  }
+  if (tokens && slot)
+    return isPairMatrix(layout) ? make({PairExpr::Gate, value, {}, {}, {}}) : nullptr;
+  // A bank whose slots are the experts.
+  if (layout.empty() || layout[0].size() != 1 || layout[0][0] != slotAxis || features.empty() ||
+      layout.size() != features.size() + 1)
+    return nullptr;
+  for (const auto &dim : layout)
+    if (dim.size() != 1)
+      return nullptr;
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (indices || !type || type.isDynamicDim(0))
+    return nullptr;
+  if (experts >= 0 && experts != type.getDimSize(0))
+    return nullptr;
+  experts = type.getDimSize(0);
+  if (features.size() > 1)
+    bankSeen = true;
+  return make({PairExpr::Part, value, {}, {}, {features.begin(), features.end()}});
+}
+
+PairEvaluator::IndexKind PairEvaluator::evaluateIndex(Value value, Layout layout) {
+  while (true) {
+    if (isPairMatrix(layout)) {
+      while (auto node = value.getDefiningOp<OnnxNodeOp>()) {
+        if (!node.is("Identity") && !node.is("Cast"))
+          break;
+        value = node.getInputs()[0];
+      }
+      if (indices && indices != value)
+        return IndexKind::None;
+      indices = value;
+      return IndexKind::Expert;
+    }
+    SmallVector<unsigned> flat;
+    for (const auto &dim : layout)
+      flat.append(dim.begin(), dim.end());
+    // Constants: a table of token numbers is one whose entry for (t, s) is t.
+    if (auto constants = shapes.getConstants(value)) {
+      int64_t inner = 1, total = constants->size();
+      SmallVector<unsigned> rest = flat;
+      while (!rest.empty() && axes[rest.back()].kind != LayerAxis::Token) {
+        if (!axes[rest.back()].size.isConstant())
+          return IndexKind::None;
+        inner *= axes[rest.pop_back_val()].size.constant();
+      }
+      if (rest != tokenAxes || inner == 0)
+        return IndexKind::None;
+      for (int64_t i = 0; i < total; ++i)
+        if ((*constants)[i] != i / inner)
+          return IndexKind::None;
+      return IndexKind::Token;
+    }
+    auto node = value.getDefiningOp<OnnxNodeOp>();
+    if (!node)
+      return IndexKind::None;
+    if (node.is("Range") && flat == tokenAxes) {
+      auto start = shapes.getConstants(node.getInputs()[0]), delta = shapes.getConstants(node.getInputs()[2]);
+      return start && delta && start->front() == 0 && delta->front() == 1 ? IndexKind::Token : IndexKind::None;
+    }
+    Layout inner;
+    if (!stepBack(node, layout, inner))
+      return IndexKind::None;
+    layout = inner;
+    value = node.getInputs()[0];
+  }
+}
+
+PairExpr *PairEvaluator::evaluateGather(OnnxNodeOp node, const Layout &layout) {
+  Value data = node.getInputs()[0], index = node.getInputs()[1];
+  const DimList *indexDims = shapes.getShape(index), *dataDims = shapes.getShape(data);
+  if (!indexDims || !dataDims)
+    return fail("shapes are unknown", node);
+  size_t leading = indexDims->size();
+  if (node.is("GatherND")) {
+    if (node.getInt("batch_dims", 0) != 0 || indexDims->empty() || !indexDims->back().is(1))
+      return fail("more than one index per element", node);
+    --leading;
+  } else if (*normalizeAxis(node.getInt("axis", 0), dataDims->size()) != 0) {
+    return fail("a gather along an inner dimension", node);
+  }
+  Layout indexLayout(layout.begin(), layout.begin() + leading), rest(layout.begin() + leading, layout.end());
+  if (node.is("GatherND"))
+    indexLayout.push_back({});
+  switch (evaluateIndex(index, indexLayout)) {
+  case IndexKind::None:
+    return fail("the gather's indices are neither tokens nor the chosen experts", node);
+  case IndexKind::Token: {
+    Layout inner;
+    inner.push_back({tokenAxes.begin(), tokenAxes.end()});
+    inner.append(rest.begin(), rest.end());
+    return evaluate(data, inner);
+  }
+  case IndexKind::Expert:
+    break;
+  }
+  auto type = dyn_cast<RankedTensorType>(data.getType());
+  if (!type || type.isDynamicDim(0) || (experts >= 0 && experts != type.getDimSize(0)))
+    return fail("the banks do not all have the same number of experts", node);
+  experts = type.getDimSize(0);
+  bankSeen |= type.getRank() > 2;
+  PairExpr part{PairExpr::Part, data, {}, {}, {}};
+  for (const auto &dim : rest) {
+    if (dim.size() != 1 || axes[dim[0]].kind != LayerAxis::Feature)
+      return fail("an expert's part is not indexed by features alone", node);
+    part.features.push_back(dim[0]);
+  }
+  return make(part);
+}
+
+PairExpr *PairEvaluator::evaluateElementwise(OnnxNodeOp node, const Layout &layout) {
+  PairExpr expr{PairExpr::Elementwise, {}, node, {}, {}};
+  for (Value operand : node.getInputs()) {
+    if (isa<NoneType>(operand.getType()))
+      continue;
+    Layout inner = broadcastTo(operand, layout);
+    const DimList *dims = shapes.getShape(operand);
+    if (!dims || inner.size() != dims->size())
+      return fail("operands whose broadcast is not known", node);
+    PairExpr *value = evaluate(operand, inner);
+    if (!value)
+      return nullptr;
+    expr.operands.push_back(value);
+    for (unsigned feature : value->features)
+      if (!llvm::is_contained(expr.features, feature))
+        expr.features.push_back(feature);
+  }
+  if (expr.features.size() > 1)
+    return fail("an elementwise operator over more than one feature", node);
+  return make(expr);
+}
+
+PairExpr *PairEvaluator::contract(PairExpr *left, PairExpr *right, unsigned k, OnnxNodeOp node) {
+  if (!left || !right)
+    return nullptr;
+  // One side is an expert's part with two features, the other a vector over k.
+  if (left->kind == PairExpr::Part && left->features.size() == 2)
+    std::swap(left, right);
+  if (right->kind != PairExpr::Part || right->features.size() != 2)
+    return fail("a product of two values of which neither is an expert's matrix", node);
+  if (left->features.size() != 1 || left->features[0] != k || left->kind == PairExpr::Part)
+    return fail("a product with something else than one row per pair", node);
+  PairExpr expr{PairExpr::Contract, {}, node, {left, right}, {}};
+  if (right->features[1] == k) {
+    expr.transposed = true;
+    expr.features.push_back(right->features[0]);
+  } else if (right->features[0] == k) {
+    expr.features.push_back(right->features[1]);
+  } else {
+    return fail("the contracted dimension is not the part's", node);
+  }
+  return make(expr);
+}
+
+PairExpr *PairEvaluator::evaluateMatMul(OnnxNodeOp node, const Layout &layout) {
+  Value left = node.getInputs()[0], right = node.getInputs()[1];
+  const DimList *leftDims = shapes.getShape(left), *rightDims = shapes.getShape(right);
+  if (!leftDims || !rightDims || leftDims->size() < 2 || rightDims->size() < 2)
+    return fail("a product of vectors", node);
+  if (leftDims->back() != (*rightDims)[rightDims->size() - 2])
+    return fail("contracted dimensions that are not known to be equal", node);
+  unsigned k = addAxis(LayerAxis::Feature, leftDims->back());
+  Layout batch(layout.begin(), layout.end() - 2);
+  // Batch dimensions broadcast like any others; give the operands stand-in layouts that end in their own two.
+  auto operandLayout = [&](Value operand, const DimList &dims, SmallVector<unsigned, 2> row,
+                           SmallVector<unsigned, 2> column) -> std::optional<Layout> {
+    Layout inner;
+    size_t count = dims.size() - 2;
+    if (count > batch.size())
+      return std::nullopt;
+    for (size_t i = 0; i < count; ++i) {
+      const auto &list = batch[batch.size() - count + i];
+      DimExpr product(1);
+      for (unsigned a : list)
+        product = product * axes[a].size;
+      if (dims[i] == product && !product.is(1))
+        inner.push_back(list);
+      else if (dims[i].is(1))
+        inner.push_back({});
+      else
+        return std::nullopt;
+    }
+    inner.push_back(row);
+    inner.push_back(column);
+    return inner;
+  };
+  auto l = operandLayout(left, *leftDims, layout[layout.size() - 2], {k});
+  auto r = operandLayout(right, *rightDims, {k}, layout.back());
+  if (!l || !r)
+    return fail("batch dimensions whose broadcast is not known", node);
+  PairExpr *x = evaluate(left, *l);
+  PairExpr *y = x ? evaluate(right, *r) : nullptr;
+  return contract(x, y, k, node);
+}
+
+PairExpr *PairEvaluator::evaluateEinsum(OnnxNodeOp node, const Layout &layout) {
+  std::string equation;
+  for (char c : node.getString("equation"))
+    if (c != ' ')
+      equation += c;
+  auto [inputs, output] = StringRef(equation).split("->");
+  SmallVector<StringRef> terms;
+  inputs.split(terms, ',');
+  if (terms.size() != 2 || output.size() != layout.size() || inputs.contains('.'))
+    return fail("an einsum of another form", node);
+  std::map<char, SmallVector<unsigned, 2>> letters;
+  for (auto [letter, dim] : llvm::zip(output, layout))
+    letters[letter] = dim;
+  std::optional<unsigned> k;
+  SmallVector<PairExpr *> operands;
+  for (auto [term, operand] : llvm::zip(terms, node.getInputs())) {
+    const DimList *dims = shapes.getShape(operand);
+    if (!dims || dims->size() != term.size())
+      return fail("an einsum of another form", node);
+    Layout inner;
+    for (auto [letter, dim] : llvm::zip(term, *dims)) {
+      if (!letters.count(letter)) {
+        if (k)
+          return fail("an einsum that sums over more than one letter", node);
+        k = addAxis(LayerAxis::Feature, dim);
+        letters[letter] = {*k};
+      }
+      inner.push_back(letters[letter]);
+    }
+    PairExpr *expr = evaluate(operand, inner);
+    if (!expr)
+      return nullptr;
+    operands.push_back(expr);
+  }
+  if (!k)
+    return fail("an einsum that sums over no letter", node);
+  return contract(operands[0], operands[1], *k, node);
+}
+
+/// Restricts an expression to a part of a feature, pushing the cut into the banks: cutting a weight is free.
+PairExpr *PairEvaluator::cutExpr(PairExpr *expr, unsigned from, unsigned to, BankCut cut, OnnxNodeOp node) {
+  auto at = llvm::find(expr->features, from);
+  if (at == expr->features.end())
+    return expr;
+  switch (expr->kind) {
+  case PairExpr::Part: {
+    if (expr->cut.dim >= 0)
+      return fail("a part that is cut twice", node);
+    PairExpr part = *expr;
+    part.cut = cut;
+    part.cut.dim = 1 + (at - expr->features.begin());
+    part.features[at - expr->features.begin()] = to;
+    return make(part);
+  }
+  case PairExpr::Elementwise: {
+    PairExpr result = *expr;
+    result.features = {to};
+    for (PairExpr *&operand : result.operands)
+      if (!(operand = cutExpr(operand, from, to, cut, node)))
+        return nullptr;
+    return make(result);
+  }
+  case PairExpr::Contract: {
+    PairExpr result = *expr;
+    result.features = {to};
+    if (!(result.operands[1] = cutExpr(expr->operands[1], from, to, cut, node)))
+      return nullptr;
+    return make(result);
+  }
+  default:
+    return make({PairExpr::Cut, {}, node, {expr}, {to}, cut});
+  }
+}
+
+/// Split and Slice along a feature.
+PairExpr *PairEvaluator::evaluateCut(OnnxNodeOp node, unsigned result, const Layout &layout) {
+  const DimList *dims = shapes.getShape(node.getInputs()[0]);
+  const DimList *out = shapes.getShape(node.getResult(result));
+  if (!dims || !out || dims->size() != out->size())
+    return fail("shapes are unknown", node);
+  BankCut cut;
+  std::optional<size_t> axis;
+  if (node.is("Split")) {
+    auto sizes = splitSizes(node, shapes);
+    if (!sizes)
+      return fail("pieces of unknown size", node);
+    axis = *normalizeAxis(node.getInt("axis", 0), dims->size());
+    for (unsigned i = 0; i < result; ++i) {
+      if (!(*sizes)[i].isConstant())
+        return fail("pieces of unknown size", node);
+      cut.offset += (*sizes)[i].constant();
+    }
+  } else {
+    auto slice = sliceDims(node, shapes);
+    if (!slice)
+      return fail("a slice of unknown size", node);
+    for (size_t i = 0; i < dims->size(); ++i) {
+      if (slice->lengths[i] == (*dims)[i] && slice->steps[i] == 1)
+        continue;
+      if (axis || !slice->starts[i].isConstant() || slice->steps[i] < 1)
+        return fail("a slice along two dimensions, or backwards", node);
+      axis = i;
+      cut.offset = slice->starts[i].constant();
+      cut.stride = slice->steps[i];
+    }
+    if (!axis)
+      return evaluate(node.getInputs()[0], layout);
+  }
+  if (layout[*axis].size() != 1 || axes[layout[*axis][0]].kind != LayerAxis::Feature || !(*out)[*axis].isConstant())
+    return fail("a slice along something else than a feature", node);
+  unsigned to = layout[*axis][0];
+  cut.size = (*out)[*axis].constant();
+  unsigned from = addAxis(LayerAxis::Feature, (*dims)[*axis]);
+  Layout inner = layout;
+  inner[*axis] = {from};
+  PairExpr *expr = evaluate(node.getInputs()[0], inner);
+  return expr ? cutExpr(expr, from, to, cut, node) : nullptr;
+}
+
+PairExpr *PairEvaluator::evaluateNode(OnnxNodeOp node, unsigned result, const Layout &layout) {
+  if (node.is("MatMul"))
+    return evaluateMatMul(node, layout);
+  if (node.is("Einsum"))
+    return evaluateEinsum(node, layout);
+  if (node.is("Gather") || node.is("GatherND"))
+    return evaluateGather(node, layout);
+  if (node.is("Split") || node.is("Slice"))
+    return evaluateCut(node, result, layout);
+  Layout inner;
+  if (node.is("Cast") || !isScalarOperator(node, shapes)) {
+    if (stepBack(node, layout, inner))
+      return evaluate(node.getInputs()[0], inner);
+    return fail("an operator that cannot stand in an expert's body", node);
+  }
+  return evaluateElementwise(node, layout);
+}
+
+PairExpr *PairEvaluator::evaluate(Value value, const Layout &layout) {
+  std::vector<std::vector<unsigned>> key;
+  for (const auto &dim : layout)
+    key.emplace_back(dim.begin(), dim.end());
+  auto [it, inserted] = memo.try_emplace({value.getAsOpaquePointer(), key}, nullptr);
+  if (!inserted)
+    return it->second ? it->second : fail("a value that was already refused");
+  auto node = value.getDefiningOp<OnnxNodeOp>();
+  PairExpr *result = leaf(value, layout);
+  // A leaf in a shape that is not the plain one: look further back for one that is.
+  if (!result && node)
+    result = evaluateNode(node, cast<OpResult>(value).getResultNumber(), layout);
+  if (!result)
+    fail("a value of another shape than rows, pairs or banks", value.getDefiningOp());
+  return memo[{value.getAsOpaquePointer(), key}] = result;
+}
