@@ -10,6 +10,7 @@
 #include "moe/Dialect/Moe/Transforms/BufferizableOpInterfaceImpl.h"
 #include "moe/Dialect/Moe/Transforms/Passes.h"
 #include "moe/Dialect/Onnx/IR/OnnxDialect.h"
+#include "moe/Dialect/Onnx/Transforms/Passes.h"
 #include "moe/Pipelines/Passes.h"
 #include "moe/Pipelines/Phases.h"
 #include "moe/Transforms/Passes.h"
@@ -26,6 +27,7 @@ void mlir::moe::registerAllPasses() {
   mlir::registerAllPasses();
   registerMoeConversionPasses();
   registerMoeTransformsPasses();
+  registerOnnxTransformsPasses();
   registerMoeUpstreamTransformsPasses();
   registerMoePipelinesPasses();
   registerMoePipelines();

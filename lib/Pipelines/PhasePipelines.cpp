@@ -12,6 +12,7 @@
 #include "mlir/Pass/PassOptions.h"
 #include "mlir/Transforms/Passes.h"
 #include "moe/Conversion/Passes.h"
+#include "moe/Dialect/Onnx/Transforms/Passes.h"
 #include "moe/Pipelines/Passes.h"
 #include "moe/Pipelines/Phases.h"
 #include "moe/Transforms/Passes.h"
@@ -111,6 +112,7 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
   case Phase::Choose:
     break;
   case Phase::Raise:
+    pm.addNestedPass<func::FuncOp>(createOnnxRaiseMoePass());
     pm.addNestedPass<func::FuncOp>(createConvertOnnxToLinalgPass());
     addCleanup(pm);
     break;
