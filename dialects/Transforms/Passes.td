@@ -87,6 +87,15 @@ def MoeLowerCopiesPass : Pass<"moe-lower-copies"> {
   let dependentDialects = ["linalg::LinalgDialect", "memref::MemRefDialect"];
 }
 
+def MoeLowerReshapesPass : Pass<"moe-lower-reshapes"> {
+  let summary = "Lower expand_shape with several dynamic sizes in one group";
+  let description = [{
+    `memref.expand_shape` of a dimension into two or more dynamic ones becomes `memref.reinterpret_cast` with the sizes
+    that the op carries: upstream's `expand-strided-metadata` computes sizes from the source and cannot.
+  }];
+  let dependentDialects = ["affine::AffineDialect", "arith::ArithDialect", "memref::MemRefDialect"];
+}
+
 def MoeLowerAssertsPass : Pass<"moe-lower-asserts", "ModuleOp"> {
   let summary = "Report failed assertions to the host and go on";
   let description = [{

@@ -88,6 +88,7 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
 
   pm.addNestedPass<func::FuncOp>(createConvertVectorToSCFPass());
   pm.addPass(createSCFToControlFlowPass());
+  pm.addPass(createMoeLowerReshapesPass());
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());
   pm.addNestedPass<func::FuncOp>(vector::createLowerVectorMaskPass());

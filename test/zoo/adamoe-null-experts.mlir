@@ -15,8 +15,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x9xf32> {moe.name = "wr"}
                 %wd: tensor<5x30x24xf32> {moe.name = "wd"})
     -> (!x {moe.name = "y"}, tensor<?x5xf32> {moe.name = "routing"}, tensor<?xi32> {moe.name = "used"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : tensor<?x9xf32>
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : tensor<?x9xf32>
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x9xf32>) outs(%ze : tensor<?x9xf32>) -> tensor<?x9xf32>
   %all = moe.route %logits : tensor<?x9xf32>
   %probs = moe.normalize %all by(softmax) : !moe.routing<?x9xf32>

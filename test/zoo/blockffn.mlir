@@ -17,18 +17,15 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x12xf32> {moe.name = "wr"
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %experts = arith.constant 12.0 : f32   %eps = arith.constant 1.0e-6 : f32
   %none = arith.constant dense<0> : tensor<12xi32>
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %z1 = tensor.splat %f0[%t] : tensor<?xf32>
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %z1 = tensor.splat %f0[%t] : tensor<?xf32>
   %scores = linalg.matmul ins(%x, %wr : !x, tensor<24x12xf32>) outs(%ze : !e) -> !e
-  %relu = arith.maximumf %scores, %ze : !e
-  %positive = arith.cmpf ogt, %scores, %ze : !e
+  %relu = arith.maximumf %scores, %ze : !e   %positive = arith.cmpf ogt, %scores, %ze : !e
   %squares = arith.mulf %relu, %relu : !e
   %sum = linalg.reduce { arith.addf } ins(%squares : !e) outs(%z1 : tensor<?xf32>) dimensions = [1]
   %plain = moe.route %relu mask(%positive : tensor<?x12xi1>) : !e
   %gates = moe.map %plain {
   ^bb0(%w: f32, %row: index, %expert: index):
-    %g = tensor.extract %gamma[%expert] : tensor<12xf32>
-    %s = tensor.extract %sum[%row] : tensor<?xf32>
+    %g = tensor.extract %gamma[%expert] : tensor<12xf32>   %s = tensor.extract %sum[%row] : tensor<?xf32>
     %mean = arith.divf %s, %experts : f32   %safe = arith.addf %mean, %eps : f32   %rms = math.sqrt %safe : f32
     %unit = arith.divf %w, %rms : f32   %a = arith.mulf %g, %unit : f32
     moe.yield %a : f32

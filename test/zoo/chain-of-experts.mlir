@@ -14,9 +14,9 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<3x24x6xf32> {moe.name = "wr
                 %w1: tensor<6x24x20xf32> {moe.name = "w1"}, %w3: tensor<6x24x20xf32> {moe.name = "w3"},
                 %w2: tensor<6x20x24xf32> {moe.name = "w2"}, %ws1: !up {moe.name = "ws1"}, %ws3: !up {moe.name = "ws3"},
                 %ws2: !down {moe.name = "ws2"}) -> (!x {moe.name = "y"}, !all {moe.name = "routing"}) {
-  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %zr = tensor.splat %f0[%t] : !all
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index
+  %f0 = arith.constant 0.0 : f32
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zr = tensor.splat %f0[%t] : !all
   %y, %routing = scf.for %c = %c0 to %c3 step %c1 iter_args(%v = %x, %seen = %zr) -> (!x, !all) {
     %wc = tensor.extract_slice %wr[%c, 0, 0] [1, 24, 6] [1, 1, 1] : tensor<3x24x6xf32> to tensor<24x6xf32>
     %logits = linalg.matmul ins(%v, %wc : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
@@ -40,15 +40,12 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<3x24x6xf32> {moe.name = "wr
 
 func.func private @expert(%v: !x, %w1: !up, %w3: !up, %w2: !down) -> !x {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %n = tensor.dim %v, %c0 : !x
-  %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x   %one = tensor.splat %f1[%n] : !h
+  %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+  %one = tensor.splat %f1[%n] : !h
   %g = linalg.matmul ins(%v, %w1 : !x, !up) outs(%zh : !h) -> !h
   %u = linalg.matmul ins(%v, %w3 : !x, !up) outs(%zh : !h) -> !h
-  %m = arith.negf %g : !h
-  %exp = math.exp %m : !h
-  %den = arith.addf %exp, %one : !h
-  %silu = arith.divf %g, %den : !h
-  %h = arith.mulf %silu, %u : !h
+  %m = arith.negf %g : !h   %exp = math.exp %m : !h   %den = arith.addf %exp, %one : !h
+  %silu = arith.divf %g, %den : !h   %h = arith.mulf %silu, %u : !h
   %o = linalg.matmul ins(%h, %w2 : !h, !down) outs(%zx : !x) -> !x
   return %o : !x
 }

@@ -16,15 +16,13 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x6xf32> {moe.name = "wr"}
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %width = arith.constant 24.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
   %every = moe.route %logits : !e
   %o = moe.apply %every rows(%x) experts(%w1, %w2) out(dense)
       : !all, !x, tensor<6x24x40xf32>, tensor<6x40x24xf32> -> !o {
   ^bb0(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x40xf32>) outs(%zh : !h) -> !h
     %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
       %scaled = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %scaled : f32   %cdf2 = arith.addf %erf, %f1 : f32

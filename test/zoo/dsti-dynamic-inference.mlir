@@ -17,8 +17,8 @@ func.func @main(%x: !x {moe.name = "x"}, %r1: tensor<24x9xf32> {moe.name = "r1"}
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %threshold = arith.constant 0.5 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %zc = tensor.splat %f0[%t] : !c   %ze = tensor.splat %f0[%t] : !e   %zx = tensor.splat %f0[%t] : !x
+  %t = tensor.dim %x, %c0 : !x   %zc = tensor.splat %f0[%t] : !c   %ze = tensor.splat %f0[%t] : !e
+  %zx = tensor.splat %f0[%t] : !x
   %rb1s = linalg.broadcast ins(%rb1 : tensor<9xf32>) outs(%zc : !c) dimensions = [0]
   %rb2s = linalg.broadcast ins(%rb2 : tensor<7xf32>) outs(%ze : !e) dimensions = [0]
   %b2s = linalg.broadcast ins(%b2 : tensor<24xf32>) outs(%zx : !x) dimensions = [0]
@@ -43,8 +43,7 @@ func.func @main(%x: !x {moe.name = "x"}, %r1: tensor<24x9xf32> {moe.name = "r1"}
   %routed = moe.apply %r rows(%x) experts(%w1, %b1, %w2) out(sum)
       : !all, !x, tensor<7x24x12xf32>, tensor<7x12xf32>, tensor<7x12x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x12xf32>, %bias: tensor<12xf32>, %down: tensor<12x24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zo = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zo = tensor.splat %f0[%n] : !x
     %bs = linalg.broadcast ins(%bias : tensor<12xf32>) outs(%zh : !h) dimensions = [0]
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x12xf32>) outs(%bs : !h) -> !h
     %h = arith.maximumf %a, %zh : !h

@@ -17,13 +17,11 @@ func.func @main(%x: !x {moe.name = "x"}, %noise: !e {moe.name = "noise"}, %temp:
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %threshold = arith.constant 0.15 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %clean = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
   %kelvin = tensor.extract %temp[%c0] : tensor<1xf32>
   %temps = tensor.splat %kelvin[%t] : !e
-  %noisy = arith.addf %clean, %noise : !e
-  %logits = arith.divf %noisy, %temps : !e
+  %noisy = arith.addf %clean, %noise : !e   %logits = arith.divf %noisy, %temps : !e
   %every = moe.route %logits : !e
   %probs = moe.normalize %every by(softmax) : !all
   %r = moe.select %probs {
@@ -34,8 +32,7 @@ func.func @main(%x: !x {moe.name = "x"}, %noise: !e {moe.name = "noise"}, %temp:
   %y = moe.apply %r rows(%x) experts(%w1, %b1, %w2, %b2) weighted(after) out(sum)
       : !all, !x, tensor<6x24x32xf32>, tensor<6x32xf32>, tensor<6x32x24xf32>, tensor<6x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x32xf32>, %bias: tensor<32xf32>, %down: tensor<32x24xf32>, %shift: tensor<24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %bh = linalg.broadcast ins(%bias : tensor<32xf32>) outs(%zh : !h) dimensions = [0]
     %bx = linalg.broadcast ins(%shift : tensor<24xf32>) outs(%zx : !x) dimensions = [0]
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x32xf32>) outs(%bh : !h) -> !h

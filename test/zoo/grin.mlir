@@ -14,9 +14,9 @@
 func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<24x8xf32> {moe.name = "w_gate"},
                 %w_g: tensor<8x24x36xf32> {moe.name = "w_g"}, %w_u: tensor<8x24x36xf32> {moe.name = "w_u"},
                 %w_d: tensor<8x36x24xf32> {moe.name = "w_d"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
-  %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32   %true = arith.constant true
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %trues = tensor.splat %true[%t] : tensor<?x8xi1>
+  %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
+  %true = arith.constant true
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %trues = tensor.splat %true[%t] : tensor<?x8xi1>
   %s = linalg.matmul ins(%x, %w_gate : !x, tensor<24x8xf32>) outs(%ze : !e) -> !e
   %all = moe.route %s : !e
   %first = func.call @winner(%all, %s) : (!r, !e) -> !r1

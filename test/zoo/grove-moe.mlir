@@ -15,10 +15,9 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x8xf32> {moe.name = "wr"}
                 %wd: tensor<8x30x24xf32> {moe.name = "wd"}, %ag: tensor<4x24x12xf32> {moe.name = "ag"},
                 %au: tensor<4x24x12xf32> {moe.name = "au"}, %ad: tensor<4x12x24xf32> {moe.name = "ad"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, !g {moe.name = "adj_weight"}) {
-  %c0 = arith.constant 0 : index   %i1 = arith.constant 1 : i32   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %lambda = arith.constant 0.05 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %c0 = arith.constant 0 : index   %i1 = arith.constant 1 : i32   %f0 = arith.constant 0.0 : f32
+  %f1 = arith.constant 1.0 : f32   %lambda = arith.constant 0.05 : f32
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x8xf32>) outs(%ze : !e) -> !e
   %all = moe.route %logits : !e
   %probs = moe.normalize %all by(softmax) : !moe.routing<?x8xf32>
@@ -61,7 +60,6 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x8xf32> {moe.name = "wr"}
     moe.yield %o : !x
   }
   %lambdas = tensor.splat %lambda[%t] : !x
-  %scaled = arith.mulf %adjugate, %lambdas : !x
-  %out = arith.addf %y, %scaled : !x
+  %scaled = arith.mulf %adjugate, %lambdas : !x   %out = arith.addf %y, %scaled : !x
   return %out, %routing, %adj_weight : !x, !e, !g
 }

@@ -18,8 +18,7 @@ func.func @main(%x: !x {moe.name = "x"}, %silenced: tensor<2x6xi1> {moe.name = "
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %true = arith.constant dense<true> : tensor<6xi1>
   %zload = arith.constant dense<0> : tensor<2x6xi32>
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
   %y, %routing, %load_out = scf.for %l = %c0 to %c2 step %c1 iter_args(%hidden = %x, %seen = %zseen, %load = %zload) -> (!x, !seen, tensor<2x6xi32>) {
     %wl = tensor.extract_slice %wr[%l, 0, 0] [1, 24, 6] [1, 1, 1] : tensor<2x24x6xf32> to tensor<24x6xf32>
     %wg_l = tensor.extract_slice %wg[%l, 0, 0, 0] [1, 6, 24, 30] [1, 1, 1, 1] : tensor<2x6x24x30xf32> to tensor<6x24x30xf32>

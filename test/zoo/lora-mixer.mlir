@@ -14,14 +14,12 @@
 func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr"}, %w: tensor<4x24x24xf32> {moe.name = "w"},
                 %a: tensor<4x4x24x4xf32> {moe.name = "a"}, %b: tensor<4x4x4x24xf32> {moe.name = "b"})
     -> (!bsd {moe.name = "y"}, tensor<?x?x4xf32> {moe.name = "routing"}) {
-  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index   %c3 = arith.constant 3 : index
-  %f0 = arith.constant 0.0 : f32   %minf = arith.constant 0xFF800000 : f32
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
+  %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32   %minf = arith.constant 0xFF800000 : f32
   %scale = arith.constant 0.35355339059327376 : f32  // 1 / sqrt(DH)
-  %batch = tensor.dim %x, %c0 : !bsd
-  %seq = tensor.dim %x, %c1 : !bsd
+  %batch = tensor.dim %x, %c0 : !bsd   %seq = tensor.dim %x, %c1 : !bsd
   %tokens = tensor.collapse_shape %x [[0, 1], [2]] : !bsd into !x
-  %t = tensor.dim %tokens, %c0 : !x
-  %zl = tensor.splat %f0[%t] : !low
+  %t = tensor.dim %tokens, %c0 : !x   %zl = tensor.splat %f0[%t] : !low
   %logits = linalg.matmul ins(%tokens, %wr : !x, tensor<24x4xf32>) outs(%zl : !low) -> !low
   %all = moe.route %logits : !low
   %probs = moe.normalize %all by(softmax) : !moe.routing<?x4xf32>
@@ -64,14 +62,12 @@ func.func private @linear(%v: !x, %r: !r, %ws: tensor<4x24x24xf32>, %as: tensor<
   %b = tensor.extract_slice %bs[%n, 0, 0, 0] [1, 4, 4, 24] [1, 1, 1, 1] : tensor<4x4x4x24xf32> to !b
   %lora = moe.apply %r rows(%v) experts(%a, %b) weighted(after) out(sum) : !r, !x, !a, !b -> !x {
   ^bb0(%rows: !x, %down: tensor<24x4xf32>, %up: tensor<4x24xf32>):
-    %m = tensor.dim %rows, %c0 : !x
-    %zl = tensor.splat %f0[%m] : !low   %zx = tensor.splat %f0[%m] : !x
+    %m = tensor.dim %rows, %c0 : !x   %zl = tensor.splat %f0[%m] : !low   %zx = tensor.splat %f0[%m] : !x
     %h = linalg.matmul ins(%rows, %down : !x, tensor<24x4xf32>) outs(%zl : !low) -> !low
     %o = linalg.matmul ins(%h, %up : !low, tensor<4x24xf32>) outs(%zx : !x) -> !x
     moe.yield %o : !x
   }
-  %t = tensor.dim %v, %c0 : !x
-  %scales = tensor.splat %scale[%t] : !x
+  %t = tensor.dim %v, %c0 : !x   %scales = tensor.splat %scale[%t] : !x
   %scaled = arith.mulf %lora, %scales : !x
   %out = linalg.matmul ins(%v, %w : !x, !w) outs(%scaled : !x) -> !x
   return %out : !x

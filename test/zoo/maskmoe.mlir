@@ -16,8 +16,7 @@ func.func @main(%x: !x {moe.name = "x"}, %ids: tensor<?xi32> {moe.name = "ids"},
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32
   %rsqrt2 = arith.constant 0.70710678118654752 : f32   %false = arith.constant false
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
   %none = tensor.splat %false[%t] : tensor<?x6xi1>
   %y, %routing = scf.for %l = %c0 to %c2 step %c1 iter_args(%hidden = %x, %seen = %zseen) -> (!x, !seen) {
     %wl = tensor.extract_slice %wr[%l, 0, 0] [1, 24, 6] [1, 1, 1] : tensor<2x24x6xf32> to tensor<24x6xf32>
@@ -37,8 +36,7 @@ func.func @main(%x: !x {moe.name = "x"}, %ids: tensor<?xi32> {moe.name = "ids"},
     %o = moe.apply %r rows(%hidden) experts(%w1_l, %w2_l) weighted(after) out(sum)
         : !r, !x, tensor<6x24x40xf32>, tensor<6x40x24xf32> -> !x {
     ^bb0(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):
-      %n = tensor.dim %v, %c0 : !x
-      %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+      %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
       %a = linalg.matmul ins(%v, %up : !x, tensor<24x40xf32>) outs(%zh : !h) -> !h
       %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
         %scaled = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %scaled : f32   %cdf2 = arith.addf %erf, %f1 : f32

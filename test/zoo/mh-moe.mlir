@@ -14,8 +14,8 @@ func.func @main(%x: !x {moe.name = "x"}, %w_head: tensor<24x24xf32> {moe.name = 
                 %w_gate: tensor<8x5xf32> {moe.name = "w_gate"}, %w1: tensor<5x8x20xf32> {moe.name = "w1"},
                 %w2: tensor<5x20x8xf32> {moe.name = "w2"}, %w_merge: tensor<24x24xf32> {moe.name = "w_merge"})
     -> (!x {moe.name = "y"}, tensor<?x3x5xf32> {moe.name = "routing"}) {
-  %c0 = arith.constant 0 : index   %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
+  %c0 = arith.constant 0 : index   %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32
+  %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %t = tensor.dim %x, %c0 : !x
   %th = arith.muli %t, %c3 : index
   %zx = tensor.splat %f0[%t] : !x   %ze = tensor.splat %f0[%th] : !e
@@ -29,8 +29,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w_head: tensor<24x24xf32> {moe.name = 
   %o = moe.apply %gates rows(%s) experts(%w1, %w2) weighted(after) out(sum)
       : !r, !s, tensor<5x8x20xf32>, tensor<5x20x8xf32> -> !s {
   ^bb0(%v: !s, %up: tensor<8x20xf32>, %down: tensor<20x8xf32>):
-    %n = tensor.dim %v, %c0 : !s
-    %zh = tensor.splat %f0[%n] : !h   %zs = tensor.splat %f0[%n] : !s
+    %n = tensor.dim %v, %c0 : !s   %zh = tensor.splat %f0[%n] : !h   %zs = tensor.splat %f0[%n] : !s
     %a = linalg.matmul ins(%v, %up : !s, tensor<8x20xf32>) outs(%zh : !h) -> !h
     %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
       %scaled = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %scaled : f32   %cdf2 = arith.addf %erf, %f1 : f32

@@ -17,8 +17,7 @@ func.func @main(%x: !x {moe.name = "x"}, %modality: tensor<?xi32> {moe.name = "m
     -> (!x {moe.name = "y"}, !seen {moe.name = "routing"}, tensor<2x?xi32> {moe.name = "kept"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32   %i0 = arith.constant 0 : i32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
   %zcounts = tensor.splat %i0[%t] : tensor<2x?xi32>
   %y, %routing, %counts_out = scf.for %l = %c0 to %c2 step %c1 iter_args(%hidden = %x, %seen = %zseen, %counts = %zcounts) -> (!x, !seen, tensor<2x?xi32>) {
     %wl = tensor.extract_slice %wr[%l, 0, 0] [1, 24, 8] [1, 1, 1] : tensor<2x24x8xf32> to tensor<24x8xf32>
@@ -32,8 +31,7 @@ func.func @main(%x: !x {moe.name = "x"}, %modality: tensor<?xi32> {moe.name = "m
     %gates = moe.normalize %top by(softmax) : !r
     %r = moe.select %gates {
     ^bb0(%key: f32, %rank: index, %before: f32, %row: index, %expert: index):
-      %m = tensor.extract %modality[%row] : tensor<?xi32>
-      %mode = arith.index_cast %m : i32 to index
+      %m = tensor.extract %modality[%row] : tensor<?xi32>   %mode = arith.index_cast %m : i32 to index
       %least = tensor.extract %tau[%mode] : tensor<2xf32>
       %scaled = arith.mulf %factor, %key : f32   %in = arith.cmpf oge, %scaled, %least : f32
       moe.yield %in : i1

@@ -14,8 +14,8 @@ func.func @main(%x: !x {moe.name = "x"}, %w_enc: tensor<6x24x36xf32> {moe.name =
                 %w_dec: tensor<6x36x24xf32> {moe.name = "w_dec"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %neurons = arith.constant 36.0 : f32   %two = arith.constant 2.0 : f32   %eps = arith.constant 1.0e-8 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %zs = tensor.splat %f0 : !s   %fs = tensor.splat %neurons : !s
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zs = tensor.splat %f0 : !s
+  %fs = tensor.splat %neurons : !s
   %sum = linalg.reduce { arith.addf } ins(%w_enc : tensor<6x24x36xf32>) outs(%zs : !s) dimensions = [2]
   %mu = arith.divf %sum, %fs : !s
   %var = linalg.generic {indexing_maps = [affine_map<(e, d, f) -> (e, d, f)>, affine_map<(e, d, f) -> (e, d)>, affine_map<(e, d, f) -> (e, d)>],
@@ -41,8 +41,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w_enc: tensor<6x24x36xf32> {moe.name =
   %y = moe.apply %r rows(%x) experts(%w_enc, %w_dec) weighted(after) out(sum)
       : !r, !x, tensor<6x24x36xf32>, tensor<6x36x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x36xf32>, %down: tensor<36x24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x36xf32>) outs(%zh : !h) -> !h
     %h = arith.maximumf %a, %zh : !h
     %o = linalg.matmul ins(%h, %down : !h, tensor<36x24xf32>) outs(%zx : !x) -> !x

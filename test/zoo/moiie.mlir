@@ -15,8 +15,7 @@ func.func @main(%x: !x {moe.name = "x"}, %modality: tensor<?xi32> {moe.name = "m
                 %wd: tensor<8x32x24xf32> {moe.name = "wd"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %c3 = arith.constant 3 : index   %c6 = arith.constant 6 : index   %false = arith.constant false
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x8xf32>) outs(%ze : !e) -> !e
   %none = tensor.splat %false[%t] : tensor<?x8xi1>
   %allowed = linalg.generic {indexing_maps = [affine_map<(t, e) -> (t)>, affine_map<(t, e) -> (t, e)>], iterator_types = ["parallel", "parallel"]}

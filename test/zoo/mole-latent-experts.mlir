@@ -15,8 +15,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x8xf32> {moe.name = "wr"}
                 %bu: tensor<8x8x20xf32> {moe.name = "bu"}, %bd: tensor<8x20x8xf32> {moe.name = "bd"},
                 %ad: tensor<2x8x24xf32> {moe.name = "ad"}) -> (!x {moe.name = "y"}, !l {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x8xf32>) outs(%ze : !e) -> !e
   %every = moe.route %logits : !e
   %top = moe.top_k %every k(3) : !all

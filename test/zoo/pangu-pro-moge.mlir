@@ -16,8 +16,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x12xf32> {moe.name = "wr"
                 %su: tensor<24x20xf32> {moe.name = "su"}, %sd: tensor<20x24xf32> {moe.name = "sd"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x12xf32>) outs(%ze : !e) -> !e
   %all = moe.route %logits : !e
   %probs = moe.normalize %all by(softmax) : !moe.routing<?x12xf32>
@@ -37,11 +36,8 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x12xf32> {moe.name = "wr"
   %zs = tensor.splat %f0[%t] : !hs   %ones = tensor.splat %f1[%t] : !hs
   %a = linalg.matmul ins(%x, %sg : !x, tensor<24x20xf32>) outs(%zs : !hs) -> !hs
   %b = linalg.matmul ins(%x, %su : !x, tensor<24x20xf32>) outs(%zs : !hs) -> !hs
-  %m = arith.negf %a : !hs
-  %exp = math.exp %m : !hs
-  %den = arith.addf %exp, %ones : !hs
-  %silu = arith.divf %a, %den : !hs
-  %h = arith.mulf %silu, %b : !hs
+  %m = arith.negf %a : !hs   %exp = math.exp %m : !hs   %den = arith.addf %exp, %ones : !hs
+  %silu = arith.divf %a, %den : !hs   %h = arith.mulf %silu, %b : !hs
   %y = linalg.matmul ins(%h, %sd : !hs, tensor<20x24xf32>) outs(%routed : !x) -> !x
   %routing = moe.to_dense %gates : !r
   return %y, %routing : !x, !e

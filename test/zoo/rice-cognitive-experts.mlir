@@ -15,8 +15,7 @@ func.func @main(%x: !x {moe.name = "x"}, %beta: tensor<2x6xf32> {moe.name = "bet
                 %wd: tensor<2x6x30x24xf32> {moe.name = "wd"}) -> (!x {moe.name = "y"}, !seen {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
   %y, %routing = scf.for %l = %c0 to %c2 step %c1 iter_args(%hidden = %x, %seen = %zseen) -> (!x, !seen) {
     %wl = tensor.extract_slice %wr[%l, 0, 0] [1, 24, 6] [1, 1, 1] : tensor<2x24x6xf32> to tensor<24x6xf32>
     %wg_l = tensor.extract_slice %wg[%l, 0, 0, 0] [1, 6, 24, 30] [1, 1, 1, 1] : tensor<2x6x24x30xf32> to tensor<6x24x30xf32>
@@ -28,8 +27,7 @@ func.func @main(%x: !x {moe.name = "x"}, %beta: tensor<2x6xf32> {moe.name = "bet
     %gates = moe.normalize %top by(softmax) : !r
     %r = moe.map %gates {
     ^bb0(%w: f32, %row: index, %expert: index):
-      %b = tensor.extract %beta[%l, %expert] : tensor<2x6xf32>
-      %g = arith.mulf %w, %b : f32
+      %b = tensor.extract %beta[%l, %expert] : tensor<2x6xf32>   %g = arith.mulf %w, %b : f32
       moe.yield %g : f32
     } : !r
     %o = moe.apply %r rows(%hidden) experts(%wg_l, %wu_l, %wd_l) weighted(after) out(sum)

@@ -16,11 +16,10 @@ func.func @main(%x: !x {moe.name = "x"}, %wp: tensor<3x24x10xf32> {moe.name = "w
                 %wo: tensor<3x10x6xf32> {moe.name = "wo"}, %wg: tensor<3x6x24x28xf32> {moe.name = "wg"},
                 %wu: tensor<3x6x24x28xf32> {moe.name = "wu"}, %wd: tensor<3x6x28x24xf32> {moe.name = "wd"})
     -> (!x {moe.name = "y"}, !all {moe.name = "routing"}, !s {moe.name = "state"}) {
-  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32
-  %f1 = arith.constant 1.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %zs = tensor.splat %f0[%t] : !s   %z3 = tensor.splat %f0[%t] : !s3
-  %za = tensor.splat %f0[%t] : !all
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index
+  %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zs = tensor.splat %f0[%t] : !s
+  %z3 = tensor.splat %f0[%t] : !s3   %za = tensor.splat %f0[%t] : !all
   %bis = linalg.broadcast ins(%bi : tensor<30xf32>) outs(%z3 : !s3) dimensions = [0]
   %bhs = linalg.broadcast ins(%bh : tensor<30xf32>) outs(%z3 : !s3) dimensions = [0]
   %y, %routing, %state = scf.for %l = %c0 to %c3 step %c1 iter_args(%v = %x, %seen = %za, %c = %zs) -> (!x, !all, !s) {

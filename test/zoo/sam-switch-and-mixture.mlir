@@ -15,8 +15,8 @@ func.func @main(%x: !x {moe.name = "x"}, %w_switch: tensor<24x3xf32> {moe.name =
                 %w_mix: tensor<3x24x4xf32> {moe.name = "w_mix"}, %w1: tensor<3x4x24x36xf32> {moe.name = "w1"},
                 %w2: tensor<3x4x36x24xf32> {moe.name = "w2"}) -> (!x {moe.name = "y"}, !gm {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %zg = tensor.splat %f0[%t] : !g   %ze = tensor.splat %f0[%t] : !e   %zgm = tensor.splat %f0[%t] : !gm
+  %t = tensor.dim %x, %c0 : !x   %zg = tensor.splat %f0[%t] : !g   %ze = tensor.splat %f0[%t] : !e
+  %zgm = tensor.splat %f0[%t] : !gm
   %s = linalg.matmul ins(%x, %w_switch : !x, tensor<24x3xf32>) outs(%zg : !g) -> !g
   %switches = moe.route %s : !g
   %q_all = moe.normalize %switches by(softmax) : !moe.routing<?x3xf32>
@@ -38,8 +38,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w_switch: tensor<24x3xf32> {moe.name =
   %y = moe.apply %r rows(%x) experts(%w1 by (e) -> (e floordiv 4, e mod 4), %w2 by (e) -> (e floordiv 4, e mod 4)) weighted(after) out(sum)
       : !all, !x, tensor<3x4x24x36xf32>, tensor<3x4x36x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x36xf32>, %down: tensor<36x24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x36xf32>) outs(%zh : !h) -> !h
     %h = arith.maximumf %a, %zh : !h
     %o = linalg.matmul ins(%h, %down : !h, tensor<36x24xf32>) outs(%zx : !x) -> !x

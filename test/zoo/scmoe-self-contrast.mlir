@@ -23,8 +23,7 @@ func.func @main(%x: !x {moe.name = "x"}, %g_norm: tensor<2x24xf32> {moe.name = "
       : (!x, tensor<2x24xf32>, tensor<2x24x6xf32>, !up, !up, !down, !g, tensor<24x21xf32>, index) -> (!z, !all)
   %zw, %weak = func.call @pass(%x, %g_norm, %w_gate, %w_g, %w_u, %w_d, %g_out, %w_out, %c1)
       : (!x, tensor<2x24xf32>, tensor<2x24x6xf32>, !up, !up, !down, !g, tensor<24x21xf32>, index) -> (!z, !all)
-  %t = tensor.dim %x, %c0 : !x
-  %zz = tensor.splat %f0[%t] : !z   %low = tensor.splat %minf[%t] : !t
+  %t = tensor.dim %x, %c0 : !x   %zz = tensor.splat %f0[%t] : !z   %low = tensor.splat %minf[%t] : !t
   %p = linalg.softmax dimension(1) ins(%z : !z) outs(%zz : !z) -> !z
   %best = linalg.reduce { arith.maximumf } ins(%p : !z) outs(%low : !t) dimensions = [1]
   %scores = linalg.generic {indexing_maps = [affine_map<(t, v) -> (t, v)>, affine_map<(t, v) -> (t, v)>, affine_map<(t, v) -> (t, v)>,
@@ -46,10 +45,10 @@ func.func @main(%x: !x {moe.name = "x"}, %g_norm: tensor<2x24xf32> {moe.name = "
 // The layers with the experts of rank `first` and 1 in the order of the logits.
 func.func private @pass(%x: !x, %g_norm: tensor<2x24xf32>, %w_gate: tensor<2x24x6xf32>, %w_g: !up, %w_u: !up, %w_d: !down, %g_out: !g,
                         %w_out: tensor<24x21xf32>, %from: index) -> (!z, !all) {
-  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index   %f0 = arith.constant 0.0 : f32
-  %f1 = arith.constant 1.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %za = tensor.splat %f0[%t] : !all   %zz = tensor.splat %f0[%t] : !z
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
+  %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %za = tensor.splat %f0[%t] : !all
+  %zz = tensor.splat %f0[%t] : !z
   %h, %routing = scf.for %l = %c0 to %c2 step %c1 iter_args(%v = %x, %seen = %za) -> (!x, !all) {
     %g = tensor.extract_slice %g_norm[%l, 0] [1, 24] [1, 1] : tensor<2x24xf32> to !g
     %wr = tensor.extract_slice %w_gate[%l, 0, 0] [1, 24, 6] [1, 1, 1] : tensor<2x24x6xf32> to tensor<24x6xf32>
@@ -92,8 +91,7 @@ func.func private @pass(%x: !x, %g_norm: tensor<2x24xf32>, %w_gate: tensor<2x24x
 func.func private @rms(%v: !x, %g: !g) -> !x {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %width = arith.constant 24.0 : f32
   %eps = arith.constant 1.0e-6 : f32
-  %t = tensor.dim %v, %c0 : !x
-  %zt = tensor.splat %f0[%t] : !t   %zx = tensor.splat %f0[%t] : !x
+  %t = tensor.dim %v, %c0 : !x   %zt = tensor.splat %f0[%t] : !t   %zx = tensor.splat %f0[%t] : !x
   %squares = arith.mulf %v, %v : !x
   %sum = linalg.reduce { arith.addf } ins(%squares : !x) outs(%zt : !t) dimensions = [1]
   %out = linalg.generic {indexing_maps = [affine_map<(t, d) -> (t, d)>, affine_map<(t, d) -> (t)>, affine_map<(t, d) -> (d)>,

@@ -14,15 +14,14 @@
 func.func @main(%x: !x {moe.name = "x"}, %use_ot: tensor<1xi32> {moe.name = "use_ot"}, %wr: tensor<24x6xf32> {moe.name = "wr"},
                 %w1: tensor<6x24x32xf32> {moe.name = "w1"}, %w2: tensor<6x32x24xf32> {moe.name = "w2"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, !e {moe.name = "score"}) {
-  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c6 = arith.constant 6 : index   %i1 = arith.constant 1 : i32
-  %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32
-  %eps = arith.constant 0.5 : f32   %experts = arith.constant 6.0 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c6 = arith.constant 6 : index
+  %i1 = arith.constant 1 : i32   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
+  %half = arith.constant 0.5 : f32   %eps = arith.constant 0.5 : f32   %experts = arith.constant 6.0 : f32
+  %rsqrt2 = arith.constant 0.70710678118654752 : f32
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %z = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
   %logits = moe.route %z : !e
-  %flag = tensor.extract %use_ot[%c0] : tensor<1xi32>
-  %transport = arith.cmpi eq, %flag, %i1 : i32
+  %flag = tensor.extract %use_ot[%c0] : tensor<1xi32>   %transport = arith.cmpi eq, %flag, %i1 : i32
   %scores = scf.if %transport -> !all {
     %sharp = moe.map %logits {
     ^bb0(%w: f32, %row: index, %expert: index):
@@ -52,8 +51,7 @@ func.func @main(%x: !x {moe.name = "x"}, %use_ot: tensor<1xi32> {moe.name = "use
   %y = moe.apply %gates rows(%x) experts(%w1, %w2) weighted(after) out(sum)
       : !r, !x, tensor<6x24x32xf32>, tensor<6x32x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x32xf32>, %down: tensor<32x24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x32xf32>) outs(%zh : !h) -> !h
     %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
       %s = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %s : f32   %cdf2 = arith.addf %erf, %f1 : f32

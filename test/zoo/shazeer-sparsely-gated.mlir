@@ -71,8 +71,7 @@ func.func private @experts(%r: !r, %x: !x, %w1: !w1, %w2: !w2) -> !x {
   %y = moe.apply %r rows(%x) experts(%w1 by (e) -> (e floordiv 4, e mod 4), %w2 by (e) -> (e floordiv 4, e mod 4))
       weighted(after) out(sum) : !r, !x, !w1, !w2 -> !x {
   ^bb0(%v: !x, %up: tensor<24x36xf32>, %down: tensor<36x24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x36xf32>) outs(%zh : !h) -> !h
     %h = arith.maximumf %a, %zh : !h
     %o = linalg.matmul ins(%h, %down : !h, tensor<36x24xf32>) outs(%zx : !x) -> !x

@@ -16,22 +16,18 @@ func.func @main(%x: !x {moe.name = "x"}, %ws: tensor<24x10xf32> {moe.name = "ws"
                 %w2: tensor<10x16x24xf32> {moe.name = "w2"}, %ka: !keys {moe.name = "ka"}, %kb: !keys {moe.name = "kb"},
                 %v: tensor<36x24xf32> {moe.name = "v"})
     -> (!x {moe.name = "y_moe"}, !e {moe.name = "routing"}, !x {moe.name = "y_pkm"}, !m {moe.name = "mem"}) {
-  %c0 = arith.constant 0 : index   %i0 = arith.constant 0 : i32   %n6 = arith.constant 6 : i32   %f0 = arith.constant 0.0 : f32
-  %f1 = arith.constant 1.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %ones = tensor.splat %f1[%t] : !e
+  %c0 = arith.constant 0 : index   %i0 = arith.constant 0 : i32   %n6 = arith.constant 6 : i32
+  %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %ones = tensor.splat %f1[%t] : !e
   %logits = linalg.matmul ins(%x, %ws : !x, tensor<24x10xf32>) outs(%ze : !e) -> !e
-  %neg = arith.negf %logits : !e
-  %exp = math.exp %neg : !e
-  %den = arith.addf %exp, %ones : !e
+  %neg = arith.negf %logits : !e   %exp = math.exp %neg : !e   %den = arith.addf %exp, %ones : !e
   %sigmoid = arith.divf %ones, %den : !e
   %all = moe.route %sigmoid : !e
   %gates = moe.top_k %all k(4) : !moe.routing<?x10xf32>
   %y_moe = moe.apply %gates rows(%x) experts(%w1, %w2) weighted(after) out(sum)
       : !r, !x, tensor<10x24x16xf32>, tensor<10x16x24xf32> -> !x {
   ^bb0(%rows: !x, %up: tensor<24x16xf32>, %down: tensor<16x24xf32>):
-    %n = tensor.dim %rows, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %rows, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%rows, %up : !x, tensor<24x16xf32>) outs(%zh : !h) -> !h
     %h = arith.maximumf %a, %zh : !h
     %o = linalg.matmul ins(%h, %down : !h, tensor<16x24xf32>) outs(%zx : !x) -> !x
@@ -63,8 +59,7 @@ func.func @main(%x: !x {moe.name = "x"}, %ws: tensor<24x10xf32> {moe.name = "ws"
   } : !rm
   %y_pkm = moe.apply %memory experts(%v) index(weight) weighted(after) out(sum) : !rm, tensor<36x24xf32> -> !x {
   ^bb0(%value: tensor<24xf32>, %w: tensor<?xf32>):
-    %n = tensor.dim %w, %c0 : tensor<?xf32>
-    %init = tensor.empty(%n) : !x
+    %n = tensor.dim %w, %c0 : tensor<?xf32>   %init = tensor.empty(%n) : !x
     %o = linalg.broadcast ins(%value : tensor<24xf32>) outs(%init : !x) dimensions = [0]
     moe.yield %o : !x
   }
@@ -75,8 +70,7 @@ func.func @main(%x: !x {moe.name = "x"}, %ws: tensor<24x10xf32> {moe.name = "ws"
 // The four best sub-keys of one half and their scores.
 func.func private @best(%q: !half, %keys: !keys) -> (!ii, !iw) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
-  %t = tensor.dim %q, %c0 : !half
-  %zs = tensor.splat %f0[%t] : !s
+  %t = tensor.dim %q, %c0 : !half   %zs = tensor.splat %f0[%t] : !s
   %s = linalg.contract indexing_maps = [affine_map<(t, k, d) -> (t, d)>, affine_map<(t, k, d) -> (k, d)>, affine_map<(t, k, d) -> (t, k)>]
       ins(%q, %keys : !half, !keys) outs(%zs : !s) -> !s
   %all = moe.route %s : !s

@@ -15,21 +15,18 @@ func.func @main(%x: !x {moe.name = "x"}, %w0: tensor<26x20xf32> {moe.name = "w0"
     -> (!y {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %k = arith.constant 2 : index   %experts = arith.constant 6 : index
   %f0 = arith.constant 0.0 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %w_gate : !x, tensor<26x6xf32>) outs(%ze : !e) -> !e
   %all = moe.route %logits : !e
   %probs = moe.normalize %all by(softmax) : !moe.routing<?x6xf32>
   %top = moe.top_k %probs k(2) : !moe.routing<?x6xf32>
   %gates = moe.normalize %top by(sum) : !r
-  %pairs = arith.muli %t, %k : index
-  %capacity = arith.ceildivui %pairs, %experts : index
+  %pairs = arith.muli %t, %k : index   %capacity = arith.ceildivui %pairs, %experts : index
   %held = moe.limit %gates cap(%capacity : index) order(row) : !r
   %adapters = moe.apply %held rows(%x) experts(%a, %b) weighted(after) out(sum)
       : !r, !x, tensor<6x26x4xf32>, tensor<6x4x20xf32> -> !y {
   ^bb0(%v: !x, %down: tensor<26x4xf32>, %up: tensor<4x20xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zl = tensor.splat %f0[%n] : !low   %zy = tensor.splat %f0[%n] : !y
+    %n = tensor.dim %v, %c0 : !x   %zl = tensor.splat %f0[%n] : !low   %zy = tensor.splat %f0[%n] : !y
     %h = linalg.matmul ins(%v, %down : !x, tensor<26x4xf32>) outs(%zl : !low) -> !low
     %o = linalg.matmul ins(%h, %up : !low, tensor<4x20xf32>) outs(%zy : !y) -> !y
     moe.yield %o : !y

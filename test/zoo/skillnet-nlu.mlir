@@ -15,8 +15,7 @@ func.func @main(%x: !x {moe.name = "x"}, %task: tensor<?xi32> {moe.name = "task"
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32   %false = arith.constant false
-  %t = tensor.dim %x, %c0 : !x
-  %none = tensor.splat %false[%t] : tensor<?x7xi1>   %ones = tensor.splat %f1[%t] : !e
+  %t = tensor.dim %x, %c0 : !x   %none = tensor.splat %false[%t] : tensor<?x7xi1>   %ones = tensor.splat %f1[%t] : !e
   %needed = linalg.generic {indexing_maps = [affine_map<(t, s) -> (t)>, affine_map<(t, s) -> (t, s)>], iterator_types = ["parallel", "parallel"]}
       ins(%task : tensor<?xi32>) outs(%none : tensor<?x7xi1>) {
   ^bb0(%id: i32, %init: i1):
@@ -29,8 +28,7 @@ func.func @main(%x: !x {moe.name = "x"}, %task: tensor<?xi32> {moe.name = "task"
   %y = moe.apply %r rows(%x) experts(%w1, %b1, %w2, %b2) weighted(after) out(sum)
       : !all, !x, tensor<7x24x36xf32>, tensor<7x36xf32>, tensor<7x36x24xf32>, tensor<7x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x36xf32>, %bias: tensor<36xf32>, %down: tensor<36x24xf32>, %shift: tensor<24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %bh = linalg.broadcast ins(%bias : tensor<36xf32>) outs(%zh : !h) dimensions = [0]
     %bx = linalg.broadcast ins(%shift : tensor<24xf32>) outs(%zx : !x) dimensions = [0]
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x36xf32>) outs(%bh : !h) -> !h

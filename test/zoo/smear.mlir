@@ -15,10 +15,9 @@ func.func @main(%x: !x {moe.name = "x"}, %w_router: tensor<24x5xf32> {moe.name =
                 %w_up: tensor<5x10x24xf32> {moe.name = "w_up"}, %b_up: tensor<5x24xf32> {moe.name = "b_up"})
     -> (!x {moe.name = "y"}, !p {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %fifth = arith.constant 0.2 : f32
-  %n = tensor.dim %x, %c0 : !x
-  %zd = tensor.splat %f0[%n] : !d   %zf = tensor.splat %f0[%n] : !f   %zp = tensor.splat %f0[%n] : !p
-  %zm = tensor.splat %f0[%n] : !flat   %zx = tensor.splat %f0[%n] : !x   %zh = tensor.splat %f0[%n] : !h
-  %fifths = tensor.splat %fifth[%n] : !d
+  %n = tensor.dim %x, %c0 : !x   %zd = tensor.splat %f0[%n] : !d   %zf = tensor.splat %f0[%n] : !f
+  %zp = tensor.splat %f0[%n] : !p   %zm = tensor.splat %f0[%n] : !flat   %zx = tensor.splat %f0[%n] : !x
+  %zh = tensor.splat %f0[%n] : !h   %fifths = tensor.splat %fifth[%n] : !d
   %sum = linalg.reduce { arith.addf } ins(%x : !x) outs(%zd : !d) dimensions = [1]
   %mean = arith.mulf %sum, %fifths : !d
   %logits = linalg.matmul ins(%mean, %w_router : !d, tensor<24x5xf32>) outs(%zp : !p) -> !p

@@ -14,11 +14,12 @@
 func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<3x24x6xf32> {moe.name = "w_gate"}, %w1: !w1 {moe.name = "w1"},
                 %w2: !w2 {moe.name = "w2"})
     -> (!x {moe.name = "y"}, tensor<?x3x2xf32> {moe.name = "routing"}, !i {moe.name = "count"}) {
-  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index   %c3 = arith.constant 3 : index
-  %i0 = arith.constant 0 : i32   %i1 = arith.constant 1 : i32   %false = arith.constant false   %f0 = arith.constant 0.0 : f32
-  %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e   %zi = tensor.splat %i0[%t] : !i   %zm = tensor.splat %false[%t] : tensor<?x6xi1>
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
+  %c3 = arith.constant 3 : index   %i0 = arith.constant 0 : i32   %i1 = arith.constant 1 : i32
+  %false = arith.constant false   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
+  %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
+  %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zi = tensor.splat %i0[%t] : !i
+  %zm = tensor.splat %false[%t] : tensor<?x6xi1>
   %y, %gate_of, %count, %at = scf.for %gate = %c0 to %c3 step %c1
       iter_args(%v = %x, %seen = %ze, %passes = %zi, %next = %zi) -> (!x, !e, !i, !i) {
     %wg = tensor.extract_slice %w_gate[%gate, 0, 0] [1, 24, 6] [1, 1, 1] : tensor<3x24x6xf32> to tensor<24x6xf32>
@@ -37,8 +38,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<3x24x6xf32> {moe.name =
     %o = moe.apply %r rows(%v) experts(%w1 by (e) -> (e floordiv 2, e mod 2), %w2 by (e) -> (e floordiv 2, e mod 2))
         weighted(after) out(sum) : !r, !x, !w1, !w2 -> !x {
     ^bb0(%rows: !x, %up: tensor<24x36xf32>, %down: tensor<36x24xf32>):
-      %n = tensor.dim %rows, %c0 : !x
-      %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+      %n = tensor.dim %rows, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
       %a = linalg.matmul ins(%rows, %up : !x, tensor<24x36xf32>) outs(%zh : !h) -> !h
       %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
         %s = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %s : f32   %cdf2 = arith.addf %erf, %f1 : f32

@@ -92,8 +92,7 @@ func.func @main(%p: tensor<?x6x3xf32> {moe.name = "p"}, %delta: !rn {moe.name = 
 
 func.func private @expert(%v: !p, %table: !tab, %res: !res, %w1: !w1, %w2: !w2) -> !o {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
-  %n = tensor.dim %v, %c0 : !p
-  %zh = tensor.splat %f0[%n] : tensor<?x16xf32>   %zo = tensor.splat %f0[%n] : !o
+  %n = tensor.dim %v, %c0 : !p   %zh = tensor.splat %f0[%n] : tensor<?x16xf32>   %zo = tensor.splat %f0[%n] : !o
   %res_any = tensor.cast %res : !res to tensor<?xi32>
   %enc_any = func.call @encode(%v, %table, %res_any) : (!p, !tab, tensor<?xi32>) -> tensor<?x?xf32>
   %enc = tensor.cast %enc_any : tensor<?x?xf32> to !o
@@ -105,16 +104,13 @@ func.func private @expert(%v: !p, %table: !tab, %res: !res, %w1: !w1, %w2: !w2) 
 
 // The hash encoding: for every level and feature, the sum over the corners of the point's cell.
 func.func private @encode(%p: !p, %table: !tab, %res: tensor<?xi32>) -> tensor<?x?xf32> {
-  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index   %f0 = arith.constant 0.0 : f32
-  %f1 = arith.constant 1.0 : f32
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
+  %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %prime1 = arith.constant -1640531535 : i32  // 2654435761 mod 2^32
   %prime2 = arith.constant 805459861 : i32
-  %n = tensor.dim %p, %c0 : !p
-  %levels = tensor.dim %table, %c0 : !tab
-  %entries = tensor.dim %table, %c1 : !tab
+  %n = tensor.dim %p, %c0 : !p   %levels = tensor.dim %table, %c0 : !tab   %entries = tensor.dim %table, %c1 : !tab
   %m = arith.index_cast %entries : index to i32
-  %corners = tensor.empty() : tensor<2x2x2xf32>
-  %zero = tensor.splat %f0[%n, %levels] : tensor<?x?x2xf32>
+  %corners = tensor.empty() : tensor<2x2x2xf32>   %zero = tensor.splat %f0[%n, %levels] : tensor<?x?x2xf32>
   %features = linalg.generic {indexing_maps = [affine_map<(n, l, f, a, b, g) -> (l)>, affine_map<(n, l, f, a, b, g) -> (a, b, g)>,
       affine_map<(n, l, f, a, b, g) -> (n, l, f)>], iterator_types = ["parallel", "parallel", "parallel", "reduction", "reduction", "reduction"]}
       ins(%res, %corners : tensor<?xi32>, tensor<2x2x2xf32>) outs(%zero : tensor<?x?x2xf32>) {
@@ -126,8 +122,7 @@ func.func private @encode(%p: !p, %table: !tab, %res: tensor<?xi32>) -> tensor<?
     %cz, %wz = func.call @axis(%p, %point, %c2, %resolution, %g) : (!p, index, index, i32, index) -> (i32, f32)
     %hy = arith.muli %cy, %prime1 : i32   %hz = arith.muli %cz, %prime2 : i32   %hxy = arith.xori %cx, %hy : i32
     %hash = arith.xori %hxy, %hz : i32   %entry = arith.remui %hash, %m : i32
-    %at = arith.index_cast %entry : i32 to index
-    %value = tensor.extract %table[%level, %at, %feature] : !tab
+    %at = arith.index_cast %entry : i32 to index   %value = tensor.extract %table[%level, %at, %feature] : !tab
     %wxy = arith.mulf %wx, %wy : f32   %w = arith.mulf %wxy, %wz : f32   %part = arith.mulf %w, %value : f32
     %next = arith.addf %sum, %part : f32
     linalg.yield %next : f32
@@ -139,16 +134,10 @@ func.func private @encode(%p: !p, %table: !tab, %res: tensor<?xi32>) -> tensor<?
 // The coordinate of a corner (0 or 1 along the axis) of a point's cell, and its weight.
 func.func private @axis(%p: !p, %point: index, %axis: index, %resolution: i32, %corner: index) -> (i32, f32) {
   %c0 = arith.constant 0 : index   %f1 = arith.constant 1.0 : f32
-  %x = tensor.extract %p[%point, %axis] : !p
-  %n = arith.sitofp %resolution : i32 to f32
-  %pos = arith.mulf %x, %n : f32
-  %floor = math.floor %pos : f32
-  %f = arith.subf %pos, %floor : f32
-  %rest = arith.subf %f1, %f : f32
-  %low = arith.cmpi eq, %corner, %c0 : index
-  %w = arith.select %low, %rest, %f : f32
-  %cell = arith.fptosi %floor : f32 to i32
-  %d = arith.index_cast %corner : index to i32
-  %c = arith.addi %cell, %d : i32
+  %x = tensor.extract %p[%point, %axis] : !p   %n = arith.sitofp %resolution : i32 to f32
+  %pos = arith.mulf %x, %n : f32   %floor = math.floor %pos : f32   %f = arith.subf %pos, %floor : f32
+  %rest = arith.subf %f1, %f : f32   %low = arith.cmpi eq, %corner, %c0 : index
+  %w = arith.select %low, %rest, %f : f32   %cell = arith.fptosi %floor : f32 to i32
+  %d = arith.index_cast %corner : index to i32   %c = arith.addi %cell, %d : i32
   return %c, %w : i32, f32
 }

@@ -21,8 +21,7 @@ func.func @main(%x: !x {moe.name = "x"}, %task_id: tensor<?xi32> {moe.name = "ta
   %tasks = moe.from_slots %ids, %ones experts(4) : !id, !one
   %logits = moe.apply %tasks rows(%x) experts(%w_gate) out(sum) : !g, !x, tensor<4x24x6xf32> -> !e {
   ^bb0(%v: !x, %gate: tensor<24x6xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %ze = tensor.splat %f0[%n] : !e
+    %n = tensor.dim %v, %c0 : !x   %ze = tensor.splat %f0[%n] : !e
     %o = linalg.matmul ins(%v, %gate : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
     moe.yield %o : !e
   }
@@ -32,8 +31,7 @@ func.func @main(%x: !x {moe.name = "x"}, %task_id: tensor<?xi32> {moe.name = "ta
   %y = moe.apply %r rows(%x) experts(%w1, %w2) weighted(after) out(sum)
       : !r, !x, tensor<6x24x40xf32>, tensor<6x40x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x40xf32>) outs(%zh : !h) -> !h
     %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
       %scaled = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %scaled : f32   %cdf2 = arith.addf %erf, %f1 : f32

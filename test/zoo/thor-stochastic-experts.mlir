@@ -15,8 +15,9 @@ func.func @main(%x: !btd {moe.name = "x"}, %u_tok: !bt {moe.name = "u_tok"}, %u_
                 %u_batch: tensor<1xf32> {moe.name = "u_batch"}, %w1: tensor<3x5x24x40xf32> {moe.name = "w1"},
                 %w2: tensor<3x5x40x24xf32> {moe.name = "w2"})
     -> (!btd {moe.name = "y"}, !ids {moe.name = "experts"}, !btd {moe.name = "y_ens"}) {
-  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index   %i0 = arith.constant 0 : i32
-  %last = arith.constant 4 : i32   %f1 = arith.constant 1.0 : f32   %count = arith.constant 5.0 : f32
+  %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index
+  %i0 = arith.constant 0 : i32   %last = arith.constant 4 : i32   %f1 = arith.constant 1.0 : f32
+  %count = arith.constant 5.0 : f32
   %seq = tensor.dim %x, %c1 : !btd
   %tokens = tensor.collapse_shape %x [[0, 1], [2]] : !btd into !x
   %t = tensor.dim %tokens, %c0 : !x
@@ -60,8 +61,7 @@ func.func @main(%x: !btd {moe.name = "x"}, %u_tok: !bt {moe.name = "u_tok"}, %u_
 
 func.func private @ffn(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>) -> !x {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
-  %n = tensor.dim %v, %c0 : !x
-  %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+  %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
   %a = linalg.matmul ins(%v, %up : !x, tensor<24x40xf32>) outs(%zh : !h) -> !h
   %h = arith.maximumf %a, %zh : !h
   %o = linalg.matmul ins(%h, %down : !h, tensor<40x24xf32>) outs(%zx : !x) -> !x

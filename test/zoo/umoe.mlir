@@ -64,8 +64,7 @@ func.func @main(%x: !x {moe.name = "x"}, %g1: !g {moe.name = "g1"}, %w_ga: tenso
 
 func.func private @router(%v: !x, %w: tensor<24x6xf32>) -> !r {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
-  %t = tensor.dim %v, %c0 : !x
-  %ze = tensor.splat %f0[%t] : !e
+  %t = tensor.dim %v, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%v, %w : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
   %all = moe.route %logits : !e
   %probs = moe.normalize %all by(softmax) : !moe.routing<?x6xf32>
@@ -76,8 +75,7 @@ func.func private @router(%v: !x, %w: tensor<24x6xf32>) -> !r {
 func.func private @ffn(%v: !x, %up: !up, %down: !down) -> !x {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
-  %n = tensor.dim %v, %c0 : !x
-  %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+  %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
   %a = linalg.matmul ins(%v, %up : !x, !up) outs(%zh : !h) -> !h
   %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
     %s = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %s : f32   %cdf2 = arith.addf %erf, %f1 : f32
@@ -92,8 +90,7 @@ func.func private @ffn(%v: !x, %up: !up, %down: !down) -> !x {
 func.func private @rms(%v: !x, %g: !g) -> !x {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %width = arith.constant 24.0 : f32
   %eps = arith.constant 1.0e-6 : f32
-  %t = tensor.dim %v, %c0 : !x
-  %zt = tensor.splat %f0[%t] : tensor<?xf32>   %zx = tensor.splat %f0[%t] : !x
+  %t = tensor.dim %v, %c0 : !x   %zt = tensor.splat %f0[%t] : tensor<?xf32>   %zx = tensor.splat %f0[%t] : !x
   %squares = arith.mulf %v, %v : !x
   %sum = linalg.reduce { arith.addf } ins(%squares : !x) outs(%zt : tensor<?xf32>) dimensions = [1]
   %out = linalg.generic {indexing_maps = [affine_map<(t, d) -> (t, d)>, affine_map<(t, d) -> (t)>, affine_map<(t, d) -> (d)>,

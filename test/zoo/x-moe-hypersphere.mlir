@@ -16,15 +16,13 @@ func.func @main(%x: !x {moe.name = "x"}, %w_low: tensor<24x5xf32> {moe.name = "w
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %eps = arith.constant 1.0e-6 : f32
-  %t = tensor.dim %x, %c0 : !x
-  %zl = tensor.splat %f0[%t] : !l   %ze = tensor.splat %f0[%t] : !e   %zt = tensor.splat %f0[%t] : tensor<?xf32>
-  %z6 = tensor.splat %f0 : tensor<6xf32>
+  %t = tensor.dim %x, %c0 : !x   %zl = tensor.splat %f0[%t] : !l   %ze = tensor.splat %f0[%t] : !e
+  %zt = tensor.splat %f0[%t] : tensor<?xf32>   %z6 = tensor.splat %f0 : tensor<6xf32>
   %tau_value = tensor.extract %tau[] : tensor<f32>
   %l = linalg.matmul ins(%x, %w_low : !x, tensor<24x5xf32>) outs(%zl : !l) -> !l
   %dots = linalg.contract indexing_maps = [affine_map<(t, e, i) -> (t, i)>, affine_map<(t, e, i) -> (e, i)>, affine_map<(t, e, i) -> (t, e)>]
       ins(%l, %emb : !l, tensor<6x5xf32>) outs(%ze : !e) -> !e
-  %ll = arith.mulf %l, %l : !l
-  %ee = arith.mulf %emb, %emb : tensor<6x5xf32>
+  %ll = arith.mulf %l, %l : !l   %ee = arith.mulf %emb, %emb : tensor<6x5xf32>
   %ln = linalg.reduce { arith.addf } ins(%ll : !l) outs(%zt : tensor<?xf32>) dimensions = [1]
   %en = linalg.reduce { arith.addf } ins(%ee : tensor<6x5xf32>) outs(%z6 : tensor<6xf32>) dimensions = [1]
   %logits = linalg.generic {indexing_maps = [affine_map<(t, e) -> (t, e)>, affine_map<(t, e) -> (t)>, affine_map<(t, e) -> (e)>, affine_map<(t, e) -> (t, e)>],
@@ -41,8 +39,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w_low: tensor<24x5xf32> {moe.name = "w
   %y = moe.apply %r rows(%x) experts(%w1, %w2) weighted(after) out(sum)
       : !r, !x, tensor<6x24x40xf32>, tensor<6x40x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):
-    %n = tensor.dim %v, %c0 : !x
-    %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
+    %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x40xf32>) outs(%zh : !h) -> !h
     %h = linalg.map ins(%a : !h) outs(%zh : !h) (%p: f32, %init: f32) {
       %scaled = arith.mulf %p, %rsqrt2 : f32   %erf = math.erf %scaled : f32   %cdf2 = arith.addf %erf, %f1 : f32
