@@ -125,9 +125,11 @@ void Call::run() {
   for (size_t i = 0; i < before.size(); ++i)
     if (before[i] != hashOf(contents(*inputs[i])))
       fail(MOE_INTERNAL, function.module->path(), ": the module wrote to its input ", quote(signature.arguments[function.inputs[i]].name));
-  auto [count, bytes] = runtime.memory->releaseAll(state.live);
-  if (count > 0 && runtime.memory->isDebug())
-    fail(MOE_INTERNAL, function.module->path(), ": the module left ", count, " buffers with ", bytes, " bytes behind");
+  Memory::Left left = runtime.memory->releaseAll(state.live);
+  if (!left.problem.empty())
+    fail(MOE_INTERNAL, function.module->path(), ": ", left.problem);
+  if (left.buffers > 0 && runtime.memory->isDebug())
+    fail(MOE_INTERNAL, function.module->path(), ": the module left ", left.buffers, " buffers with ", left.bytes, " bytes behind");
   outputs = std::move(taken);
   ran = true;
 }
@@ -138,10 +140,12 @@ Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descripto
   const auto *allocated = reinterpret_cast<const void *>(static_cast<intptr_t>(descriptor[0]));
   const auto *aligned = reinterpret_cast<const char *>(static_cast<intptr_t>(descriptor[1]));
   Shape shape(descriptor + 3, descriptor + 3 + rank);
-  uint64_t capacity = 0;
-  std::shared_ptr<const void> owner = state.memory.take(allocated, state.live, capacity);
-  if (!owner)
-    broken("is not a buffer of its own");
+  Memory::Taken taken = state.memory.take(allocated, state.live);
+  uint64_t capacity = taken.bytes;
+  if (!taken.owner)
+    broken("is not a buffer of its own: it is an argument, another result, or nothing that the host allocated");
+  if (!taken.problem.empty())
+    broken("is damaged: ", taken.problem);
   std::optional<int64_t> elements = countElements(shape);
   std::optional<uint64_t> bytes = elements ? countBytes(*elements, info(expected.dtype).bits) : std::nullopt;
   if (!bytes || !fits(expected, shape))
@@ -149,7 +153,7 @@ Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descripto
   size_t dim;
   if (const auto *clash = bindSymbols(expected, shape, symbols, dim))
     broken("has the shape ", printShape(shape), ", but is declared as ", expected.print(), ", where ", quote(clash->first), " is ", clash->second);
-  const char *begin = static_cast<const char *>(owner.get());
+  const char *begin = static_cast<const char *>(taken.owner.get());
   if (aligned < begin || *bytes > capacity || static_cast<uint64_t>(aligned - begin) > capacity - *bytes || descriptor[2] != 0 ||
       reinterpret_cast<uintptr_t>(aligned) % MOE_BUFFER_ALIGNMENT != 0)
     broken("of ", *bytes, " bytes does not lie at the start of its buffer of ", capacity);
@@ -159,7 +163,7 @@ Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descripto
       broken("is not row-major");
     stride *= shape[d];
   }
-  return {expected.dtype, std::move(shape), aligned, std::move(owner)};
+  return {expected.dtype, std::move(shape), aligned, std::move(taken.owner)};
 }
 
 const Tensor &Call::output(std::string_view name) const {

@@ -123,6 +123,8 @@ uint32_t encode(const Format &f, double value) {
   uint32_t code;
   if (std::isinf(magnitude)) {
     code = infinity;
+  } else if (magnitude == 0) {
+    code = 0;
   } else {
     int exponent = 0;
     std::frexp(magnitude, &exponent); // magnitude = m * 2^exponent, m in [0.5, 1)

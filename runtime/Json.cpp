@@ -19,6 +19,9 @@ Json parseJson(std::string_view text, const std::string &what) {
       fail(MOE_CORRUPT, what, ": the key ", quote(value.get<std::string>()), " stands there twice");
     return true;
   };
+  // nlohmann takes a zero byte for the end of its input.
+  if (text.find('\0') != text.npos)
+    fail(MOE_CORRUPT, what, ": not valid JSON: there is a zero byte in it");
   try {
     return Json::parse(text.begin(), text.end(), check);
   } catch (const Json::exception &error) {

@@ -108,6 +108,13 @@ void Memory::unlink(Block *block, LiveBuffers &live) {
   block->prev = block->next = nullptr;
 }
 
+std::string Memory::checkGuard(const Block *block) const {
+  const char *guard = block->user + block->bytes;
+  if (!debug || std::all_of(guard, guard + guardSize(block), [](char c) { return static_cast<unsigned char>(c) == guardByte; }))
+    return "";
+  return str("the module wrote past the end of a buffer of ", block->bytes, " bytes");
+}
+
 std::string Memory::release(void *pointer, LiveBuffers *live) {
   if (!pointer)
     return "";
@@ -115,13 +122,9 @@ std::string Memory::release(void *pointer, LiveBuffers *live) {
   if (debug && !livePointers.erase(pointer))
     return "the module freed a buffer that it does not own, or freed one twice";
   Block *block = blockOf(pointer);
-  std::string problem;
-  if (debug) {
-    const char *guard = block->user + block->bytes;
-    if (std::any_of(guard, guard + guardSize(block), [](char c) { return static_cast<unsigned char>(c) != guardByte; }))
-      problem = str("the module wrote past the end of a buffer of ", block->bytes, " bytes");
+  std::string problem = checkGuard(block);
+  if (debug)
     std::memset(block->user, freshByte, block->bytes);
-  }
   if (live)
     unlink(block, *live);
   keepOrFree(block);
@@ -160,26 +163,28 @@ void Memory::evict(Block *block) {
   cached -= block->capacity;
 }
 
-std::pair<uint64_t, uint64_t> Memory::releaseAll(LiveBuffers &live) {
-  std::pair<uint64_t, uint64_t> left{0, 0};
+Memory::Left Memory::releaseAll(LiveBuffers &live) {
+  Left left;
   while (Block *block = live.first) {
-    left.first += 1;
-    left.second += block->bytes;
-    release(block->user, &live);
+    left.buffers += 1;
+    left.bytes += block->bytes;
+    std::string problem = release(block->user, &live);
+    if (left.problem.empty())
+      left.problem = std::move(problem);
   }
   return left;
 }
 
-std::shared_ptr<const void> Memory::take(const void *pointer, LiveBuffers &live, uint64_t &bytes) {
+Memory::Taken Memory::take(const void *pointer, LiveBuffers &live) {
   std::lock_guard<std::mutex> lock(mutex);
   Block *block = live.first;
   while (block && block->user != pointer)
     block = block->next;
   if (!block)
-    return nullptr;
+    return {};
   unlink(block, live);
-  bytes = block->bytes;
-  return std::shared_ptr<const void>(block->user, [memory = shared_from_this()](const void *p) { memory->release(const_cast<void *>(p), nullptr); });
+  auto release = [memory = shared_from_this()](const void *p) { memory->release(const_cast<void *>(p), nullptr); };
+  return {std::shared_ptr<const void>(block->user, release), block->bytes, checkGuard(block)};
 }
 
 Memory::~Memory() {

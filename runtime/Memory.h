@@ -31,16 +31,25 @@ public:
   void *allocate(uint64_t bytes, uint64_t alignment, LiveBuffers &live);
   /// Returns what is wrong with the pointer or (in debug mode) with the buffer; empty if nothing is.
   std::string release(void *pointer, LiveBuffers *live);
-  /// Frees all that is left; returns how many and their bytes.
-  std::pair<uint64_t, uint64_t> releaseAll(LiveBuffers &live);
-  /// Takes the buffer that starts at `pointer` from the list, so that its memory lives as long as the pointer that is returned.
-  /// Null if no buffer of the list starts there; else `bytes` is its size.
-  std::shared_ptr<const void> take(const void *pointer, LiveBuffers &live, uint64_t &bytes);
+  struct Left {
+    uint64_t buffers = 0, bytes = 0;
+    std::string problem; ///< as release() returns it
+  };
+  /// Frees all that is left.
+  Left releaseAll(LiveBuffers &live);
+  struct Taken {
+    std::shared_ptr<const void> owner; ///< null if no buffer of the list starts there
+    uint64_t bytes = 0;
+    std::string problem; ///< as release() returns it
+  };
+  /// Takes the buffer that starts at `pointer` from the list; its memory then lives as long as its owner.
+  Taken take(const void *pointer, LiveBuffers &live);
 
   bool isDebug() const { return debug; }
   uint64_t peakBytes() const { return peak; }
 
 private:
+  std::string checkGuard(const Block *block) const;
   void unlink(Block *block, LiveBuffers &live);
   void keepOrFree(Block *block);
   void evict(Block *block);

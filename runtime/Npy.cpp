@@ -149,8 +149,8 @@ Tensor readNpy(const std::string &path) {
   if (text.size() < 12)
     probe.bad("it ends within its header");
   unsigned major = static_cast<unsigned char>(text[6]);
-  if (major < 1 || major > 3)
-    probe.bad(str("its format version is ", major, ", known are 1 to 3"));
+  if (major < 1 || major > 3 || text[7] != 0)
+    probe.bad(str("its format version is ", major, ".", static_cast<unsigned>(static_cast<unsigned char>(text[7])), ", known are 1.0, 2.0 and 3.0"));
   size_t sizeBytes = major == 1 ? 2 : 4;
   uint32_t headerSize = 0;
   std::memcpy(&headerSize, text.data() + 8, sizeBytes);

@@ -14,7 +14,7 @@ config.test_exec_root = os.path.join(config.moe_obj_root, "test")
 llvm_config.with_environment("PATH", config.llvm_tools_dir, append_path=True)
 llvm_config.use_default_substitutions()
 llvm_config.add_tool_substitutions(
-    ["moe-opt", "moe-compile", "moe-run", "moe-seal", "mlir-opt", "split-file"],
+    ["moe-opt", "moe-compile", "moe-run", "moe-seal", "moe-files", "mlir-opt", "split-file"],
     [config.moe_tools_dir, config.llvm_tools_dir],
 )
 # In front of LLVM's own %python, which has no numpy.

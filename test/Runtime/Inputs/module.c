@@ -132,8 +132,7 @@ void moe_call_odd(void *const *arguments, void *results) {
     newBuffer(1000);
     break;
   case 8: /* writes past the end */
-    ((char *)newBuffer(100))[100] = 1;
-    moe_host->free(moe_host->ctx, newBuffer(8));
+    ((char *)y->aligned)[n * 4] = 1;
     break;
   case 9: /* frees what it does not own */
     moe_host->free(moe_host->ctx, x->aligned);
@@ -141,12 +140,21 @@ void moe_call_odd(void *const *arguments, void *results) {
   case 10: /* writes to its argument */
     x->aligned[0] = 42;
     break;
-  case 11: /* reads memory that nobody wrote */
-    y->aligned[0] = ((float *)newBuffer(64))[3];
+  case 11: { /* reads memory that nobody wrote */
+    float *buffer = newBuffer(64);
+    y->aligned[0] = buffer[3];
+    moe_host->free(moe_host->ctx, buffer);
     break;
+  }
   case 12:
     moe_host->log(moe_host->ctx, 1, "hello from the module", 21);
     break;
+  case 13: { /* the same with a buffer that it frees */
+    char *buffer = newBuffer(100);
+    buffer[100] = 1;
+    moe_host->free(moe_host->ctx, buffer);
+    break;
+  }
   default:
     break;
   }
