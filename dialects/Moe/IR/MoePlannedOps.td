@@ -116,8 +116,9 @@ def Moe_CombineOp : Moe_PlannedOp<"combine", [Pure, AllTypesMatch<["init", "resu
         outs(%init : tensor<?x24xf32>) : tensor<?x24xf32>
     ```
   }];
-  let arguments = (ins AnyRankedTensor:$pairs, 2DTensorOf<[Index]>:$inverse,
-    Optional<2DTensorOf<[AnyFloat]>>:$weights, AnyRankedTensor:$init, Moe_OutModeAttr:$mode);
+  // `init` stands before the optional operand: the inferred result type reads it by its position.
+  let arguments = (ins AnyRankedTensor:$pairs, 2DTensorOf<[Index]>:$inverse, AnyRankedTensor:$init,
+    Optional<2DTensorOf<[AnyFloat]>>:$weights, Moe_OutModeAttr:$mode);
   let results = (outs AnyRankedTensor:$result);
   let assemblyFormat = [{
     `` custom<Paren>($mode) $pairs `by` `(` $inverse `:` type($inverse) `)`

@@ -347,7 +347,7 @@ FailureOr<Values> ApplyLowering::finish(ValueRange buffers, const PairList &pair
       shape = {getTokens()};
       llvm::append_range(shape, *trailing);
       Value factor = op.getWeighted() == WeightMode::After ? getWeights() : Value();
-      result = CombineOp::create(b, buffer, pairs.inverse, factor, b.empty(shape, type.getElementType()), mode)
+      result = CombineOp::create(b, buffer, pairs.inverse, b.empty(shape, type.getElementType()), factor, mode)
                    .getResult();
     }
     results.push_back(b.castTo(result, type));

@@ -16,6 +16,9 @@ LogicalResult ApplyLowering::lowerPairwise(Values &results, std::string &why) {
   if (failed(buffers))
     return failure();
 
+  // Read outside of the loops that use them.
+  if (needsWeights())
+    getWeights();
   auto forEach = [&](LoopBuilder &b, ValueRange init, function_ref<Values(Value, Value, Value, ValueRange)> body) {
     return b.loop(tokens, init, [&](Value t, ValueRange outer) {
       return b.loop(slots, outer, [&](Value s, ValueRange inner) {
