@@ -168,6 +168,8 @@ uint32_t loadBits(const void *data, int64_t index, unsigned bits) {
 
 template <typename T>
 std::string shortest(T value) {
+  if (value != value)
+    return "nan"; // whatever its sign
   char buffer[64];
   auto end = std::to_chars(buffer, buffer + sizeof(buffer), value).ptr;
   return std::string(buffer, end);
