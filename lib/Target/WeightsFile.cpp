@@ -50,7 +50,7 @@ Expected<WeightsFile> writeWeights(const WeightStore &store, ArrayRef<std::strin
   json::Object header;
   uint64_t offset = 0;
   auto addEntry = [&](StringRef name, StringRef dtype, json::Array shape, uint64_t bytes) {
-    header[name] = json::Object{{"dtype", dtype},
+    header[json::ObjectKey(name.str())] = json::Object{{"dtype", dtype},
                                 {"shape", std::move(shape)},
                                 {"data_offsets", json::Array{int64_t(offset), int64_t(offset + bytes)}}};
     offset += bytes;
