@@ -196,13 +196,6 @@ Value OnnxLowering::reshapeUnchecked(Value value, ArrayRef<DimExpr> from, ArrayR
     if (to.empty() || from.empty())
       return {};
   }
-  // Upstream lowers expand_shape with at most one unknown size per group.
-  for (const ReassociationIndices &group : toGroups)
-    if (llvm::count_if(group, [&](int64_t dim) { return !to[dim].isConstant(); }) > 1) {
-      SmallVector<Value> sizes = llvm::map_to_vector(to, [&](const DimExpr &dim) { return size(dim); });
-      Value shape = tensor::FromElementsOp::create(b, sizes);
-      return tensor::ReshapeOp::create(b, typeOf(to, element), value, shape);
-    }
   if (middle.size() != from.size())
     value = tensor::CollapseShapeOp::create(b, typeOf(middle, element), value, fromGroups);
   if (middle.size() != to.size()) {
@@ -247,8 +240,6 @@ Value OnnxLowering::reshape(Shaped from, ArrayRef<DimExpr> to, const Twine &what
       groups.push_back(llvm::to_vector<2>(llvm::seq<int64_t>(0, to.size())));
     if (to.empty())
       then = tensor::CollapseShapeOp::create(b, type, flat, groups);
-    else if (llvm::count_if(to, [](const DimExpr &d) { return !d.isConstant(); }) > 1)
-      then = reshapeUnchecked(flat, {wanted}, to);
     else
       then = tensor::ExpandShapeOp::create(b, type, flat, groups, foldedSizes(to));
   }
