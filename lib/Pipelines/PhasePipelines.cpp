@@ -66,6 +66,8 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
     pm.addNestedPass<func::FuncOp>(createConvertContractionToVectorPass({options.vectorLanes}));
   }
   pm.addPass(createMoeLowerCopiesPass());
+  if (options.optLevel > 0)
+    pm.addNestedPass<func::FuncOp>(createConvertLinalgToVectorPass({options.vectorLanes}));
   pm.addNestedPass<func::FuncOp>(createLinalgGeneralizeNamedOpsPass());
   pm.addPass(createMoeInterchangeLoopsPass());
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToParallelLoopsPass());
