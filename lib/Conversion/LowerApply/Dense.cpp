@@ -28,6 +28,9 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
       return failure();
     }
     Type element = cast<RankedTensorType>(op.getResult(r).getType()).getElementType();
+    // Elements narrower than f32 are added in f32 and rounded once.
+    if (op.getOutMode(r) != OutMode::Dense && isa<FloatType>(element) && element.getIntOrFloatBitWidth() < 32)
+      element = b.getF32Type();
     SmallVector<OpFoldResult> shape{getTokens()};
     if (op.getOutMode(r) == OutMode::Dense)
       shape.push_back(b.getIndexAttr(routing.getExperts()));
@@ -81,6 +84,8 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
                 [&](OpBuilder &nestedBuilder, Location loc, ValueRange args) {
                   LoopBuilder nested(loc, nestedBuilder);
                   Value value = args[0];
+                  if (value.getType() != args[3].getType())
+                    value = nested.toFloat(value, args[3].getType());
                   if (op.getWeighted() == WeightMode::After && mode != OutMode::Dense)
                     value = arith::MulFOp::create(nested, value, nested.toFloat(args[2], value.getType()));
                   Value reduced = value;
@@ -119,6 +124,19 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
                     Value none = nested.less(args[0], nested.i32(1));
                     linalg::YieldOp::create(nested, nested.select(none, nested.number(element, 0.0), quotient));
                   })
+                  .getResult(0);
+    }
+    Type stored = cast<RankedTensorType>(op.getResult(r).getType()).getElementType();
+    if (stored != type.getElementType()) {
+      unsigned rank = type.getRank();
+      Value init = b.empty(tensor::getMixedSizes(b, b.getLoc(), value), stored);
+      SmallVector<AffineMap> maps(2, b.getMultiDimIdentityMap(rank));
+      value = linalg::GenericOp::create(b, init.getType(), value, init, maps,
+                                        SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
+                                        [&](OpBuilder &inner, Location loc, ValueRange args) {
+                                          LoopBuilder nested(loc, inner);
+                                          linalg::YieldOp::create(nested, nested.toFloat(args[0], stored));
+                                        })
                   .getResult(0);
     }
     results.push_back(b.castTo(value, op.getResult(r).getType()));

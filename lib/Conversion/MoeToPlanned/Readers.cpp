@@ -87,28 +87,8 @@ struct LowerToSlots : OpConversionPattern<ToSlotsOp> {
     LoopBuilder b(op.getLoc(), rewriter);
     Slots in(adaptor.getInput());
     Values result = in.get();
-    if (!isCompact(op.getInput())) {
-      // Two loops, not one, so that routings that differ in their weights only share the first.
-      Value positions = Slots::getEmpty(b, in.getTokensOrAttr(b), in.getSlots(), in.getWeightType()).indices;
-      auto compact = [&](Value source, Value init) {
-        return b
-            .loop(in.getTokens(b), init,
-                  [&](Value t, ValueRange outer) -> Values {
-                    Values row = b.loop(b.index(in.getSlots()), {outer[0], b.index(0)}, [&](Value s, ValueRange c) {
-                      Value there = b.notLess(b.extract(in.indices, {t, s}), b.i32(0));
-                      return b.when(there, c, [&]() -> Values {
-                        return {b.insert(b.extract(source, {t, s}), c[0], {t, c[1]}), b.add(c[1], b.index(1))};
-                      });
-                    });
-                    return {row[0]};
-                  })
-            .front();
-      };
-      result[0] = compact(in.indices, positions);
-      result[1] = compact(in.weights,
-                          b.filled({in.getTokensOrAttr(b), b.getIndexAttr(in.getSlots())},
-                                   b.number(in.getWeightType(), 0.0)));
-    }
+    if (!isCompact(op.getInput()))
+      result = compact(b, in, in.getSlots()).get();
     for (auto [part, type] : llvm::zip(result, op.getResultTypes()))
       part = b.castTo(part, type);
     rewriter.replaceOp(op, result);

@@ -9,6 +9,28 @@ Slots Slots::getEmpty(LoopBuilder &b, OpFoldResult tokens, int64_t slots, Type w
   return Slots(ValueRange(Values{b.filled(shape, b.i32(-1)), b.filled(shape, b.number(weightType, 0.0))}));
 }
 
+Slots moe::compact(LoopBuilder &b, const Slots &in, int64_t slots) {
+  // Two loops, not one, so that routings that differ in their weights only share the first.
+  Slots empty = Slots::getEmpty(b, in.getTokensOrAttr(b), slots, in.getWeightType());
+  auto move = [&](Value source, Value init) {
+    return b
+        .loop(in.getTokens(b), init,
+              [&](Value t, ValueRange outer) -> Values {
+                Values row = b.loop(b.index(in.getSlots()), {outer[0], b.index(0)}, [&](Value s, ValueRange c) {
+                  Value there = b.notLess(b.extract(in.indices, {t, s}), b.i32(0));
+                  return b.when(there, c, [&]() -> Values {
+                    return {b.insert(b.extract(source, {t, s}), c[0], {t, c[1]}), b.add(c[1], b.index(1))};
+                  });
+                });
+                return {row[0]};
+              })
+        .front();
+  };
+  if (slots == 0)
+    return empty;
+  return Slots(ValueRange(Values{move(in.indices, empty.indices), move(in.weights, empty.weights)}));
+}
+
 Value Amount::at(LoopBuilder &b, Value i) const {
   if (constant)
     return b.index(std::max<int64_t>(0, *constant));

@@ -44,6 +44,9 @@ struct Amount {
   Value at(LoopBuilder &b, Value i) const;
 };
 
+/// The same pairs in `slots` slots, each row's list from the first slot on; as many slots must suffice.
+Slots compact(LoopBuilder &b, const Slots &in, int64_t slots);
+
 /// Whether key a precedes key b in rank order: larger first, NaN last; `tie` decides between equals.
 Value precedes(LoopBuilder &b, Value keyA, Value keyB, Value tie);
 

@@ -105,9 +105,15 @@ struct LowerTopK : OpConversionPattern<TopKOp> {
       return failure();
     KeyReader reader{Slots(adaptor.getInput()), op.getKey() ? adaptor.getKey().front() : Value()};
     Amount amount{op.getK() ? adaptor.getK().front() : Value(), op.getStaticK()};
-    Values result = op.getAxis() == Axis::Expert
-                        ? keepBestOfRows(b, op, reader, amount)
-                        : keepBestPairs(b, reader, amount, op.getAxis() == Axis::Token, op.getTies()).get();
+    Values result;
+    if (op.getAxis() == Axis::Expert) {
+      result = keepBestOfRows(b, op, reader, amount);
+    } else {
+      Slots kept = keepBestPairs(b, reader, amount, op.getAxis() == Axis::Token, op.getTies());
+      // With k of the whole matrix a row may need fewer slots than it had.
+      int64_t slots = cast<RoutingType>(op.getType()).getSlots();
+      result = (slots < kept.getSlots() ? compact(b, kept, slots) : kept).get();
+    }
     for (auto [part, type] : llvm::zip(result, types))
       part = b.castTo(part, type);
     rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});

@@ -34,19 +34,25 @@ static Value update(LoopBuilder &b, ValueRange inputs, Value row,
 
 Values moe::lowerCombine(LoopBuilder &b, CombineOp op) {
   Value pairs = op.getPairs(), inverse = op.getInverse(), weights = op.getWeights();
-  Type element = cast<RankedTensorType>(pairs.getType()).getElementType();
+  Type stored = cast<RankedTensorType>(pairs.getType()).getElementType();
+  // Elements narrower than f32 are added in f32 and rounded once.
+  bool isNarrow = isa<FloatType>(stored) && stored.getIntOrFloatBitWidth() < 32;
+  Type element = isNarrow ? b.getF32Type() : stored;
   Value zero = arith::ConstantOp::create(b, cast<TypedAttr>(b.getZeroAttr(element)));
-  Value out = linalg::FillOp::create(b, zero, op.getInit()).getResult(0);
+  Value sums = op.getInit();
+  if (isNarrow)
+    sums = b.empty(tensor::getMixedSizes(b, b.getLoc(), op.getInit()), element);
+  Value out = linalg::FillOp::create(b, zero, sums).getResult(0);
   Value slots = b.dim(inverse, 1), none = b.index(0);
   OutMode mode = op.getMode();
-  return b.loop(b.dim(inverse, 0), out, [&](Value t, ValueRange outer) -> Values {
+  Value result = b.loop(b.dim(inverse, 0), out, [&](Value t, ValueRange outer) -> Values {
     Values row = b.loop(slots, {outer[0], none}, [&](Value s, ValueRange c) {
       Value p = b.extract(inverse, {t, s});
       return b.when(b.notLess(p, none), c, [&]() -> Values {
         Value isFirst = b.equal(c[1], none);
         Value weight = weights ? b.toFloat(b.extract(weights, {t, s}), element) : Value();
         Value reduced = update(b, getRow(b, pairs, p), getRow(b, c[0], t), [&](LoopBuilder &nested, ValueRange args) {
-          Value value = args[0];
+          Value value = isNarrow ? nested.toFloat(args[0], element) : args[0];
           if (weight)
             value = arith::MulFOp::create(nested, value, weight);
           if (mode == OutMode::Max) {
@@ -67,5 +73,9 @@ Values moe::lowerCombine(LoopBuilder &b, CombineOp op) {
       });
       return {getRow(b, row[0], t, mean)};
     });
-  });
+  }).front();
+  if (!isNarrow)
+    return {result};
+  return {update(b, result, op.getInit(),
+                 [&](LoopBuilder &nested, ValueRange args) { return nested.toFloat(args[0], stored); })};
 }
