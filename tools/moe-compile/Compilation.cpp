@@ -281,7 +281,7 @@ LogicalResult Compilation::link() {
     summary.weightsBytes = written->size;
     summary.parameters = written->parameters;
     weightsEntry =
-        llvm::json::Object{{"file", sys::path::filename(path)}, {"content_id", written->contentId}};
+        llvm::json::Object{{"file", sys::path::filename(path).str()}, {"content_id", written->contentId}};
   }
   auto discard = [&](LogicalResult result) {
     if (weightsFile)
