@@ -12,6 +12,13 @@ configure_file(${CMAKE_BINARY_DIR}/MoePch.cpp.in ${CMAKE_BINARY_DIR}/MoePch.cpp 
 add_library(MoePch OBJECT ${CMAKE_BINARY_DIR}/MoePch.cpp)
 target_precompile_headers(MoePch PRIVATE ${CMAKE_SOURCE_DIR}/cmake/MoePch.h)
 
+# A precompiled header holds absolute paths, so its bytes differ between clones. With CCACHE_PCH_EXTSUM, ccache takes
+# this sum in their place: what the header is made of.
+file(SHA256 ${CMAKE_SOURCE_DIR}/cmake/MoePch.h moe_pch_sum)
+string(SHA256 moe_pch_sum "${moe_pch_sum} ${LLVM_PACKAGE_VERSION} ${CMAKE_CXX_COMPILER_VERSION} ${CMAKE_CXX_FLAGS} ${CMAKE_BUILD_TYPE} ${MOE_SANITIZE}")
+file(WRITE ${CMAKE_BINARY_DIR}/CMakeFiles/MoePch.dir/cmake_pch.hxx.pch.sum "${moe_pch_sum}\n")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/MoePch.h)
+
 # moe_tablegen(<target> <file.td> <out> <args> [<out> <args>]...): mlir-tblgen runs, joined to moe-headers.
 function(moe_tablegen target td)
   set(LLVM_TARGET_DEFINITIONS ${td})
