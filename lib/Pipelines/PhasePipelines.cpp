@@ -12,6 +12,7 @@
 #include "mlir/Pass/PassOptions.h"
 #include "mlir/Transforms/Passes.h"
 #include "moe/Conversion/Passes.h"
+#include "moe/Dialect/Moe/Transforms/Passes.h"
 #include "moe/Dialect/Onnx/Transforms/Passes.h"
 #include "moe/Pipelines/Passes.h"
 #include "moe/Pipelines/Phases.h"
@@ -25,15 +26,20 @@ static void addCleanup(OpPassManager &pm) {
 }
 
 static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
+  pm.addPass(createMoeCheckRoutedPass());
   pm.addPass(createInlinerPass());
   pm.addPass(createSymbolDCEPass());
+  addCleanup(pm);
+  pm.addPass(createMoeEliminateDeadExpertsPass());
+  pm.addPass(createMoeInsertChecksPass());
+  pm.addPass(createMoeNormalizeBodiesPass());
   addCleanup(pm);
 }
 
 /// Tensor programs of any upstream kind become linalg on tensors that bufferises well.
 static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   // Grouped matmuls that have a kernel keep their form until there are buffers.
-  pm.addPass(createConvertMoePlannedToLinalgPass({/*groupedMatmul=*/options.optLevel == 0}));
+  pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
   pm.addPass(createMoeDecomposeAggregatesPass());
   pm.addNestedPass<func::FuncOp>(createConvertElementwiseToLinalgPass());
   if (options.optLevel > 0) {
@@ -112,7 +118,9 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
 void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &options) {
   switch (phase) {
   case Phase::Import:
+    break;
   case Phase::Choose:
+    pm.addPass(createMoeChooseLoweringPass({options.forceLowering}));
     break;
   case Phase::Raise:
     pm.addNestedPass<func::FuncOp>(createOnnxRaiseMoePass());
