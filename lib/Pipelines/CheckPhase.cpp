@@ -25,6 +25,8 @@ struct Rule {
 
 /// The planned level's ops; the dialect's other ops are the routed level.
 bool isPlanned(Operation *op) {
+  if (isa<YieldOp>(op)) // ends the epilogue of a planned op as well
+    op = op->getParentOp();
   return llvm::is_contained({"moe.plan", "moe.grouped_matmul", "moe.combine", "moe.gate", "moe.convert"},
                             op->getName().getStringRef());
 }
@@ -46,7 +48,10 @@ bool isRouted(Operation *op) {
   return (isDialect(op, "moe") && !isPlanned(op)) || touchesType<RoutingType>(op);
 }
 /// grouped_matmul has a form on buffers, and stays until the kernels are made.
-bool isMoe(Operation *op) { return isDialect(op, "moe") && op->getName().getStringRef() != "moe.grouped_matmul"; }
+bool isMoe(Operation *op) {
+  Operation *owner = isa<YieldOp>(op) ? op->getParentOp() : op;
+  return isDialect(op, "moe") && owner->getName().getStringRef() != "moe.grouped_matmul";
+}
 bool isTensor(Operation *op) { return touchesType<TensorType>(op) || isDialect(op, "bufferization"); }
 bool isNotLLVM(Operation *op) { return !isDialect(op, "llvm") && !isa<ModuleOp>(op); }
 

@@ -42,7 +42,11 @@ struct CurrentModule {
 };
 
 void handleFatalError(void *, const char *reason, bool) {
-  llvm::errs() << "error: LLVM cannot compile this program for this target: " << reason << "\n";
+  if (current)
+    llvm::errs() << "error: LLVM cannot compile this program for this target: " << reason << "\n";
+  else
+    llvm::errs() << "error: the compiler stopped, which is a bug of it: " << reason << "\n"
+                 << "note: --mlir-pass-pipeline-crash-reproducer=FILE makes a small input for a report\n";
   SmallString<128> path;
   int descriptor;
   if (current && !llvm::sys::fs::createTemporaryFile("moe-compile-failure", "ll", descriptor, path)) {
