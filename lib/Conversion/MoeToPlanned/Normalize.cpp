@@ -24,6 +24,63 @@ struct Statistic {
   }
 };
 
+/// Rows are regular: reductions and elementwise ops over [T, S], in which an empty slot counts for nothing, so that they
+/// become vector code. The steps are those of the general form below.
+Value normalizeRows(LoopBuilder &b, NormalizeOp op, const Slots &in, Type type, Value lowest) {
+  MLIRContext *context = b.getContext();
+  Location loc = b.getLoc();
+  AffineMap pair = b.getMultiDimIdentityMap(2), row = AffineMap::get(2, 0, {b.getAffineDimExpr(0)}, context);
+  Value zero = b.number(type, 0.0), none = b.i32(0);
+  using Body = llvm::function_ref<Value(LoopBuilder &, Value live, Value weight, ValueRange)>;
+  // `rows` are statistics to read; the result is a statistic too if `reduce`.
+  auto emit = [&](ValueRange rows, Value init, bool reduce, Body body) -> Value {
+    SmallVector<Value> inputs{in.indices, in.weights};
+    llvm::append_range(inputs, rows);
+    SmallVector<AffineMap> maps{pair, pair};
+    maps.append(rows.size(), row);
+    maps.push_back(reduce ? row : pair);
+    SmallVector<utils::IteratorType> kinds{utils::IteratorType::parallel, reduce ? utils::IteratorType::reduction
+                                                                                 : utils::IteratorType::parallel};
+    auto generic = linalg::GenericOp::create(
+        b, init.getType(), inputs, init, maps, kinds, [&](OpBuilder &builder, Location, ValueRange arguments) {
+          LoopBuilder inner(loc, builder);
+          Value live = inner.cmp(arith::CmpIPredicate::sge, arguments[0], none);
+          Value weight = inner.toFloat(arguments[1], type);
+          linalg::YieldOp::create(inner, body(inner, live, weight, arguments.drop_front(2)));
+        });
+    return generic.getResult(0);
+  };
+  auto statistic = [&](Value start) { return b.filled(in.getTokensOrAttr(b), start); };
+  auto exponential = [&](LoopBuilder &i, Value weight, Value maximum) -> Value {
+    Value power = math::ExpOp::create(i, arith::SubFOp::create(i, weight, maximum));
+    return i.select(i.cmp(arith::CmpFPredicate::OEQ, maximum, lowest), zero, power);
+  };
+
+  Value maxima, divisors;
+  if (op.getBy() != Norm::Sum)
+    maxima = emit({}, statistic(lowest), true, [&](LoopBuilder &i, Value live, Value weight, ValueRange r) -> Value {
+      return arith::MaximumFOp::create(i, r.back(), i.select(live, weight, lowest));
+    });
+  Values read = maxima ? Values{maxima} : Values{};
+  if (op.getBy() != Norm::Max) {
+    divisors = emit(read, statistic(zero), true, [&](LoopBuilder &i, Value live, Value weight, ValueRange r) -> Value {
+      Value term = maxima ? exponential(i, weight, r[0]) : weight;
+      return arith::AddFOp::create(i, r.back(), i.select(live, term, zero));
+    });
+    read.push_back(divisors);
+  }
+  Value init = Slots::getEmpty(b, in.getTokensOrAttr(b), in.getSlots(), in.getWeightType()).weights;
+  return emit(read, init, false, [&](LoopBuilder &i, Value live, Value weight, ValueRange r) -> Value {
+    Value divisor = r[read.size() - 1];
+    Value numerator = op.getBy() == Norm::Softmax ? exponential(i, weight, r[0]) : weight;
+    if (op.getBy() != Norm::Softmax && !op.getEps().isZero())
+      divisor = arith::AddFOp::create(i, divisor, i.number(type, op.getEps().convertToDouble()));
+    Value quotient = arith::DivFOp::create(i, numerator, divisor);
+    Value isZero = i.cmp(arith::CmpFPredicate::OEQ, divisor, zero);
+    return i.toFloat(i.select(live, i.select(isZero, zero, quotient), zero), in.getWeightType());
+  });
+}
+
 struct LowerNormalize : OpConversionPattern<NormalizeOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(NormalizeOp op, OneToNOpAdaptor adaptor,
@@ -39,6 +96,11 @@ struct LowerNormalize : OpConversionPattern<NormalizeOp> {
     Value lowest = arith::ConstantOp::create(
         b, b.getFloatAttr(type, APFloat::getInf(cast<FloatType>(type).getFloatSemantics(), /*Negative=*/true)));
 
+    if (op.getAxis() == Axis::Expert) {
+      Values result{in.indices, b.castTo(normalizeRows(b, op, in, type, lowest), in.weights.getType())};
+      rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
+      return success();
+    }
     Value maxima, divisors;
     if (op.getBy() != Norm::Sum)
       maxima = forEachPair(b, in, stat.init(b, in, lowest), [&](Value t, Value s, Value e, ValueRange c) -> Values {
