@@ -96,7 +96,7 @@ class Program:
 def run_program(path, options, lowering):
     name = f"{path.stem}{f' ({lowering})' if lowering else ''}"
     try:
-        more = [f"--lowering={lowering}"] if lowering else []
+        more = [f"--force-lowering={lowering}"] if lowering else []
         program = Program(path, options.work, options.compiler, options.runner, more + options.compile_option)
         module = zoolib.reference_module(path.stem)
         program.example()

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Writes docs/zoo.md from the programs in test/zoo, their references and lowerings.toml; with --check, compares instead."""
+
+import argparse
+import difflib
+import importlib
+import pathlib
+import re
+import statistics
+import sys
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ZOO = ROOT / "test" / "zoo"
+sys.path[:0] = [str(ZOO), str(ZOO / "reference")]
+sys.dont_write_bytecode = True
+
+INTRO = """# The zoo: published mechanisms as programs
+
+{count} published mechanisms, each a program in `test/zoo`, written in the `moe` dialect and upstream dialects. The median
+program has {median} lines without its comment block. This page is written by `utils/zoo-doc.py`.
+
+- *Lines*: lines of the program that are neither blank nor comments.
+- *Lowering*: what each `moe.apply` gets, in the order of the program: `fused` (grouped matmuls over the list of all pairs), `pairwise` (a
+  loop over pairs), `dense` (every expert on every row), `reference` (a loop over experts; any body).
+- *Checked*: every program is compiled and run against the example that came with its contract, against its numpy reference in
+  `test/zoo/reference` at other sizes and inputs, and with one and two threads. Where the mechanism allows it, `permute D`: reordering a
+  dimension of all arguments reorders the results, and `split D`: two calls on parts of a dimension give the parts of the results.
+
+| Mechanism | Paper | Ops of the dialect | Lines | Lowering | Checked |
+|---|---|---|---|---|---|
+"""
+
+
+class Program:
+    def __init__(self, path, lowerings):
+        self.slug, text = path.stem, path.read_text()
+        lines = text.splitlines()
+        head = [line[2:].strip() for line in lines[: next(i for i, l in enumerate(lines) if not l.startswith("//"))]]
+        self.xfail = next((l for l in head if l.startswith(("XFAIL", "UNSUPPORTED"))), None)
+        words = [l for l in head if l and not re.match(r"(RUN|XFAIL|UNSUPPORTED|REQUIRES)\b", l)]
+        self.paper = words[0]
+        self.readings = " ".join(words).split("Reading:")[1:]
+        code = [l for l in lines if l.strip() and not l.lstrip().startswith("//")]
+        self.lines = len(code)
+        used = re.findall(r"\bmoe\.(\w+) %", "\n".join(code))
+        self.ops = [op for op in dict.fromkeys(used) if op != "yield"]
+        chosen = lowerings.get(self.slug, [])
+        self.lowering = ", ".join(f"{chosen.count(l)}x {l}" if chosen.count(l) > 1 else l for l in dict.fromkeys(chosen))
+        module = importlib.import_module(self.slug.replace("-", "_"))
+        self.checks = [f"permute {d}" for d in getattr(module, "PERMUTES", [])] + [f"split {d}" for d in getattr(module, "SPLITS", [])]
+
+    def row(self):
+        cells = [
+            f"[{self.slug}](../test/zoo/{self.slug}.mlir)", self.paper.replace("|", "\\|"), ", ".join(f"`{o}`" for o in self.ops) or "none",
+            str(self.lines), self.lowering or "no apply", self.xfail or ", ".join(self.checks) or "example, reference",
+        ]
+        return "| " + " | ".join(cells) + " |\n"
+
+
+def document():
+    lowerings = tomllib.loads((ZOO / "lowerings.toml").read_text())
+    programs = [Program(p, lowerings) for p in sorted(ZOO.glob("*.mlir"))]
+    text = INTRO.format(count=len(programs), median=round(statistics.median(p.lines for p in programs)))
+    text += "".join(p.row() for p in programs)
+    text += "\n## Who uses which op\n\n"
+    ops = sorted({op for p in programs for op in p.ops}, key=lambda o: (-sum(o in p.ops for p in programs), o))
+    for op in ops:
+        users = [p.slug for p in programs if op in p.ops]
+        text += f"- `moe.{op}` ({len(users)}): {', '.join(users)}\n"
+    text += "\n## What stays upstream\n\nFewer than three mechanisms need each of these, so that linalg, tensor and scf say them: assignment solvers and Sinkhorn\n"
+    text += "iterations, product keys, trees, Fourier transforms, merged weights, dequantisation, attention over chosen positions,\n"
+    text += "recurrences over layers. A program's comment block says which part of it is upstream.\n"
+    readings = [(p.slug, r) for p in programs for r in p.readings]
+    if readings:
+        text += "\n## Readings\n\nWhere a mechanism's definition leaves a choice open, the program takes this one.\n\n"
+        text += "".join(f"- {slug}: {reading.strip()}\n" for slug, reading in readings)
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if docs/zoo.md differs from what would be written")
+    options = parser.parse_args()
+    path, text = ROOT / "docs" / "zoo.md", document()
+    if not options.check:
+        path.write_text(text)
+        return 0
+    have = path.read_text() if path.exists() else ""
+    diff = list(difflib.unified_diff(have.splitlines(), text.splitlines(), "docs/zoo.md", "as generated", lineterm=""))
+    print("\n".join(diff[:40]) or "docs/zoo.md is up to date")
+    return 1 if diff else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
