@@ -12,6 +12,8 @@ config.test_exec_root = os.path.join(config.moe_obj_root, "test")
 
 # The tools of LLVM 22 come first: Debian's unversioned FileCheck may be an old one.
 llvm_config.with_environment("PATH", config.llvm_tools_dir, append_path=True)
+# Tests that are programs themselves (the zoo, the documents) find the tools of this build by name.
+llvm_config.with_environment("PATH", config.moe_tools_dir, append_path=True)
 llvm_config.use_default_substitutions()
 llvm_config.add_tool_substitutions(
     ["moe-opt", "moe-compile", "moe-run", "moe-seal", "moe-files", "mlir-opt", "split-file"],
