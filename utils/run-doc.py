@@ -75,7 +75,7 @@ def main():
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
     python = pathlib.Path(sys.executable).parent
-    environment = dict(os.environ, PATH=os.pathsep.join([*options.path, str(python), os.environ["PATH"]]))
+    environment = dict(os.environ, PATH=os.pathsep.join([*(str(pathlib.Path(p).resolve()) for p in options.path), str(python), os.environ["PATH"]]))
 
     failures, ran, updates = [], 0, []
     for language, words, begin, end in blocks(lines):
