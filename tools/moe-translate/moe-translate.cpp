@@ -1,15 +1,21 @@
 //===- moe-translate.cpp - other formats to MLIR --------------------------===//
 //
-// moe-translate --import-onnx model.onnx          the onnx level as text, weights left out
+// moe-translate --import-onnx model.onnx            the onnx level as text, weights left out
+// moe-translate --import-onnx --lower model.onnx    raised and lowered to upstream IR and the routed level
+// moe-translate --list-onnx-operators               the table in docs/onnx-support.md
 //
 //===----------------------------------------------------------------------===//
 #include "mlir/IR/AsmState.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/Verifier.h"
+#include "mlir/Pass/PassManager.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/Support/FileUtilities.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 #include "moe/Dialect/Onnx/IR/OnnxDialect.h"
+#include "moe/Conversion/OnnxOperators.h"
+#include "moe/Conversion/Passes.h"
+#include "moe/Dialect/Onnx/Transforms/Passes.h"
 #include "moe/Import/Onnx/Import.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
@@ -22,17 +28,21 @@ static llvm::cl::OptionCategory category("moe-translate options");
 static llvm::cl::opt<bool> importOnnx("import-onnx", llvm::cl::desc("Import ONNX files"), llvm::cl::cat(category));
 static llvm::cl::opt<bool> quiet("quiet", llvm::cl::desc("Print one line per file: imported or refused"),
                                  llvm::cl::cat(category));
+static llvm::cl::opt<bool> lower("lower", llvm::cl::desc("Raise MoE layers and lower the rest of what was imported"),
+                                 llvm::cl::cat(category));
+static llvm::cl::opt<bool> listOperators("list-onnx-operators", llvm::cl::desc("Print the table of supported operators"),
+                                         llvm::cl::cat(category));
 static llvm::cl::opt<std::string> output("o", llvm::cl::desc("Output file"), llvm::cl::init("-"),
                                          llvm::cl::cat(category));
-static llvm::cl::list<std::string> inputs(llvm::cl::Positional, llvm::cl::desc("<input files>"), llvm::cl::OneOrMore,
+static llvm::cl::list<std::string> inputs(llvm::cl::Positional, llvm::cl::desc("<input files>"), llvm::cl::ZeroOrMore,
                                           llvm::cl::cat(category));
 
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
   registerAsmPrinterCLOptions();
   llvm::cl::ParseCommandLineOptions(argc, argv, "moe-translate: other formats to MLIR\n");
-  if (!importOnnx) {
-    llvm::errs() << "moe-translate: nothing to do; say --import-onnx\n";
+  if (!importOnnx && !listOperators) {
+    llvm::errs() << "moe-translate: nothing to do; say --import-onnx or --list-onnx-operators\n";
     return 1;
   }
   std::string message;
@@ -41,6 +51,8 @@ int main(int argc, char **argv) {
     llvm::errs() << "moe-translate: " << message << "\n";
     return 1;
   }
+  if (listOperators)
+    moe::printOnnxOperatorTable(file->os());
   bool failed = false;
   for (const std::string &input : inputs) {
     MLIRContext context(MLIRContext::Threading::DISABLED);
@@ -53,6 +65,12 @@ int main(int argc, char **argv) {
     moe::WeightStore weights;
     OwningOpRef<ModuleOp> module = moe::importOnnxFile(input, context, weights);
     bool good = module && succeeded(verify(*module));
+    if (good && lower) {
+      PassManager passes(&context);
+      passes.addNestedPass<func::FuncOp>(moe::createOnnxRaiseMoePass());
+      passes.addNestedPass<func::FuncOp>(moe::createConvertOnnxToLinalgPass());
+      good = succeeded(passes.run(*module));
+    }
     failed |= !good;
     if (quiet)
       file->os() << input << ": " << (good ? "imported" : "refused") << "\n";

@@ -12,6 +12,7 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/Transforms/RegionUtils.h"
+#include "moe/Conversion/OnnxOperators.h"
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 
@@ -43,6 +44,12 @@ const OnnxOperator *mlir::moe::lookupOnnxOperator(OnnxNodeOp node) {
   ArrayRef<OnnxOperator> table = getOnnxOperators();
   auto it = llvm::lower_bound(table, name, [](const OnnxOperator &line, StringRef key) { return line.name < key; });
   return it != table.end() && it->name == name && static_cast<int64_t>(node.getSince()) >= it->since ? &*it : nullptr;
+}
+
+void mlir::moe::printOnnxOperatorTable(llvm::raw_ostream &os) {
+  os << "| operator | definitions of opset | restrictions |\n|---|---|---|\n";
+  for (const OnnxOperator &line : getOnnxOperators())
+    os << "| " << line.name << " | " << line.since << " and newer | " << line.restrictions << " |\n";
 }
 
 namespace {
@@ -126,6 +133,14 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
   for (Value operand : node.getInputs())
     if (!isa<NoneType>(operand.getType()) && !lower.shapes.getShape(operand))
       return lower.refuse(node) << "the rank of an operand is unknown";
+  // A size that only this node's result could tell is known for NonZero alone, whose lowering counts.
+  if (!node.is("NonZero"))
+    for (Value result : node.getResults())
+      for (const DimExpr &dim : lower.dimsOf(result))
+        if (auto atom = dim.asAtom(); atom && lower.shapes.getAtoms()[*atom].kind == DimAtom::ValueDim &&
+                                      lower.shapes.getAtoms()[*atom].value == result)
+          return lower.refuse(node) << "the shape of its result depends on data, which is not supported; export the model "
+                                       "with shapes that follow from the inputs' shapes";
   SmallVector<Value> results;
   if (failed(lookupOnnxOperator(node)->lower(node, lower, results)))
     return failure();

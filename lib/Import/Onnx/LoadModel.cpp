@@ -116,6 +116,16 @@ bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, 
     }
     registerContribSchemas();
     step = "checking the model";
+    for (const auto &opset : model.opset_import()) {
+      const auto &known = onnx::OpSchemaRegistry::DomainToVersionRange::Instance().Map();
+      auto range = known.find(opset.domain() == "ai.onnx" ? "" : opset.domain());
+      if (range != known.end() && opset.version() > range->second.second) {
+        error = "opset " + std::to_string(opset.version()) + " of domain '" + opset.domain() +
+                "' is newer than the newest known, " + std::to_string(range->second.second) +
+                "; export with that one or older";
+        return false;
+      }
+    }
     sortTopologically(*model.mutable_graph());
     bool external = false;
     for (const onnx::TensorProto &tensor : model.graph().initializer())
@@ -130,6 +140,15 @@ bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, 
       onnx::checker::check_function_call_cycles(model);
       onnx::inliner::InlineLocalFunctions(model);
     }
+    // Operators that have no lowering of their own are their definitions.
+    onnx::inliner::InlineSelectedFunctions(
+        model, *onnx::inliner::FunctionIdSet::Create(
+                   {{"", "RMSNormalization"}, {"", "RotaryEmbedding"}, {"", "Attention"}, {"", "LayerNormalization"},
+                    {"", "GroupNormalization"}, {"", "MeanVarianceNormalization"}, {"", "HardSwish"}, {"", "Mish"},
+                    {"", "Softplus"}, {"", "SwiGLU"}, {"", "LeakyRelu"}, {"", "Elu"}, {"", "Selu"}, {"", "HardSigmoid"},
+                    {"", "PRelu"}, {"", "ReduceLogSumExp"}, {"", "ReduceLogSum"}, {"", "CastLike"}, {"", "Celu"},
+                    {"", "ThresholdedRelu"}, {"", "Softsign"}}),
+        onnx::OpSchemaRegistry::Instance());
     // What the exporter claims about inner values is not trusted: it is computed anew from the inputs.
     step = "inferring shapes";
     forgetValueInfo(*model.mutable_graph());

@@ -246,6 +246,18 @@ bool SymbolicShapes::computeElements(OnnxNodeOp node, DimList &out) {
     }
     return true;
   }
+  if (op == "OneHot") {
+    // TorchScript writes repeat counts this way.
+    auto indices = getConstants(node.getInputs()[0]), depth = getConstants(node.getInputs()[1]);
+    const DimList *values = input(2);
+    int64_t axis = node.getInt("axis", -1);
+    if (!indices || !depth || !values || values->size() != 2 || (axis != -1 && axis + 1 != static_cast<int64_t>(shape->size())))
+      return false;
+    for (int64_t index : *indices)
+      for (int64_t i = 0; i < depth->front(); ++i)
+        out.push_back((*values)[i == (index < 0 ? index + depth->front() : index)]);
+    return true;
+  }
   if (op == "Expand" && a->size() == 1) {
     out.assign(count.constant(), a->front());
     return true;

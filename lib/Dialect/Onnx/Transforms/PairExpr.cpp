@@ -78,8 +78,35 @@ bool PairEvaluator::isPairMatrix(const Layout &layout) const {
     flat.append(dim.begin(), dim.end());
   }
   SmallVector<unsigned> wanted(tokenAxes);
+  if (unitSlot())
+    return flat == wanted && layout.size() == wanted.size() + 1 && layout.back().empty();
   wanted.push_back(slotAxis);
   return flat == wanted && layout.size() == wanted.size();
+}
+
+bool PairEvaluator::dependsOnGather(Value value, unsigned depth) {
+  auto node = value.getDefiningOp<OnnxNodeOp>();
+  if (!node || depth == 0)
+    return false;
+  if (auto it = gatherMemo.find(value); it != gatherMemo.end())
+    return it->second;
+  bool found = (node.is("Gather") || node.is("GatherND")) && !shapes.getConstants(node.getInputs()[1]) &&
+               cast<ShapedType>(node.getInputs()[0].getType()).hasRank() &&
+               cast<ShapedType>(node.getInputs()[0].getType()).getRank() > 2;
+  for (Value operand : node.getInputs())
+    found = found || dependsOnGather(operand, depth - 1);
+  return gatherMemo[value] = found;
+}
+
+/// Reshapes to the shape that a value has already.
+Value PairEvaluator::throughSameShape(Value value) {
+  while (auto node = value.getDefiningOp<OnnxNodeOp>()) {
+    const DimList *in = node.is("Reshape") ? shapes.getShape(node.getInputs()[0]) : nullptr, *out = shapes.getShape(value);
+    if (!in || !out || ArrayRef<DimExpr>(*in) != ArrayRef<DimExpr>(*out))
+      break;
+    value = node.getInputs()[0];
+  }
+  return value;
 }
 
 /// Element-moving operators, read backwards.
@@ -157,6 +184,8 @@ PairExpr *PairEvaluator::leaf(Value value, const Layout &layout) {
       return nullptr;
     return make({PairExpr::Capture, value, {}, {}, {features.begin(), features.end()}});
   }
+  if (unitSlot() && isPairMatrix(layout))
+    return make({PairExpr::Gate, throughSameShape(value), {}, {}, {}});
   if (tokens && !slot) {
     // [tokens, feature]: the token axes in order, then at most one feature.
     SmallVector<unsigned> wanted(tokenAxes);
@@ -188,10 +217,11 @@ PairExpr *PairEvaluator::leaf(Value value, const Layout &layout) {
 PairEvaluator::IndexKind PairEvaluator::evaluateIndex(Value value, Layout layout) {
   while (true) {
     if (isPairMatrix(layout)) {
+      value = throughSameShape(value);
       while (auto node = value.getDefiningOp<OnnxNodeOp>()) {
         if (!node.is("Identity") && !node.is("Cast"))
           break;
-        value = node.getInputs()[0];
+        value = throughSameShape(node.getInputs()[0]);
       }
       if (indices && indices != value)
         return IndexKind::None;
@@ -504,7 +534,14 @@ PairExpr *PairEvaluator::evaluate(Value value, const Layout &layout) {
   if (!inserted)
     return it->second ? it->second : fail("a value that was already refused");
   auto node = value.getDefiningOp<OnnxNodeOp>();
-  PairExpr *result = leaf(value, layout);
+  PairExpr *result = nullptr;
+  if (unitSlot() && node && dependsOnGather(value, 64)) {
+    std::string before = reason;
+    if ((result = evaluateNode(node, cast<OpResult>(value).getResultNumber(), layout)))
+      return memo[{value.getAsOpaquePointer(), key}] = result;
+    reason = before;
+  }
+  result = leaf(value, layout);
   // A leaf in a shape that is not the plain one: look further back for one that is.
   if (!result && node)
     result = evaluateNode(node, cast<OpResult>(value).getResultNumber(), layout);

@@ -100,6 +100,10 @@ private:
   bool splitByDims(ArrayRef<unsigned> flat, ArrayRef<DimExpr> dims, Layout &layout);
   Layout broadcastTo(Value operand, const Layout &layout);
   bool isPairMatrix(const Layout &layout) const;
+  /// With one slot per token nothing in a layout tells what depends on the chosen expert; the graph does.
+  bool unitSlot() const { return axes[slotAxis].size.is(1); }
+  bool dependsOnGather(Value value, unsigned depth);
+  Value throughSameShape(Value value);
 
   SymbolicShapes &shapes;
   std::vector<LayerAxis> axes;
@@ -110,6 +114,7 @@ private:
   int64_t experts = -1;
   std::string reason;
   std::vector<std::unique_ptr<PairExpr>> pool;
+  llvm::DenseMap<Value, bool> gatherMemo;
   std::map<std::pair<void *, std::vector<std::vector<unsigned>>>, PairExpr *> memo;
 };
 

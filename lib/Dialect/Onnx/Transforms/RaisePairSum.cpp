@@ -237,7 +237,9 @@ static bool tryRaise(OnnxNodeOp sum, int64_t slotDim, SymbolicShapes &shapes, Pa
     if (kind == LayerAxis::Token)
       tokens.push_back(axis);
     (i == slotDim ? slot : feature) = i == slotDim ? axis : i == rank - 1 ? axis : feature;
-    layout[i].push_back(axis);
+    // A single slot stands in no layout: dimensions of size 1 have no axes.
+    if (kind != LayerAxis::Slot || !dims[i].is(1))
+      layout[i].push_back(axis);
   }
   evaluator.setTokenAxes(tokens);
   evaluator.setSlotAxis(slot);
