@@ -27,6 +27,7 @@
 
 #define DEBUG_TYPE "moe-outline-parallel"
 static llvm::TrackingStatistic numOutlined(DEBUG_TYPE, "num-outlined", "Parallel loops handed to the host's threads");
+static llvm::TrackingStatistic numShared(DEBUG_TYPE, "num-shared", "Loops whose task is that of an equal loop");
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOEOUTLINEPARALLELPASS
@@ -145,7 +146,7 @@ public:
 
     Type contextType = getContextType(captures.values.getArrayRef());
     Value context = storeContext(loc, parent, contextType, captures.values.getArrayRef());
-    func::FuncOp task = createTask(loop, parent, contextType, captures, split);
+    func::FuncOp task = findEqual(createTask(loop, parent, contextType, captures, split));
     b.setInsertionPoint(loop);
     Value several = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sgt, tasks, one);
     auto branch = scf::IfOp::create(b, loc, several, /*withElseRegion=*/true);
@@ -287,6 +288,20 @@ private:
     return task;
   }
 
+  /// The task itself, or the equal one that there is already: layers of one shape share their code.
+  func::FuncOp findEqual(func::FuncOp task) {
+    for (func::FuncOp other : tasks)
+      if (other.getFunctionType() == task.getFunctionType() &&
+          OperationEquivalence::isRegionEquivalentTo(&other.getBody(), &task.getBody(),
+                                                     OperationEquivalence::IgnoreLocations)) {
+        task.erase();
+        ++numShared;
+        return other;
+      }
+    tasks.push_back(task);
+    return task;
+  }
+
   LLVM::LLVMFuncOp getParallelFor() {
     if (auto func = module.lookupSymbol<LLVM::LLVMFuncOp>(kHostParallelForFunction))
       return func;
@@ -303,6 +318,7 @@ private:
   int64_t minWork, taskWork;
   Type pointer;
   unsigned count = 0;
+  SmallVector<func::FuncOp> tasks;
 };
 
 struct OutlineParallel : impl::MoeOutlineParallelPassBase<OutlineParallel> {
