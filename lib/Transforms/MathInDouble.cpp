@@ -10,6 +10,7 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/TypeUtilities.h"
 #include <cmath>
 #include <limits>
@@ -299,7 +300,7 @@ struct Emitter {
     return select(one, constant(1.0), result);
   }
 
-  /// The exact remainder with the sign of x (scalars only: it needs a loop).
+  /// The exact remainder with the sign of x: a loop, which runs until all lanes are done.
   Value remainder(Value x, Value y) {
     Value divisor = abs(y);
     auto keepGoing = [&](Value r) {
@@ -311,7 +312,10 @@ struct Emitter {
     auto loop = scf::WhileOp::create(
         b, loc, TypeRange(type), ValueRange(abs(x)),
         [&](OpBuilder &, Location, ValueRange args) {
-          scf::ConditionOp::create(b, loc, keepGoing(args[0]), args[0]);
+          Value any = keepGoing(args[0]);
+          if (isa<VectorType>(type))
+            any = vector::ReductionOp::create(b, loc, vector::CombiningKind::OR, any);
+          scf::ConditionOp::create(b, loc, any, args[0]);
         },
         [&](OpBuilder &, Location, ValueRange args) {
           // Takes some 28 bits off: the quotient by a multiple of the divisor stays small, so its product is exact in
@@ -325,7 +329,7 @@ struct Emitter {
           Value rest = fma(negate(floor(div(r, multiple))), multiple, r);
           // Rounding may have made the quotient one too large.
           rest = select(compare(Predicate::OLT, rest, 0.0), add(rest, multiple), rest);
-          scf::YieldOp::create(b, loc, rest);
+          scf::YieldOp::create(b, loc, select(keepGoing(r), rest, r));
         });
     Value result = withSign(loop.getResult(0), x);
     Value bad = either(either(isNaN(x), isNaN(y)),
@@ -345,8 +349,8 @@ struct InDouble : OpRewritePattern<Op> {
     Type element = getElementTypeOrSelf(type);
     if (!element.isF64() && (onlyDouble || !element.isF32()))
       return rewriter.notifyMatchFailure(op, "another approximation is used for this type");
-    if (isa<TensorType>(type) || (isa<VectorType>(type) && std::is_same_v<Op, arith::RemFOp>))
-      return rewriter.notifyMatchFailure(op, "not a scalar");
+    if (isa<TensorType>(type))
+      return rewriter.notifyMatchFailure(op, "neither a scalar nor a vector");
     Location loc = op.getLoc();
     auto vector = dyn_cast<VectorType>(type);
     Type wide = vector ? Type(vector.clone(rewriter.getF64Type())) : rewriter.getF64Type();
