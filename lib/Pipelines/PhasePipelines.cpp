@@ -30,7 +30,12 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(createInlinerPass());
   pm.addPass(createSymbolDCEPass());
   addCleanup(pm);
-  pm.addPass(createMoeEliminateDeadExpertsPass());
+  if (options.optLevel > 0) {
+    pm.addPass(createMoeEliminateDeadExpertsPass());
+    // A router that does not depend on the loop around it leaves the loop.
+    pm.addPass(createLoopInvariantCodeMotionPass());
+    addCleanup(pm);
+  }
   pm.addPass(createMoeInsertChecksPass());
   pm.addPass(createMoeNormalizeBodiesPass());
   addCleanup(pm);
