@@ -24,7 +24,7 @@ program has {median} lines without its comment block. This page is written by `u
 - *Lowering*: what each `moe.apply` gets, in the order of the program: `fused` (grouped matmuls over the list of all pairs), `pairwise` (a
   loop over pairs), `dense` (every expert on every row), `reference` (a loop over experts; any body).
 - *Checked*: every program is compiled and run against the example that came with its contract, against its numpy reference in
-  `test/zoo/reference` at other sizes and inputs, and with one and two threads. Where the mechanism allows it, `permute D`: reordering a
+  `test/zoo/reference` at other sizes and inputs, with one and two threads, and with the lowering `reference` forced. Where the mechanism allows it, `permute D`: reordering a
   dimension of all arguments reorders the results, and `split D`: two calls on parts of a dimension give the parts of the results.
 
 | Mechanism | Paper | Ops of the dialect | Lines | Lowering | Checked |

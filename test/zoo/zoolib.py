@@ -4,6 +4,7 @@ import importlib
 import json
 import pathlib
 import sys
+import tomllib
 import zlib
 
 import numpy as np
@@ -43,6 +44,11 @@ class Contract:
 
 def slugs():
     return sorted(p.parent.name for p in ROOT.glob("cases/*/contract.json"))
+
+
+def lowerings(slug):
+    """What lowerings.toml expects of the program's applies."""
+    return tomllib.loads((ROOT / "lowerings.toml").read_text()).get(slug, [])
 
 
 def reference_module(slug):
