@@ -214,8 +214,8 @@ static double numberOf(const char *text, double least, double most) {
 
 int main(int argc, char **argv) {
   const char *path = NULL, *eval = NULL, *logits = NULL, *value;
-  const char *prompt = "def read_file(path):\n";
-  double bytes = 300, temperature = 0.5, seed = 1, threads = 0;
+  const char *prompt = "class TestCase(unittest.TestCase):\n    def test_";
+  double bytes = 300, temperature = 0.7, seed = 2, threads = 0;
   for (int i = 1; i < argc; ++i) {
     if ((value = valueOf(argv[i], "--eval")))
       eval = value;

@@ -105,7 +105,8 @@ typedef enum moe_dtype {
   MOE_F32, MOE_F16, MOE_BF16, MOE_F64, MOE_I8, MOE_U8, MOE_I16, MOE_U16, MOE_I32, MOE_U32, MOE_I64, MOE_U64, MOE_BOOL,
   MOE_F8_E4M3FN, MOE_F8_E5M2, MOE_F8_E8M0FNU, MOE_F8_E4M3FNUZ, MOE_F8_E5M2FNUZ,
   MOE_F6_E2M3FN, MOE_F6_E3M2FN, MOE_F4_E2M1FN, /* packed: 6 or 4 bits each */
-  MOE_C64
+  MOE_C64,
+  MOE_DTYPE_FORCE_INT = 0x7fffffff /* no dtype: makes every int a value of the enum, so that a wrong one can be refused */
 } moe_dtype;
 
 /* As in a signature: "f32", "bf16", "f8e4m3fn", ...; NULL for no dtype. */
