@@ -318,7 +318,11 @@ FailureOr<Values> ApplyLowering::finish(ValueRange buffers, const PairList &pair
                  return {setRow(b, sum, state[0], {t, e})};
                }).front();
     } else if (mode == OutMode::Buckets) {
-      Value capacity = b.maximum(op.getCapacities()[bucket++], b.index(0));
+      Value capacity = op.getCapacities()[bucket++];
+      if (std::optional<int64_t> known = getConstantIntValue(capacity))
+        capacity = b.index(std::max<int64_t>(*known, 0));
+      else
+        capacity = b.maximum(capacity, b.index(0));
       // The type is what users of the result rely on.
       if (!type.isDynamicDim(1))
         capacity = b.index(type.getDimSize(1));
@@ -328,7 +332,12 @@ FailureOr<Values> ApplyLowering::finish(ValueRange buffers, const PairList &pair
       }
       shape = {b.getIndexAttr(routing.getExperts()), OpFoldResult(capacity)};
       llvm::append_range(shape, *trailing);
-      result = b.loop(b.index(routing.getExperts()), b.filled(shape, zero), [&](Value e, ValueRange state) -> Values {
+      // No capacity, no copies: also, slices of tensors that are known to be empty do not verify.
+      if (std::optional<int64_t> known = getConstantIntValue(capacity); known && *known == 0)
+        shape[1] = b.getIndexAttr(0);
+      Value empty = b.filled(shape, zero);
+      bool isEmpty = cast<RankedTensorType>(empty.getType()).getDimSize(1) == 0;
+      result = isEmpty ? empty : b.loop(b.index(routing.getExperts()), empty, [&](Value e, ValueRange state) -> Values {
                   Value from = b.extract(pairs.offsets, e), to = b.extract(pairs.offsets, b.add(e, b.index(1)));
                   OpFoldResult count = b.minimum(b.sub(to, from), capacity);
                   unsigned rank = 1 + trailing->size();
