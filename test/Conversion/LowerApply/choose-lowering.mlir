@@ -1,0 +1,66 @@
+// RUN: moe-opt %s --moe-choose-lowering --split-input-file --verify-diagnostics | FileCheck %s
+
+!r = !moe.routing<?x3xf32>
+
+// Rows that see each other keep the loop over experts.
+// CHECK-LABEL: func private @coupled
+// CHECK: moe.apply
+// CHECK-SAME: moe.lowering = "reference"
+func.func private @coupled(%r: !r, %x: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  %y = moe.apply %r rows(%x) out(sum) : !r, tensor<?x4xf32> -> tensor<?x4xf32> {
+  ^bb0(%rows: tensor<?x4xf32>):
+    %zero = arith.constant 0.0 : f32
+    %z = tensor.splat %zero : tensor<4xf32>
+    %s = linalg.reduce ins(%rows : tensor<?x4xf32>) outs(%z : tensor<4xf32>) dimensions = [0] (%a: f32, %b: f32) {
+      %c = arith.addf %a, %b : f32
+      linalg.yield %c : f32
+    }
+    %o = linalg.broadcast ins(%s : tensor<4xf32>) outs(%rows : tensor<?x4xf32>) dimensions = [0]
+    moe.yield %o : tensor<?x4xf32>
+  }
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+!r = !moe.routing<?x3xf32>
+
+// Experts that are vectors are best served pair by pair.
+// CHECK-LABEL: func private @vectors
+// CHECK: moe.apply
+// CHECK-SAME: moe.lowering = "pairwise"
+func.func private @vectors(%r: !r, %x: tensor<?x4xf32>, %w: tensor<3x4xf32>) -> tensor<?x4xf32> {
+  %y = moe.apply %r rows(%x) experts(%w) out(sum) : !r, tensor<?x4xf32>, tensor<3x4xf32> -> tensor<?x4xf32> {
+  ^bb0(%rows: tensor<?x4xf32>, %we: tensor<4xf32>):
+    %o = linalg.broadcast ins(%we : tensor<4xf32>) outs(%rows : tensor<?x4xf32>) dimensions = [0]
+    moe.yield %o : tensor<?x4xf32>
+  }
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+!r = !moe.routing<?x3xf32>
+
+func.func private @illegal(%r: !r, %x: tensor<?x4xf32>) -> tensor<3x?x4xf32> {
+  %c2 = arith.constant 2 : index
+  // expected-error@+1 {{cannot have the lowering 'pairwise': buckets need the pairs sorted by expert}}
+  %y = moe.apply %r rows(%x) out(buckets(%c2)) {moe.lowering = "pairwise"} : !r, tensor<?x4xf32> -> tensor<3x?x4xf32> {
+  ^bb0(%rows: tensor<?x4xf32>):
+    moe.yield %rows : tensor<?x4xf32>
+  }
+  return %y : tensor<3x?x4xf32>
+}
+
+// -----
+
+!r = !moe.routing<?x3xf32>
+
+func.func private @unknown(%r: !r, %x: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  // expected-error@+1 {{expected 'moe.lowering' to be reference, fused, pairwise or dense, got 'quick'}}
+  %y = moe.apply %r rows(%x) out(sum) {moe.lowering = "quick"} : !r, tensor<?x4xf32> -> tensor<?x4xf32> {
+  ^bb0(%rows: tensor<?x4xf32>):
+    moe.yield %rows : tensor<?x4xf32>
+  }
+  return %y : tensor<?x4xf32>
+}

@@ -1,0 +1,75 @@
+// RUN: moe-opt %s --split-input-file --verify-diagnostics
+
+func.func @pl1(%i: tensor<?x2xi32>) {
+  // expected-error@+1 {{expected 'experts' >= 1, got 0}}
+  %o, %r, %s, %e, %v = moe.plan %i experts(0) : tensor<?x2xi32>
+  return
+}
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, k, n)>
+func.func @gm2(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x4x5xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected one map per bank, got 2 maps and 1 banks}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b : tensor<2x4x5xf32>) outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b, #b], extra_maps = []} : tensor<?x4xf32>
+  return
+}
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, k, n)>
+func.func @gm4(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x4x6xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{bank 0 has size 6 in dimension 2, expected 5}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b : tensor<2x4x6xf32>) outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = []} : tensor<?x4xf32>
+  return
+}
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, k, n)>
+func.func @gm6(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x4x5xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected the epilogue's arguments to be one accumulator of type 'f32' per bank}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b : tensor<2x4x5xf32>) outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32, %other: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = []} : tensor<?x4xf32>
+  return
+}
+
+// -----
+
+func.func @cb1(%p: tensor<?x5xf32>, %v: tensor<?x2xindex>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected mode sum, mean or max, got dense}}
+  %y = moe.combine(dense) %p by(%v : tensor<?x2xindex>) outs(%init : tensor<?x5xf32>) : tensor<?x5xf32>
+  return
+}
+
+// -----
+
+func.func @cb2(%p: tensor<?x5xf32>, %v: tensor<?x2xindex>, %init: tensor<?x6xf32>) {
+  // expected-error@+1 {{expected 'init' to have the shape of 'pairs' behind the first dimension}}
+  %y = moe.combine(sum) %p by(%v : tensor<?x2xindex>) outs(%init : tensor<?x6xf32>) : tensor<?x5xf32>
+  return
+}
+
+// -----
+
+func.func @cb3(%p: tensor<?x5xf32>, %v: tensor<3x2xindex>, %init: tensor<4x5xf32>) {
+  // expected-error@+1 {{expected one row of 'inverse' per row of 'init'}}
+  %y = moe.combine(sum) %p by(%v : tensor<3x2xindex>) outs(%init : tensor<4x5xf32>) : tensor<?x5xf32>
+  return
+}
+
+// -----
+
+func.func @cb4(%p: tensor<?x5xf32>, %v: tensor<?x2xindex>, %w: tensor<?x3xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected 'weights' of the shape of 'inverse'}}
+  %y = moe.combine(sum) %p by(%v : tensor<?x2xindex>) weights(%w : tensor<?x3xf32>) outs(%init : tensor<?x5xf32>) : tensor<?x5xf32>
+  return
+}
