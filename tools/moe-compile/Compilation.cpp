@@ -191,7 +191,7 @@ void Compilation::describeLayers() {
       layer["per_token"] = routing.getPerRow();
     if (apply->getNumResults() > 0)
       describeSizes(apply, layer);
-    if (auto pattern = apply->getAttrOfType<StringAttr>("moe.pattern"))
+    if (auto pattern = apply->getAttrOfType<StringAttr>("moe.source"))
       layer["pattern"] = pattern.getValue();
     if (auto lowering = apply->getAttrOfType<StringAttr>("moe.lowering"))
       layer["lowering"] = lowering.getValue();

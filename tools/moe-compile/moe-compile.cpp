@@ -165,7 +165,7 @@ int main(int argc, char **argv) {
   SourceMgrDiagnosticHandler handler(sources, &context);
   if (withRemarks) {
     remark::RemarkCategories categories;
-    categories.all = ".*";
+    categories.passed = categories.missed = categories.analysis = categories.failed = ".*";
     if (failed(remark::enableOptimizationRemarks(context, std::make_unique<PlainRemarks>(),
                                                  std::make_unique<remark::RemarkEmittingPolicyAll>(), categories)))
       return usageError("remarks cannot be enabled");
