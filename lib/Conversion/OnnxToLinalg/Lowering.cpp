@@ -219,34 +219,32 @@ Value OnnxLowering::reshape(Shaped from, ArrayRef<DimExpr> to, const Twine &what
     return filled(to, zero(from.element()));
   Value equal = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, size(total), size(wanted));
   require(equal, what + ": the new shape does not have as many elements as the tensor");
-  // Should the check fail, the call goes on (its results are discarded), so the tensor must have the promised size.
-  RankedTensorType type = typeOf(to, from.element());
-  auto choice = scf::IfOp::create(b, TypeRange{type}, equal, /*withElseRegion=*/true);
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(choice.thenBlock());
-  // A size that is equal only in this branch: go through one dimension of unknown size.
-  Value flat = from.value;
-  if (from.rank() != 1)
-    flat = reshapeUnchecked(from.value, from.dims, {total});
-  flat = tensor::CastOp::create(b, RankedTensorType::get({ShapedType::kDynamic}, from.element()), flat);
-  Value then;
-  if (to.size() == 1) {
-    then = flat;
-  } else {
-    if (llvm::all_of(to, [](const DimExpr &d) { return d.isConstant(); }))
-      flat = tensor::CastOp::create(b, typeOf({wanted}, from.element()), flat);
-    SmallVector<ReassociationIndices> groups;
-    if (!to.empty())
-      groups.push_back(llvm::to_vector<2>(llvm::seq<int64_t>(0, to.size())));
-    if (to.empty())
-      then = tensor::CollapseShapeOp::create(b, type, flat, groups);
-    else
-      then = tensor::ExpandShapeOp::create(b, type, flat, groups, foldedSizes(to));
-  }
-  scf::YieldOp::create(b, castTo(then, to));
-  b.setInsertionPointToStart(choice.elseBlock());
-  scf::YieldOp::create(b, castTo(filled(to, zero(from.element())), to));
-  return choice.getResult(0);
+  // Should the check fail, the call goes on (its results are discarded), so the tensor must have the promised size and
+  // nothing may be read that is not there. Dimensions that agree at the end need no arithmetic.
+  size_t same = 0;
+  while (same < from.dims.size() && same < to.size() &&
+         from.dims[from.dims.size() - 1 - same] == to[to.size() - 1 - same])
+    ++same;
+  SmallVector<Value> fromSizes = llvm::map_to_vector(from.dims, [&](const DimExpr &dim) { return size(dim); });
+  SmallVector<Value> toSizes = llvm::map_to_vector(to, [&](const DimExpr &dim) { return size(dim); });
+  return generate(to, from.element(), [&](ImplicitLocOpBuilder &inner, ValueRange at) -> Value {
+    Value nothing = arith::ConstantOp::create(inner, zero(from.element()));
+    auto choice = scf::IfOp::create(inner, TypeRange{from.element()}, equal, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(inner);
+    inner.setInsertionPointToStart(choice.elseBlock());
+    scf::YieldOp::create(inner, nothing);
+    inner.setInsertionPointToStart(choice.thenBlock());
+    Value linear = arith::ConstantIndexOp::create(inner, 0);
+    for (size_t i = 0; i < to.size() - same; ++i)
+      linear = arith::AddIOp::create(inner, arith::MulIOp::create(inner, linear, toSizes[i]), at[i]);
+    SmallVector<Value> position(at.take_back(same));
+    for (size_t i = from.dims.size() - same; i-- > 0;) {
+      position.insert(position.begin(), i == 0 ? linear : Value(arith::RemSIOp::create(inner, linear, fromSizes[i])));
+      linear = arith::DivSIOp::create(inner, linear, fromSizes[i]);
+    }
+    scf::YieldOp::create(inner, Value(tensor::ExtractOp::create(inner, from.value, position)));
+    return choice.getResult(0);
+  });
 }
 
 Value OnnxLowering::generate(ArrayRef<DimExpr> dims, Type element,

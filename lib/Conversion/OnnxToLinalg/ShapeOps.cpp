@@ -28,6 +28,8 @@ static LogicalResult lowerConcat(OnnxNodeOp node, OnnxLowering &lower, SmallVect
   DimExpr at(0);
   for (unsigned i = 0; i < node.getInputs().size(); ++i) {
     Shaped part = lower.input(node, i);
+    if (part.dims[axis].is(0))
+      continue;
     DimList wanted = dims;
     wanted[axis] = part.dims[axis];
     part.value = lower.broadcast(part, wanted, OnnxLowering::describe(node));
@@ -42,6 +44,9 @@ static LogicalResult lowerConcat(OnnxNodeOp node, OnnxLowering &lower, SmallVect
 static Value extract(OnnxLowering &lower, Shaped from, ArrayRef<DimExpr> starts, ArrayRef<DimExpr> lengths,
                      ArrayRef<int64_t> steps) {
   ImplicitLocOpBuilder &b = lower.b;
+  // An empty piece may start behind the last element, where a slice must not.
+  if (llvm::any_of(lengths, [](const DimExpr &e) { return e.is(0); }))
+    return lower.empty(lengths, from.element());
   SmallVector<OpFoldResult> strides = llvm::map_to_vector(steps, [&](int64_t s) -> OpFoldResult { return b.getIndexAttr(s); });
   return tensor::ExtractSliceOp::create(b, lower.typeOf(lengths, from.element()), from.value, lower.foldedSizes(starts),
                                         lower.foldedSizes(lengths), strides);

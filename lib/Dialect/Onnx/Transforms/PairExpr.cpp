@@ -197,11 +197,10 @@ PairExpr *PairEvaluator::leaf(Value value, const Layout &layout) {
   if (tokens && slot)
     return isPairMatrix(layout) ? make({PairExpr::Gate, value, {}, {}, {}}) : nullptr;
   // A bank whose slots are the experts.
-  if (layout.empty() || layout[0].size() != 1 || layout[0][0] != slotAxis || features.empty() ||
-      layout.size() != features.size() + 1)
+  if (layout.empty() || layout[0].size() != 1 || layout[0][0] != slotAxis || features.empty())
     return nullptr;
-  for (const auto &dim : layout)
-    if (dim.size() != 1)
+  for (const auto &dim : layout) // dimensions of size 1 are dropped when the bank is used
+    if (dim.size() > 1)
       return nullptr;
   auto type = dyn_cast<RankedTensorType>(value.getType());
   if (indices || !type || type.isDynamicDim(0))
@@ -428,11 +427,22 @@ PairExpr *PairEvaluator::evaluateEinsum(OnnxNodeOp node, const Layout &layout) {
   return contract(operands[0], operands[1], *k, node);
 }
 
+/// Whether cutting the banks below costs nothing: every k-th column of a matrix stored [k, n] is no run of memory.
+static bool cutsRuns(PairExpr *expr, unsigned feature, int64_t stride) {
+  if (stride == 1 || !llvm::is_contained(expr->features, feature))
+    return true;
+  if (expr->kind == PairExpr::Contract)
+    return expr->transposed;
+  return llvm::all_of(expr->operands, [&](PairExpr *operand) { return cutsRuns(operand, feature, stride); });
+}
+
 /// Restricts an expression to a part of a feature, pushing the cut into the banks: cutting a weight is free.
 PairExpr *PairEvaluator::cutExpr(PairExpr *expr, unsigned from, unsigned to, BankCut cut, OnnxNodeOp node) {
   auto at = llvm::find(expr->features, from);
   if (at == expr->features.end())
     return expr;
+  if (!cutsRuns(expr, from, cut.stride))
+    return make({PairExpr::Cut, {}, node, {expr}, {to}, cut});
   switch (expr->kind) {
   case PairExpr::Part: {
     if (expr->cut.dim >= 0)

@@ -75,6 +75,14 @@ bool BodyEmitter::collect(PairExpr *expr) {
     bankNumber[expr] = partsSeen.size();
     partsSeen.push_back({expr, expr->cut});
     Value bank = expr->value;
+    auto type = cast<RankedTensorType>(bank.getType());
+    if (type.getRank() != static_cast<int64_t>(expr->features.size()) + 1) {
+      SmallVector<int64_t> shape = {type.getDimSize(0)};
+      for (int64_t size : type.getShape().drop_front())
+        if (size != 1)
+          shape.push_back(size);
+      bank = nodes.node("Reshape", 14, {bank, nodes.constant(shape)}, RankedTensorType::get(shape, type.getElementType()));
+    }
     if (expr->cut.dim >= 0)
       bank = nodes.cutBank(bank, expr->cut.dim, expr->cut.offset, expr->cut.stride, expr->cut.size);
     banks.push_back(bank);
