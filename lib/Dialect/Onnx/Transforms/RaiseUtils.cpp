@@ -96,6 +96,26 @@ Value NodeBuilder::cutBank(Value bank, int64_t dim, int64_t offset, int64_t stri
   offsets[dim] = b.getIndexAttr(offset);
   strides[dim] = b.getIndexAttr(stride);
   sizes[dim] = b.getIndexAttr(size);
+  if (stride != 1 && dim == type.getRank() - 1) {
+    // Every other element of a row of memory: kernels want runs, and biases are small, so they are copied.
+    SmallVector<int64_t> shape(type.getShape());
+    shape[dim] = size;
+    Value init = tensor::EmptyOp::create(b, shape, type.getElementType());
+    SmallVector<utils::IteratorType> iterators(shape.size(), utils::IteratorType::parallel);
+    auto copy = linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{}, ValueRange{init},
+                                          ArrayRef<AffineMap>{b.getMultiDimIdentityMap(shape.size())}, iterators,
+                                          [&](OpBuilder &nested, Location loc, ValueRange) {
+      ImplicitLocOpBuilder inner(loc, nested);
+      SmallVector<Value> position;
+      for (size_t i = 0; i < shape.size(); ++i)
+        position.push_back(linalg::IndexOp::create(inner, i));
+      Value scaled = arith::MulIOp::create(inner, position[dim], arith::ConstantIndexOp::create(inner, stride));
+      position[dim] = arith::AddIOp::create(inner, scaled, arith::ConstantIndexOp::create(inner, offset));
+      linalg::YieldOp::create(inner, Value(tensor::ExtractOp::create(inner, bank, position)));
+    });
+    shapes.visit(copy);
+    return copy.getResult(0);
+  }
   auto slice = tensor::ExtractSliceOp::create(b, bank, offsets, sizes, strides);
   shapes.visit(slice);
   return slice;
