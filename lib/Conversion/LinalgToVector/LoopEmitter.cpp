@@ -15,6 +15,7 @@
 #include "mlir/Dialect/Affine/Utils.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Arith/Utils/Utils.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Utils/StructuredOpsUtils.h"
@@ -167,11 +168,18 @@ SmallVector<Value> LoopEmitter::emitSteps(Value begin, Value end, int64_t vector
 // Columns: every lane has its own result
 //===----------------------------------------------------------------------===//
 
+/// Whether the body is so short (`most` ops) that the instructions of the loop around it count. An elementary function
+/// is a polynomial: unrolled, it would only make code.
+static bool isShort(linalg::GenericOp op, int64_t most) {
+  int64_t ops = 0;
+  for (Operation &bodyOp : op.getBody()->without_terminator())
+    ops += isa<math::MathDialect>(bodyOp.getDialect()) ? 16 : 1;
+  return ops < most;
+}
+
 void LoopEmitter::emitColumns(Value begin, Value end) {
-  // With a reduction inside, wide tiles use the whole of a cache line that is fetched; a short body is unrolled so
-  // that the loop's own instructions do not count.
-  int64_t bodyOps = std::distance(op.getBody()->begin(), op.getBody()->end());
-  int64_t vectors = !reductions.empty() ? 4 : bodyOps <= 4 ? 4 : 1;
+  // With a reduction inside, wide tiles use the whole of a cache line that is fetched.
+  int64_t vectors = isShort(op, reductions.empty() ? 4 : 12) ? 4 : 1;
   emitSteps(begin, end, vectors, {}, [&](Value at, int64_t count, Value mask, Value active, ValueRange) {
     emitColumnTile(at, count, mask, active);
     return SmallVector<Value>();
@@ -279,8 +287,8 @@ Value LoopEmitter::foldLanes(const Combiner &combiner, Value vector) {
 void LoopEmitter::emitRowRun(Value end) {
   size_t outputs = choice.combiners.size();
   std::optional<int64_t> known = getConstantIntValue(extents[choice.loop]);
-  // Several partial results hide the latency of the combining op.
-  int64_t vectors = 4;
+  // Several partial results hide the latency of the combining op; a long body does so by itself.
+  int64_t vectors = isShort(op, 12) ? 4 : 1;
   while (known && vectors > 1 && *known < vectors * lanes)
     vectors /= 2;
   SmallVector<Value> accumulators;
