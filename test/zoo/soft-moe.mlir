@@ -15,13 +15,11 @@ func.func @main(%x: !x {moe.name = "x"}, %phi: !phi {moe.name = "phi"}, %scale: 
                 %w1: tensor<4x24x40xf32> {moe.name = "w1"}, %w2: tensor<4x40x24xf32> {moe.name = "w2"})
     -> (!x {moe.name = "y"}, !l {moe.name = "dispatch"}, !l {moe.name = "combine"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
-  %eps = arith.constant 1.0e-6 : f32
+  %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32   %eps = arith.constant 1.0e-6 : f32
   %owner = arith.constant dense<[[0], [0], [1], [1], [2], [2], [3], [3]]> : tensor<8x1xi32>
   %t = tensor.dim %x, %c0 : !x   %zl = tensor.splat %f0[%t] : !l   %zx = tensor.splat %f0[%t] : !x
   %zt = tensor.splat %f0[%t] : tensor<?xf32>   %z8 = tensor.splat %f0 : tensor<8xf32>
-  %zslots = tensor.splat %f0 : !slots   %ones = tensor.splat %f1 : tensor<8x1xf32>
-  %factor = tensor.extract %scale[%c0] : tensor<1xf32>
+  %zslots = tensor.splat %f0 : !slots   %ones = tensor.splat %f1 : tensor<8x1xf32>   %factor = tensor.extract %scale[%c0] : tensor<1xf32>
   // The norms of tokens and slot parameters only scale the rows and columns of x phi.
   %raw = linalg.matmul ins(%x, %phi : !x, !phi) outs(%zl : !l) -> !l
   %xx = arith.mulf %x, %x : !x   %pp = arith.mulf %phi, %phi : !phi
@@ -41,8 +39,7 @@ func.func @main(%x: !x {moe.name = "x"}, %phi: !phi {moe.name = "phi"}, %scale: 
   %slots = linalg.contract indexing_maps = [affine_map<(s, d, t) -> (t, s)>, affine_map<(s, d, t) -> (t, d)>, affine_map<(s, d, t) -> (s, d)>]
       ins(%dispatch, %x : !l, !x) outs(%zslots : !slots) -> !slots
   %r = moe.from_slots %owner, %ones experts(4) : tensor<8x1xi32>, tensor<8x1xf32>
-  %out = moe.apply %r rows(%slots) experts(%w1, %w2) out(sum)
-      : !r, !slots, tensor<4x24x40xf32>, tensor<4x40x24xf32> -> !slots {
+  %out = moe.apply %r rows(%slots) experts(%w1, %w2) out(sum) : !r, !slots, tensor<4x24x40xf32>, tensor<4x40x24xf32> -> !slots {
   ^bb0(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):
     %n = tensor.dim %v, %c0 : !x   %zh = tensor.splat %f0[%n] : !h   %zv = tensor.splat %f0[%n] : !x
     %a = linalg.matmul ins(%v, %up : !x, tensor<24x40xf32>) outs(%zh : !h) -> !h
