@@ -10,7 +10,8 @@ add_compile_options("SHELL:-Xclang -fno-pch-timestamp")
 file(WRITE ${CMAKE_BINARY_DIR}/MoePch.cpp.in "// carries the precompiled header\n")
 configure_file(${CMAKE_BINARY_DIR}/MoePch.cpp.in ${CMAKE_BINARY_DIR}/MoePch.cpp COPYONLY)
 add_library(MoePch OBJECT ${CMAKE_BINARY_DIR}/MoePch.cpp)
-target_precompile_headers(MoePch PRIVATE ${CMAKE_SOURCE_DIR}/cmake/MoePch.h)
+target_include_directories(MoePch PRIVATE ${CMAKE_SOURCE_DIR}/cmake)
+target_precompile_headers(MoePch PRIVATE <MoePch.h>)
 
 # A precompiled header holds absolute paths, so its bytes differ between clones. With CCACHE_PCH_EXTSUM, ccache takes
 # this sum in their place: what the header is made of.
