@@ -4,6 +4,7 @@
 #include "llvm/Analysis/TargetLibraryInfo.h"
 #include "llvm/IR/Constants.h"
 #include "llvm/IR/GlobalVariable.h"
+#include "llvm/IR/IRBuilder.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
 #include "llvm/IR/PassManager.h"
@@ -16,6 +17,7 @@
 #include "llvm/Support/Signals.h"
 #include "llvm/Support/raw_ostream.h"
 #include "llvm/Target/TargetMachine.h"
+#include "llvm/Transforms/Utils/ModuleUtils.h"
 #include <chrono>
 #include <unistd.h>
 
@@ -76,6 +78,36 @@ llvm::OptimizationLevel getOptimizationLevel(unsigned level) {
 }
 } // namespace
 
+/// On targets without bf16 instructions LLVM moves bf16 vectors by way of f32, and calls __truncsfbf2 to come back. The
+/// module brings its own: round to nearest, ties to even, NaN stays NaN.
+static void defineBFloatTruncation(llvm::Module &module) {
+  bool used = false;
+  for (llvm::Function &function : module)
+    for (llvm::BasicBlock &block : function)
+      for (llvm::Instruction &instruction : block) {
+        used |= instruction.getType()->getScalarType()->isBFloatTy();
+        for (llvm::Value *operand : instruction.operands())
+          used |= operand->getType()->getScalarType()->isBFloatTy();
+      }
+  if (!used)
+    return;
+  llvm::IRBuilder<> b(module.getContext());
+  auto *type = llvm::FunctionType::get(b.getBFloatTy(), {b.getFloatTy()}, /*isVarArg=*/false);
+  auto *function = llvm::Function::Create(type, llvm::GlobalValue::ExternalLinkage, "__truncsfbf2", module);
+  function->setVisibility(llvm::GlobalValue::HiddenVisibility);
+  function->addFnAttr(llvm::Attribute::NoInline);
+  b.SetInsertPoint(llvm::BasicBlock::Create(module.getContext(), "", function));
+  llvm::Value *x = function->getArg(0);
+  llvm::Value *bits = b.CreateBitCast(x, b.getInt32Ty());
+  llvm::Value *high = b.CreateLShr(bits, 16);
+  llvm::Value *bias = b.CreateAdd(b.CreateAnd(high, 1), b.getInt32(0x7fff));
+  llvm::Value *rounded = b.CreateLShr(b.CreateAdd(bits, bias), 16);
+  llvm::Value *quiet = b.CreateOr(high, 0x40);
+  llvm::Value *result = b.CreateSelect(b.CreateFCmpUNO(x, x), quiet, rounded);
+  b.CreateRet(b.CreateBitCast(b.CreateTrunc(result, b.getInt16Ty()), b.getBFloatTy()));
+  llvm::appendToUsed(module, {function});
+}
+
 void installFatalErrorHandler() { llvm::install_fatal_error_handler(handleFatalError); }
 
 llvm::Expected<std::unique_ptr<llvm::Module>> translateAndOptimise(ModuleOp module, llvm::LLVMContext &context,
@@ -104,6 +136,7 @@ llvm::Expected<std::unique_ptr<llvm::Module>> translateAndOptimise(ModuleOp modu
     if (llvm::verifyModule(*result, &os))
       return llvm::createStringError("the translation made invalid LLVM IR: " + problems);
   }
+  defineBFloatTruncation(*result);
   ScopedTimer timer(times.optimise);
   CurrentModule guard(*result);
   llvm::LoopAnalysisManager loops;
