@@ -120,7 +120,7 @@ def main():
     parser.add_argument("--threads", default="1,2", help="comma-separated numbers of threads")
     parser.add_argument("--pool", type=float, default=1.0, help="GB of weights that a chain has at least")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each engine per cell")
-    parser.add_argument("--build", default=str(ROOT / "build-release"), help="build folder with the tools")
+    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder with the tools")
     parser.add_argument("--json", help="also write all figures to this file")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
