@@ -11,7 +11,8 @@ struct Info {
       dimNames.push_back(name.empty() ? nullptr : name.c_str());
   }
   moe_tensor_info get() const {
-    return {value->name.c_str(), value->dtype, static_cast<int32_t>(value->shape.size()), value->shape.data(), dimNames.data()};
+    return {value->name.c_str(), value->dtype, static_cast<int32_t>(value->shape.size()), value->shape.data(),
+            dimNames.data()};
   }
   const ValueSignature *value;
   std::vector<const char *> dimNames;
@@ -93,20 +94,24 @@ moe_status *moe_runtime_set_threads(moe_runtime *runtime, int32_t threads) {
 
 int32_t moe_runtime_threads(const moe_runtime *runtime) { return runtime ? runtime->runtime->scheduler.threads() : 0; }
 
-moe_status *moe_module_load(moe_runtime *runtime, const char *path, const char *weights_path, uint32_t flags, moe_module **module) {
+moe_status *moe_module_load(moe_runtime *runtime, const char *path, const char *weights_path, uint32_t flags,
+                            moe_module **module) {
   return guarded([&] {
     checkArgument(runtime, "runtime");
     checkArgument(path, "path");
     checkArgument(module, "module");
     if (flags & ~MOE_LOAD_VERIFY)
       fail(MOE_INVALID_ARGUMENT, "unknown flags ", flags);
-    *module = new moe_module(Module::load(runtime->runtime, path, weights_path ? weights_path : "", flags & MOE_LOAD_VERIFY));
+    *module =
+        new moe_module(Module::load(runtime->runtime, path, weights_path ? weights_path : "", flags & MOE_LOAD_VERIFY));
   });
 }
 
 void moe_module_free(moe_module *module) { delete module; }
 
-const char *moe_module_signature(const moe_module *module) { return module ? module->module->signatureText().c_str() : nullptr; }
+const char *moe_module_signature(const moe_module *module) {
+  return module ? module->module->signatureText().c_str() : nullptr;
+}
 size_t moe_module_num_functions(const moe_module *module) { return module ? module->functions.size() : 0; }
 
 const char *moe_module_function_name(const moe_module *module, size_t index) {
@@ -122,7 +127,9 @@ moe_status *moe_module_function(const moe_module *module, const char *name, cons
   });
 }
 
-const char *moe_function_name(const moe_function *function) { return function ? function->function->signature->name.c_str() : nullptr; }
+const char *moe_function_name(const moe_function *function) {
+  return function ? function->function->signature->name.c_str() : nullptr;
+}
 size_t moe_function_num_inputs(const moe_function *function) { return function ? function->inputs.size() : 0; }
 size_t moe_function_num_outputs(const moe_function *function) { return function ? function->outputs.size() : 0; }
 

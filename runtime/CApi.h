@@ -24,8 +24,7 @@ namespace moe::rt {
 moe_status *makeStatus(moe_code code, const char *message) noexcept;
 
 /// Runs `body`; what it throws becomes a status. No exception leaves the runtime.
-template <typename Body>
-moe_status *guarded(const Body &body) noexcept {
+template <typename Body> moe_status *guarded(const Body &body) noexcept {
   try {
     body();
     return nullptr;

@@ -26,8 +26,8 @@ moe_status *moe_tensor_create(moe_dtype dtype, int32_t rank, const int64_t *dims
   });
 }
 
-moe_status *moe_tensor_wrap(moe_dtype dtype, int32_t rank, const int64_t *dims, void *data, void (*release)(void *), void *context,
-                            moe_tensor **tensor) {
+moe_status *moe_tensor_wrap(moe_dtype dtype, int32_t rank, const int64_t *dims, void *data, void (*release)(void *),
+                            void *context, moe_tensor **tensor) {
   return guarded([&] {
     checkArgument(tensor, "tensor");
     Shape shape = makeShape(rank, dims);
@@ -102,8 +102,8 @@ static moe_dtype fromDLPack(DLDataType type) {
       if (candidate.code == type.code && candidate.bits == type.bits)
         return entry.dtype;
     }
-  fail(MOE_INVALID_ARGUMENT, "DLPack tensor: the dtype with code ", unsigned(type.code), ", ", unsigned(type.bits), " bits, ", type.lanes,
-       " lanes is not supported");
+  fail(MOE_INVALID_ARGUMENT, "DLPack tensor: the dtype with code ", unsigned(type.code), ", ", unsigned(type.bits),
+       " bits, ", type.lanes, " lanes is not supported");
 }
 
 moe_status *moe_tensor_from_dlpack(DLManagedTensor *managed, moe_tensor **tensor) {
@@ -112,7 +112,8 @@ moe_status *moe_tensor_from_dlpack(DLManagedTensor *managed, moe_tensor **tensor
     checkArgument(tensor, "tensor");
     const DLTensor &source = managed->dl_tensor;
     if (source.device.device_type != kDLCPU)
-      fail(MOE_INVALID_ARGUMENT, "DLPack tensor: it is on device type ", int(source.device.device_type), ", not in CPU memory");
+      fail(MOE_INVALID_ARGUMENT, "DLPack tensor: it is on device type ", int(source.device.device_type),
+           ", not in CPU memory");
     moe_dtype dtype = fromDLPack(source.dtype);
     Shape shape = makeShape(source.ndim, source.shape);
     uint64_t bytes = checkedBytes(dtype, shape, "DLPack tensor");
@@ -240,7 +241,8 @@ moe_status *moe_tensors_get(const moe_tensors *tensors, const char *name, moe_te
     checkArgument(tensor, "tensor");
     const Tensor *found = tensors->map.find(name);
     if (!found)
-      fail(MOE_NOT_FOUND, "there is no tensor ", quote(name), suggestion(name, tensors->map.names()), "; there are: ", quotedList(tensors->map.names()));
+      fail(MOE_NOT_FOUND, "there is no tensor ", quote(name), suggestion(name, tensors->map.names()),
+           "; there are: ", quotedList(tensors->map.names()));
     *tensor = new moe_tensor{*found};
   });
 }

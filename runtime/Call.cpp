@@ -26,7 +26,8 @@ std::vector<int64_t> makeDescriptor(const Tensor &tensor) {
 using Symbols = std::vector<std::pair<std::string, int64_t>>;
 
 /// Gives the symbolic sizes of `value` their values; nullptr, or the name whose value is another one already.
-const std::pair<std::string, int64_t> *bindSymbols(const ValueSignature &value, const Shape &shape, Symbols &symbols, size_t &dim) {
+const std::pair<std::string, int64_t> *bindSymbols(const ValueSignature &value, const Shape &shape, Symbols &symbols,
+                                                   size_t &dim) {
   for (dim = 0; dim < shape.size(); ++dim) {
     const std::string &name = value.dimNames[dim];
     if (name.empty())
@@ -42,7 +43,8 @@ const std::pair<std::string, int64_t> *bindSymbols(const ValueSignature &value, 
 
 bool fits(const ValueSignature &value, const Shape &shape) {
   return value.shape.size() == shape.size() &&
-         std::equal(shape.begin(), shape.end(), value.shape.begin(), [](int64_t size, int64_t wanted) { return wanted < 0 || size == wanted; });
+         std::equal(shape.begin(), shape.end(), value.shape.begin(),
+                    [](int64_t size, int64_t wanted) { return wanted < 0 || size == wanted; });
 }
 
 std::string_view contents(const Tensor &tensor) { return {static_cast<const char *>(tensor.data), tensor.bytes()}; }
@@ -61,17 +63,18 @@ void Call::setInput(std::string_view name, const Tensor &tensor) {
   std::vector<std::string> names = function.inputNames();
   auto it = std::find(names.begin(), names.end(), name);
   if (it == names.end())
-    fail(MOE_NOT_FOUND, "function ", quote(function.signature->name), " has no input ", quote(name), suggestion(name, names),
-         "; its inputs: ", quotedList(names));
+    fail(MOE_NOT_FOUND, "function ", quote(function.signature->name), " has no input ", quote(name),
+         suggestion(name, names), "; its inputs: ", quotedList(names));
   size_t index = static_cast<size_t>(it - names.begin()), argument = function.inputs[index];
   const ValueSignature &wanted = function.signature->arguments[argument];
   if (tensor.dtype != wanted.dtype || !fits(wanted, tensor.shape))
-    fail(MOE_INVALID_ARGUMENT, "input ", quote(name), ": expected ", wanted.print(), ", got ", printType(tensor.dtype, tensor.shape));
+    fail(MOE_INVALID_ARGUMENT, "input ", quote(name), ": expected ", wanted.print(), ", got ",
+         printType(tensor.dtype, tensor.shape));
   if (tensor.dtype == MOE_BOOL) {
     std::string_view bytes = contents(tensor);
     if (size_t at = bytes.find_first_not_of(std::string_view("\0\1", 2)); at != bytes.npos)
-      fail(MOE_INVALID_ARGUMENT, "input ", quote(name), ": element ", at, " is ", static_cast<unsigned>(static_cast<unsigned char>(bytes[at])),
-           ", a bool is 0 or 1");
+      fail(MOE_INVALID_ARGUMENT, "input ", quote(name), ": element ", at, " is ",
+           static_cast<unsigned>(static_cast<unsigned char>(bytes[at])), ", a bool is 0 or 1");
   }
   inputs[index] = tensor;
   // Modules read whole vectors: what does not start at a multiple of 64 is copied.
@@ -91,11 +94,12 @@ void Call::run() {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const ValueSignature &value = signature.arguments[function.inputs[i]];
     if (!inputs[i])
-      fail(MOE_INVALID_ARGUMENT, "input ", quote(value.name), " of function ", quote(signature.name), " is not set; it is ", value.print());
+      fail(MOE_INVALID_ARGUMENT, "input ", quote(value.name), " of function ", quote(signature.name),
+           " is not set; it is ", value.print());
     size_t dim;
     if (const auto *clash = bindSymbols(value, inputs[i]->shape, symbols, dim))
-      fail(MOE_INVALID_ARGUMENT, "input ", quote(value.name), ": its size ", dim, " is ", inputs[i]->shape[dim], ", but ", quote(clash->first), " is ",
-           clash->second, " in another input; expected ", value.print());
+      fail(MOE_INVALID_ARGUMENT, "input ", quote(value.name), ": its size ", dim, " is ", inputs[i]->shape[dim],
+           ", but ", quote(clash->first), " is ", clash->second, " in another input; expected ", value.print());
   }
 
   Runtime &runtime = *function.module->runtime();
@@ -124,19 +128,24 @@ void Call::run() {
   }
   for (size_t i = 0; i < before.size(); ++i)
     if (before[i] != hashOf(contents(*inputs[i])))
-      fail(MOE_INTERNAL, function.module->path(), ": the module wrote to its input ", quote(signature.arguments[function.inputs[i]].name));
+      fail(MOE_INTERNAL, function.module->path(), ": the module wrote to its input ",
+           quote(signature.arguments[function.inputs[i]].name));
   Memory::Left left = runtime.memory->releaseAll(state.live);
   if (!left.problem.empty())
     fail(MOE_INTERNAL, function.module->path(), ": ", left.problem);
   if (left.buffers > 0 && runtime.memory->isDebug())
-    fail(MOE_INTERNAL, function.module->path(), ": the module left ", left.buffers, " buffers with ", left.bytes, " bytes behind");
+    fail(MOE_INTERNAL, function.module->path(), ": the module left ", left.buffers, " buffers with ", left.bytes,
+         " bytes behind");
   outputs = std::move(taken);
   ran = true;
 }
 
-Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descriptor, CallState &state, Symbols &symbols) const {
+Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descriptor, CallState &state,
+                        Symbols &symbols) const {
   size_t rank = expected.shape.size();
-  auto broken = [&](const auto &...why) { fail(MOE_INTERNAL, function.module->path(), ": result ", quote(expected.name), " ", why...); };
+  auto broken = [&](const auto &...why) {
+    fail(MOE_INTERNAL, function.module->path(), ": result ", quote(expected.name), " ", why...);
+  };
   const auto *allocated = reinterpret_cast<const void *>(static_cast<intptr_t>(descriptor[0]));
   const auto *aligned = reinterpret_cast<const char *>(static_cast<intptr_t>(descriptor[1]));
   Shape shape(descriptor + 3, descriptor + 3 + rank);
@@ -152,10 +161,11 @@ Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descripto
     broken("has the shape ", printShape(shape), ", but is declared as ", expected.print());
   size_t dim;
   if (const auto *clash = bindSymbols(expected, shape, symbols, dim))
-    broken("has the shape ", printShape(shape), ", but is declared as ", expected.print(), ", where ", quote(clash->first), " is ", clash->second);
+    broken("has the shape ", printShape(shape), ", but is declared as ", expected.print(), ", where ",
+           quote(clash->first), " is ", clash->second);
   const char *begin = static_cast<const char *>(taken.owner.get());
-  if (aligned < begin || *bytes > capacity || static_cast<uint64_t>(aligned - begin) > capacity - *bytes || descriptor[2] != 0 ||
-      reinterpret_cast<uintptr_t>(aligned) % MOE_BUFFER_ALIGNMENT != 0)
+  if (aligned < begin || *bytes > capacity || static_cast<uint64_t>(aligned - begin) > capacity - *bytes ||
+      descriptor[2] != 0 || reinterpret_cast<uintptr_t>(aligned) % MOE_BUFFER_ALIGNMENT != 0)
     broken("of ", *bytes, " bytes does not lie at the start of its buffer of ", capacity);
   int64_t stride = 1;
   for (size_t d = rank; d-- > 0 && *elements > 0;) {
@@ -168,12 +178,13 @@ Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descripto
 
 const Tensor &Call::output(std::string_view name) const {
   if (!ran)
-    fail(MOE_INVALID_ARGUMENT, "function ", quote(function.signature->name), " has not run, or its last run failed: it has no outputs");
+    fail(MOE_INVALID_ARGUMENT, "function ", quote(function.signature->name),
+         " has not run, or its last run failed: it has no outputs");
   std::vector<std::string> names = function.outputNames();
   auto it = std::find(names.begin(), names.end(), name);
   if (it == names.end())
-    fail(MOE_NOT_FOUND, "function ", quote(function.signature->name), " has no output ", quote(name), suggestion(name, names),
-         "; its outputs: ", quotedList(names));
+    fail(MOE_NOT_FOUND, "function ", quote(function.signature->name), " has no output ", quote(name),
+         suggestion(name, names), "; its outputs: ", quotedList(names));
   return outputs[static_cast<size_t>(it - names.begin())];
 }
 

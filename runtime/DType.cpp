@@ -43,8 +43,7 @@ const DTypeInfo &info(moe_dtype dtype) {
   return allDTypes()[dtype];
 }
 
-template <typename Member>
-static const DTypeInfo *find(std::string_view name, Member member) {
+template <typename Member> static const DTypeInfo *find(std::string_view name, Member member) {
   for (const DTypeInfo &entry : allDTypes())
     if (entry.*member && name == entry.*member)
       return &entry;
@@ -105,7 +104,8 @@ double decode(const Format &f, uint32_t bits) {
   else if (exponent == 0)
     value = std::ldexp(static_cast<double>(mantissa), 1 - f.bias - f.mantissaBits);
   else
-    value = std::ldexp(static_cast<double>(mantissa | 1u << f.mantissaBits), static_cast<int>(exponent) - f.bias - f.mantissaBits);
+    value = std::ldexp(static_cast<double>(mantissa | 1u << f.mantissaBits),
+                       static_cast<int>(exponent) - f.bias - f.mantissaBits);
   return negative ? -value : value;
 }
 
@@ -115,7 +115,8 @@ uint32_t encode(const Format &f, double value) {
   if (std::isnan(value)) {
     if (f.specials == Format::FiniteUnsignedZero)
       return magnitudes;
-    return f.specials == Format::Ieee ? ((1u << f.exponentBits) - 1) << f.mantissaBits | 1u << (f.mantissaBits - 1) : magnitudes - 1;
+    return f.specials == Format::Ieee ? ((1u << f.exponentBits) - 1) << f.mantissaBits | 1u << (f.mantissaBits - 1)
+                                      : magnitudes - 1;
   }
   // Round in units of the last place at the value's exponent; a carry moves on to the next code by itself.
   double magnitude = std::fabs(value);
@@ -144,15 +145,13 @@ uint32_t encode(const Format &f, double value) {
   return sign | code;
 }
 
-template <typename T>
-T load(const void *data, int64_t index) {
+template <typename T> T load(const void *data, int64_t index) {
   T value;
   std::memcpy(&value, static_cast<const char *>(data) + index * static_cast<int64_t>(sizeof(T)), sizeof(T));
   return value;
 }
 
-template <typename T>
-void store(void *data, int64_t index, T value) {
+template <typename T> void store(void *data, int64_t index, T value) {
   std::memcpy(static_cast<char *>(data) + index * static_cast<int64_t>(sizeof(T)), &value, sizeof(T));
 }
 
@@ -166,8 +165,7 @@ uint32_t loadBits(const void *data, int64_t index, unsigned bits) {
   return word >> (bit % 8) & ((1u << bits) - 1);
 }
 
-template <typename T>
-std::string shortest(T value) {
+template <typename T> std::string shortest(T value) {
   if (value != value)
     return "nan"; // whatever its sign
   char buffer[64];

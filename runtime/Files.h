@@ -27,8 +27,8 @@ private:
   uint64_t length;
 };
 
-/// Writes a file under a temporary name beside `path` and renames it in commit(). If it is destroyed before that, nothing
-/// is left behind. What is not a regular file (such as /dev/stdout) is written directly.
+/// Writes a file under a temporary name beside `path` and renames it in commit(). If it is destroyed before that,
+/// nothing is left behind. What is not a regular file (such as /dev/stdout) is written directly.
 class AtomicFile {
 public:
   explicit AtomicFile(std::string path);

@@ -1,8 +1,8 @@
 //===- Host.cpp - the functions that a module is given --------------------===//
 //
-// Compiled code cannot unwind, so a call that cannot go on (no memory) is left by longjmp to the point where this thread entered
-// the module: the call itself, or a task of parallel_for. Between the two there is compiled code only, which owns nothing but
-// buffers, and those are on the call's list.
+// Compiled code cannot unwind, so a call that cannot go on (no memory) is left by longjmp to the point where this
+// thread entered the module: the call itself, or a task of parallel_for. Between the two there is compiled code only,
+// which owns nothing but buffers, and those are on the call's list.
 //
 //===----------------------------------------------------------------------===//
 #include "Host.h"
@@ -22,8 +22,7 @@ thread_local Frame *current = nullptr;
 [[noreturn]] void leave() { longjmp(current->escape, 1); }
 
 /// Nothing with a destructor may live in this function: it is left by longjmp.
-template <typename Body>
-void runInFrame(CallState &call, const Body &body) {
+template <typename Body> void runInFrame(CallState &call, const Body &body) {
   Frame frame;
   Frame *outer = current;
   frame.call = &call;
@@ -103,7 +102,8 @@ void hostLog(void *ctx, int32_t level, const char *message, uint64_t length) {
 
 void CallState::record(moe_code failure, std::string text) {
   std::lock_guard<std::mutex> lock(mutex);
-  // Of several failures the first is kept, since it may be the cause of the others. With several threads any may be the first.
+  // Of several failures the first is kept, since it may be the cause of the others. With several threads any may be the
+  // first.
   if (code == MOE_OK) {
     code = failure;
     message = std::move(text);

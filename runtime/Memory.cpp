@@ -9,8 +9,8 @@
 
 namespace moe::rt {
 
-/// In front of each buffer. A buffer in use is on its call's list (prev, next); a kept one on its class's (prev, next) and on that
-/// of all kept ones (older, newer).
+/// In front of each buffer. A buffer in use is on its call's list (prev, next); a kept one on its class's (prev, next)
+/// and on that of all kept ones (older, newer).
 struct Block {
   Block *prev, *next;
   Block *older, *newer;
@@ -35,7 +35,8 @@ Block *blockOf(const void *user) {
   return block;
 }
 
-/// Four classes per power of two, so at most a fifth of a buffer is unused. Returns the class; rounds `size` up to its size.
+/// Four classes per power of two, so at most a fifth of a buffer is unused. Returns the class; rounds `size` up to its
+/// size.
 unsigned roundToClass(uint64_t &size) {
   unsigned log = 63 - static_cast<unsigned>(__builtin_clzll(size));
   uint64_t step = std::max<uint64_t>((uint64_t(1) << log) / 4, 1);
@@ -46,7 +47,8 @@ unsigned roundToClass(uint64_t &size) {
 
 /// Bytes behind the buffer that debug mode watches.
 uint64_t guardSize(const Block *block) {
-  uint64_t behind = static_cast<uint64_t>(reinterpret_cast<const char *>(block) + headerSize + block->capacity - (block->user + block->bytes));
+  uint64_t behind = static_cast<uint64_t>(reinterpret_cast<const char *>(block) + headerSize + block->capacity -
+                                          (block->user + block->bytes));
   return std::min<uint64_t>(behind, 4096);
 }
 
@@ -110,7 +112,8 @@ void Memory::unlink(Block *block, LiveBuffers &live) {
 
 std::string Memory::checkGuard(const Block *block) const {
   const char *guard = block->user + block->bytes;
-  if (!debug || std::all_of(guard, guard + guardSize(block), [](char c) { return static_cast<unsigned char>(c) == guardByte; }))
+  if (!debug ||
+      std::all_of(guard, guard + guardSize(block), [](char c) { return static_cast<unsigned char>(c) == guardByte; }))
     return "";
   return str("the module wrote past the end of a buffer of ", block->bytes, " bytes");
 }

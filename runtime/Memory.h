@@ -18,9 +18,9 @@ struct LiveBuffers {
   struct Block *first = nullptr;
 };
 
-/// A caching allocator: a freed buffer is kept, in its size class, for the next request of that class. A model asks for the same
-/// sizes in every call, so from the second call on no page is faulted in anew. What is kept is bounded; the buffers that have
-/// not been used for longest go first.
+/// A caching allocator: a freed buffer is kept, in its size class, for the next request of that class. A model asks for
+/// the same sizes in every call, so from the second call on no page is faulted in anew. What is kept is bounded; the
+/// buffers that have not been used for longest go first.
 class Memory : public std::enable_shared_from_this<Memory> {
 public:
   /// cacheBytes: 0 for twice the most that was ever in use at once.

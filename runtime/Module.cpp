@@ -34,8 +34,9 @@ ModuleFile checkModuleFile(const std::string &path, std::string_view bytes) {
   if (std::memcmp(trailer.magic, MOE_MODULE_MAGIC, sizeof(trailer.magic)) != 0)
     damaged("its last 64 bytes are not a module's");
   if (trailer.major != MOE_MODULE_MAJOR || trailer.minor > MOE_MODULE_MINOR)
-    fail(MOE_INCOMPATIBLE, path, ": the module has format ", trailer.major, ".", trailer.minor, ", this runtime reads ", MOE_MODULE_MAJOR,
-         ".0 to ", MOE_MODULE_MAJOR, ".", MOE_MODULE_MINOR, "; compile it with the compiler of this version");
+    fail(MOE_INCOMPATIBLE, path, ": the module has format ", trailer.major, ".", trailer.minor, ", this runtime reads ",
+         MOE_MODULE_MAJOR, ".0 to ", MOE_MODULE_MAJOR, ".", MOE_MODULE_MINOR,
+         "; compile it with the compiler of this version");
   std::string_view elf = bytes.substr(0, bytes.size() - sizeof(trailer));
   if (trailer.elf_size != elf.size())
     damaged("it has ", elf.size(), " bytes before its trailer, which says ", trailer.elf_size);
@@ -50,8 +51,8 @@ ModuleFile checkModuleFile(const std::string &path, std::string_view bytes) {
 
   Elf64_Ehdr header;
   std::memcpy(&header, elf.data(), sizeof(header));
-  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB ||
-      header.e_type != ET_DYN)
+  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
+      header.e_ident[EI_DATA] != ELFDATA2LSB || header.e_type != ET_DYN)
     damaged("it is no 64-bit ELF shared object");
   ModuleFile out{elf, elf.substr(trailer.sig_offset, trailer.sig_size), {}};
   out.signature = parseSignature(out.json, path + ": signature");
@@ -69,7 +70,8 @@ static void checkTarget(const std::string &path, const Signature &signature) {
          "; this processor has no such feature: compile for an older one with --mcpu");
 }
 
-std::shared_ptr<Module> Module::load(std::shared_ptr<Runtime> runtime, const std::string &path, const std::string &weightsPath, bool verify) {
+std::shared_ptr<Module> Module::load(std::shared_ptr<Runtime> runtime, const std::string &path,
+                                     const std::string &weightsPath, bool verify) {
   std::shared_ptr<Module> module(new Module());
   module->shared = std::move(runtime);
   module->modulePath = path;
@@ -84,8 +86,9 @@ std::shared_ptr<Module> Module::load(std::shared_ptr<Runtime> runtime, const std
 }
 
 void Module::open(std::string_view elf) {
-  // The bytes that were checked are opened, from memory: nobody can change them in between, and two modules of one path are two modules (the
-  // system's loader would give the same one twice). The descriptor stays open, so that its name stays this module's.
+  // The bytes that were checked are opened, from memory: nobody can change them in between, and two modules of one path
+  // are two modules (the system's loader would give the same one twice). The descriptor stays open, so that its name
+  // stays this module's.
   fd = ::memfd_create(modulePath.substr(modulePath.rfind('/') + 1, 200).c_str(), MFD_CLOEXEC);
   if (fd < 0)
     fail(MOE_IO_ERROR, modulePath, ": no memory file for the module: ", systemError(errno));
@@ -107,7 +110,8 @@ void Module::open(std::string_view elf) {
   for (const FunctionSignature &function : sig.functions) {
     auto entry = reinterpret_cast<moe_entry_fn>(::dlsym(handle, function.symbol.c_str()));
     if (!entry)
-      fail(MOE_CORRUPT, modulePath, ": the module has no symbol ", quote(function.symbol), " for its function ", quote(function.name));
+      fail(MOE_CORRUPT, modulePath, ": the module has no symbol ", quote(function.symbol), " for its function ",
+           quote(function.name));
     entries.push_back({this, &function, entry, {}, {}});
     for (size_t i = 0; i < function.arguments.size(); ++i)
       if (!function.arguments[i].isWeight)
@@ -129,25 +133,30 @@ void Module::bindWeights(const std::string &weightsPath, bool verify) {
     file = readSafetensors(path);
   } catch (const Error &error) {
     if (error.code == MOE_NOT_FOUND)
-      fail(error.code, error.what(), "; these are the weights of ", modulePath, ": put the file beside it, or name its place with --weights");
+      fail(error.code, error.what(), "; these are the weights of ", modulePath,
+           ": put the file beside it, or name its place with --weights");
     throw;
   }
   const std::string *id = file.findMetadata("moe.content_id");
   if (!id)
     fail(MOE_CORRUPT, path, ": no weights file of a module: its __metadata__ has no moe.content_id");
   if (*id != sig.weights->contentId)
-    fail(MOE_INCOMPATIBLE, path, ": the weights of another module: their content id is ", quote(*id), ", ", modulePath, " needs ",
-         quote(sig.weights->contentId));
+    fail(MOE_INCOMPATIBLE, path, ": the weights of another module: their content id is ", quote(*id), ", ", modulePath,
+         " needs ", quote(sig.weights->contentId));
   if (file.dataOffset % MOE_BUFFER_ALIGNMENT != 0)
-    fail(MOE_CORRUPT, path, ": its data starts at byte ", file.dataOffset, ", not at a multiple of ", MOE_BUFFER_ALIGNMENT);
+    fail(MOE_CORRUPT, path, ": its data starts at byte ", file.dataOffset, ", not at a multiple of ",
+         MOE_BUFFER_ALIGNMENT);
   if (verify && hex(hashOf(file.dataSection())) != *id)
-    fail(MOE_CORRUPT, path, ": the weights are damaged: their contents do not match their content id; copy the file again");
+    fail(MOE_CORRUPT, path,
+         ": the weights are damaged: their contents do not match their content id; copy the file again");
 
   std::unordered_map<std::string_view, const Tensor *> byKey;
   for (const auto &[name, tensor] : file.tensors.entries) {
     byKey.emplace(name, &tensor);
-    if (name.compare(0, padPrefix.size(), padPrefix) != 0 && reinterpret_cast<uintptr_t>(tensor.data) % MOE_BUFFER_ALIGNMENT != 0)
-      fail(MOE_CORRUPT, path, ": weight ", quote(name), " does not start at a multiple of ", MOE_BUFFER_ALIGNMENT, " bytes");
+    if (name.compare(0, padPrefix.size(), padPrefix) != 0 &&
+        reinterpret_cast<uintptr_t>(tensor.data) % MOE_BUFFER_ALIGNMENT != 0)
+      fail(MOE_CORRUPT, path, ": weight ", quote(name), " does not start at a multiple of ", MOE_BUFFER_ALIGNMENT,
+           " bytes");
   }
   for (Function &function : entries) {
     for (const ValueSignature &weight : function.signature->arguments) {
@@ -158,8 +167,8 @@ void Module::bindWeights(const std::string &weightsPath, bool verify) {
         fail(MOE_INCOMPATIBLE, path, ": has no weight ", quote(weight.name), ", which ", modulePath, " needs");
       const Tensor &tensor = *it->second;
       if (tensor.dtype != weight.dtype || tensor.shape != weight.shape)
-        fail(MOE_INCOMPATIBLE, path, ": weight ", quote(weight.name), " is ", printType(tensor.dtype, tensor.shape), ", ", modulePath, " needs ",
-             weight.print());
+        fail(MOE_INCOMPATIBLE, path, ": weight ", quote(weight.name), " is ", printType(tensor.dtype, tensor.shape),
+             ", ", modulePath, " needs ", weight.print());
       function.weights.push_back(tensor);
     }
   }
@@ -182,7 +191,8 @@ const Function &Module::function(std::string_view name) const {
       return function;
     names.push_back(function.signature->name);
   }
-  fail(MOE_NOT_FOUND, modulePath, ": has no function ", quote(wanted), suggestion(wanted, names), "; its functions: ", quotedList(names));
+  fail(MOE_NOT_FOUND, modulePath, ": has no function ", quote(wanted), suggestion(wanted, names),
+       "; its functions: ", quotedList(names));
 }
 
 std::vector<std::string> Function::inputNames() const {

@@ -22,7 +22,8 @@ struct RuntimeOptions {
 /// What modules share: threads, memory, the log.
 struct Runtime {
   explicit Runtime(RuntimeOptions options)
-      : options(options), scheduler(options.threads), memory(std::make_shared<Memory>(options.cacheBytes, options.debugMemory)) {}
+      : options(options), scheduler(options.threads),
+        memory(std::make_shared<Memory>(options.cacheBytes, options.debugMemory)) {}
   RuntimeOptions options;
   Scheduler scheduler;
   std::shared_ptr<Memory> memory;
@@ -43,10 +44,10 @@ struct Function {
 
 class Module : public std::enable_shared_from_this<Module> {
 public:
-  /// Checks the file, opens it, maps and checks its weights. weightsPath: empty for the file that the module names, beside it.
-  /// verify: also hash the weights.
-  static std::shared_ptr<Module> load(std::shared_ptr<Runtime> runtime, const std::string &path, const std::string &weightsPath,
-                                      bool verify);
+  /// Checks the file, opens it, maps and checks its weights. weightsPath: empty for the file that the module names,
+  /// beside it. verify: also hash the weights.
+  static std::shared_ptr<Module> load(std::shared_ptr<Runtime> runtime, const std::string &path,
+                                      const std::string &weightsPath, bool verify);
   ~Module();
   Module(const Module &) = delete;
   Module &operator=(const Module &) = delete;
@@ -74,7 +75,8 @@ private:
   void *handle = nullptr;
 };
 
-/// What the checks before opening a module find out. Needs nothing but the file, so tools can use it on modules for other machines.
+/// What the checks before opening a module find out. Needs nothing but the file, so tools can use it on modules for
+/// other machines.
 struct ModuleFile {
   std::string_view elf, json;
   Signature signature;

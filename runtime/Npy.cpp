@@ -1,6 +1,7 @@
 //===- Npy.cpp - read and write .npy files --------------------------------===//
 //
-// "\x93NUMPY" | u8 major, minor | u16 or u32 header size | a Python dictionary literal with descr, fortran_order, shape | data.
+// "\x93NUMPY" | u8 major, minor | u16 or u32 header size | a Python dictionary literal with descr, fortran_order, shape
+// | data.
 //
 //===----------------------------------------------------------------------===//
 #include "Npy.h"
@@ -51,7 +52,9 @@ public:
       bad("its header must have descr, fortran_order and shape, and nothing else");
   }
 
-  [[noreturn]] void bad(const std::string &why) { fail(MOE_CORRUPT, path, ": not a .npy file, or a damaged one: ", why); }
+  [[noreturn]] void bad(const std::string &why) {
+    fail(MOE_CORRUPT, path, ": not a .npy file, or a damaged one: ", why);
+  }
 
 private:
   void skipSpace() {
@@ -150,7 +153,8 @@ Tensor readNpy(const std::string &path) {
     probe.bad("it ends within its header");
   unsigned major = static_cast<unsigned char>(text[6]);
   if (major < 1 || major > 3 || text[7] != 0)
-    probe.bad(str("its format version is ", major, ".", static_cast<unsigned>(static_cast<unsigned char>(text[7])), ", known are 1.0, 2.0 and 3.0"));
+    probe.bad(str("its format version is ", major, ".", static_cast<unsigned>(static_cast<unsigned char>(text[7])),
+                  ", known are 1.0, 2.0 and 3.0"));
   size_t sizeBytes = major == 1 ? 2 : 4;
   uint32_t headerSize = 0;
   std::memcpy(&headerSize, text.data() + 8, sizeBytes);
@@ -176,7 +180,8 @@ Tensor readNpy(const std::string &path) {
     header.bad(printType(type->dtype, header.shape) + " is too large");
   uint64_t present = text.size() - begin - headerSize;
   if (present != bytes)
-    header.bad(str(printType(type->dtype, header.shape), " takes ", bytes, " bytes, but ", present, " follow the header"));
+    header.bad(
+        str(printType(type->dtype, header.shape), " takes ", bytes, " bytes, but ", present, " follow the header"));
   const char *data = text.data() + begin + headerSize;
   if (header.fortran && header.shape.size() > 1)
     return fromFortran(type->dtype, header.shape, data);
@@ -194,7 +199,8 @@ void writeNpy(const std::string &path, const Tensor &tensor) {
     shape.resize(shape.size() - 2);
   else if (tensor.shape.size() == 1)
     shape.pop_back();
-  std::string header = str("{'descr': '", type.bits == 8 ? '|' : '<', type.npy, "', 'fortran_order': False, 'shape': (", shape, "), }");
+  std::string header =
+      str("{'descr': '", type.bits == 8 ? '|' : '<', type.npy, "', 'fortran_order': False, 'shape': (", shape, "), }");
   header.resize((header.size() + 11 + 63) / 64 * 64 - 11, ' ');
   header += '\n';
   if (header.size() > UINT16_MAX)

@@ -37,17 +37,20 @@ Entry readEntry(const std::string &path, const std::string &name, const Json &va
   if (shape.size() > maxRank)
     fail(MOE_CORRUPT, where, ": rank ", shape.size(), " is above the limit of ", maxRank);
 
-  Entry entry{name, type->dtype, {}, readSize(offsets[0], where, "data_offsets"), readSize(offsets[1], where, "data_offsets")};
+  Entry entry{
+      name, type->dtype, {}, readSize(offsets[0], where, "data_offsets"), readSize(offsets[1], where, "data_offsets")};
   for (const Json &size : shape)
     entry.shape.push_back(static_cast<int64_t>(readSize(size, where, "shape")));
   if (entry.begin > entry.end || entry.end > dataSize)
-    fail(MOE_CORRUPT, where, ": data_offsets [", entry.begin, ", ", entry.end, "] are outside the file's ", dataSize, " bytes of data");
+    fail(MOE_CORRUPT, where, ": data_offsets [", entry.begin, ", ", entry.end, "] are outside the file's ", dataSize,
+         " bytes of data");
   std::optional<int64_t> elements = countElements(entry.shape);
   std::optional<uint64_t> bytes = elements ? countBytes(*elements, type->bits) : std::nullopt;
   if (!bytes)
     fail(MOE_CORRUPT, where, ": ", printType(entry.dtype, entry.shape), " is too large or does not fill whole bytes");
   if (*bytes != entry.end - entry.begin)
-    fail(MOE_CORRUPT, where, ": ", printType(entry.dtype, entry.shape), " takes ", *bytes, " bytes, but data_offsets hold ", entry.end - entry.begin);
+    fail(MOE_CORRUPT, where, ": ", printType(entry.dtype, entry.shape), " takes ", *bytes,
+         " bytes, but data_offsets hold ", entry.end - entry.begin);
   return entry;
 }
 
@@ -93,13 +96,15 @@ SafetensorsFile readSafetensors(const std::string &path) {
     }
   }
 
-  std::sort(entries.begin(), entries.end(),
-            [](const Entry &a, const Entry &b) { return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name); });
+  std::sort(entries.begin(), entries.end(), [](const Entry &a, const Entry &b) {
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+  });
   uint64_t end = 0;
   for (size_t i = 0; i < entries.size(); ++i) {
     const Entry &entry = entries[i];
     if (entry.begin < end)
-      fail(MOE_CORRUPT, path, ": the data of tensor ", quote(entry.name), " overlaps that of ", quote(entries[i - 1].name));
+      fail(MOE_CORRUPT, path, ": the data of tensor ", quote(entry.name), " overlaps that of ",
+           quote(entries[i - 1].name));
     if (entry.begin > end)
       fail(MOE_CORRUPT, path, ": nothing says what bytes ", end, " to ", entry.begin, " of the data are");
     end = entry.end;
@@ -108,7 +113,8 @@ SafetensorsFile readSafetensors(const std::string &path) {
     fail(MOE_CORRUPT, path, ": its tensors take ", end, " bytes, but there are ", dataSize, " bytes of data");
   for (Entry &entry : entries)
     out.tensors.entries.emplace_back(
-        std::move(entry.name), Tensor{entry.dtype, std::move(entry.shape), file.data() + out.dataOffset + entry.begin, out.file});
+        std::move(entry.name),
+        Tensor{entry.dtype, std::move(entry.shape), file.data() + out.dataOffset + entry.begin, out.file});
   return out;
 }
 
@@ -124,8 +130,10 @@ void writeSafetensors(const std::string &path, const TensorMap &tensors,
   for (const auto &[name, tensor] : tensors.entries) {
     uint64_t bytes = tensor.bytes();
     if (name == "__metadata__" || header.contains(name))
-      fail(MOE_INVALID_ARGUMENT, path, ": a tensor cannot be named ", quote(name), name == "__metadata__" ? "" : " twice");
-    header[name] = {{"dtype", info(tensor.dtype).safetensors}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + bytes}}};
+      fail(MOE_INVALID_ARGUMENT, path, ": a tensor cannot be named ", quote(name),
+           name == "__metadata__" ? "" : " twice");
+    header[name] = {
+        {"dtype", info(tensor.dtype).safetensors}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + bytes}}};
     offset += bytes;
   }
   std::string text;

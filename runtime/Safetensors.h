@@ -1,7 +1,7 @@
 //===- Safetensors.h - read and write .safetensors files --------*- C++ -*-===//
 //
-// u64 n | n bytes of JSON | data. The JSON maps each name to dtype, shape and data_offsets; the tensors fill the data without
-// holes or overlaps.
+// u64 n | n bytes of JSON | data. The JSON maps each name to dtype, shape and data_offsets; the tensors fill the data
+// without holes or overlaps.
 //
 //===----------------------------------------------------------------------===//
 #ifndef MOE_RUNTIME_SAFETENSORS_H

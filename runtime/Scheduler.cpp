@@ -13,8 +13,9 @@ namespace moe::rt {
 struct Scheduler::Pool {
   // TBB gives out no more workers than there are processors unless it is told to.
   explicit Pool(int32_t threads)
-      : limit(tbb::global_control::max_allowed_parallelism, std::max<size_t>(threads, tbb::info::default_concurrency())), arena(threads) {
-  }
+      : limit(tbb::global_control::max_allowed_parallelism,
+              std::max<size_t>(threads, tbb::info::default_concurrency())),
+        arena(threads) {}
   tbb::global_control limit;
   tbb::task_arena arena;
 };

@@ -7,8 +7,8 @@
 
 namespace moe::rt {
 
-/// A pool of threads, oneTBB's. Tasks are claimed one by one, in order, by whichever thread is free: a thread that the system
-/// has put aside holds up the one task that it runs and no other, and nobody spins at a barrier.
+/// A pool of threads, oneTBB's. Tasks are claimed one by one, in order, by whichever thread is free: a thread that the
+/// system has put aside holds up the one task that it runs and no other, and nobody spins at a barrier.
 class Scheduler {
 public:
   /// 0: as many threads as this process may use.

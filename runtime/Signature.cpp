@@ -89,7 +89,8 @@ ValueSignature parseValue(const Place &place, bool isArgument) {
   if (value.shape.size() > 64)
     place["shape"].expected("at most 64 sizes");
   Shape known;
-  std::copy_if(value.shape.begin(), value.shape.end(), std::back_inserter(known), [](int64_t size) { return size > 0; });
+  std::copy_if(value.shape.begin(), value.shape.end(), std::back_inserter(known),
+               [](int64_t size) { return size > 0; });
   std::optional<int64_t> elements = countElements(known);
   if (!elements || *elements > INT64_MAX / 64)
     place["shape"].expected("sizes of a tensor that fits into memory");

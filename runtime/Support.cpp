@@ -71,7 +71,8 @@ std::string printShape(const Shape &shape) {
 }
 
 std::optional<int64_t> countElements(const Shape &shape) {
-  // A zero anywhere makes the product zero, yet the other sizes must still multiply to something that can be strided over.
+  // A zero anywhere makes the product zero, yet the other sizes must still multiply to something that can be strided
+  // over.
   int64_t product = 1;
   bool empty = false;
   for (int64_t size : shape) {

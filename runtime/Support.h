@@ -28,15 +28,13 @@ public:
 };
 
 /// The arguments, one after the other, as text.
-template <typename... Parts>
-std::string str(const Parts &...parts) {
+template <typename... Parts> std::string str(const Parts &...parts) {
   std::ostringstream out;
   (out << ... << parts);
   return out.str();
 }
 
-template <typename... Parts>
-[[noreturn]] void fail(moe_code code, const Parts &...parts) {
+template <typename... Parts> [[noreturn]] void fail(moe_code code, const Parts &...parts) {
   throw Error(code, str(parts...));
 }
 

@@ -17,12 +17,14 @@ uint64_t checkedBytes(moe_dtype dtype, const Shape &shape, std::string_view what
 
 Tensor Tensor::create(moe_dtype dtype, Shape shape) {
   uint64_t bytes = checkedBytes(dtype, shape, "new tensor");
-  uint64_t rounded = std::max<uint64_t>(bytes + MOE_BUFFER_ALIGNMENT - 1, MOE_BUFFER_ALIGNMENT) / MOE_BUFFER_ALIGNMENT * MOE_BUFFER_ALIGNMENT;
+  uint64_t rounded = std::max<uint64_t>(bytes + MOE_BUFFER_ALIGNMENT - 1, MOE_BUFFER_ALIGNMENT) / MOE_BUFFER_ALIGNMENT *
+                     MOE_BUFFER_ALIGNMENT;
   void *memory = std::aligned_alloc(MOE_BUFFER_ALIGNMENT, rounded);
   if (!memory)
     fail(MOE_OUT_OF_MEMORY, "no memory for a tensor ", printType(dtype, shape), " of ", bytes, " bytes");
   std::memset(memory, 0, rounded);
-  return {dtype, std::move(shape), memory, std::shared_ptr<const void>(memory, [](const void *p) { std::free(const_cast<void *>(p)); })};
+  return {dtype, std::move(shape), memory,
+          std::shared_ptr<const void>(memory, [](const void *p) { std::free(const_cast<void *>(p)); })};
 }
 
 std::string printType(moe_dtype dtype, const Shape &shape) { return info(dtype).name + printShape(shape); }

@@ -1,6 +1,8 @@
-/* The demo program: a byte-level language model, compiled to a module, judged on text that it never saw and asked to write some.
+/* The demo program: a byte-level language model, compiled to a module, judged on text that it never saw and asked to
+ * write some.
  *
- *   bytelm_demo bytelm.moe [--logits=FILE] [--eval=FILE] [--prompt=TEXT] [--bytes=N] [--temperature=X] [--seed=N] [--threads=N]
+ *   bytelm_demo bytelm.moe [--logits=FILE] [--eval=FILE] [--prompt=TEXT] [--bytes=N] [--temperature=X] [--seed=N]
+ * [--threads=N]
  *
  * It uses the public C functions only. Exit status: 0; 1 if a figure is not what it should be; 2 for anything else.
  */
@@ -78,8 +80,8 @@ static void checkToken(const char *path, int64_t token) {
     refuse(path, "a token is not a byte");
 }
 
-/* Our logits beside the reference's. Where two experts are nearly tied a rounding error chooses the other one, so single logits may
- * differ; the loss over the text may not. */
+/* Our logits beside the reference's. Where two experts are nearly tied a rounding error chooses the other one, so
+ * single logits may differ; the loss over the text may not. */
 static int compareLogits(moe_call *call, const char *path) {
   moe_tensor *ids = readTensor(path, "input_ids", MOE_I64, 2), *want = readTensor(path, "logits", MOE_F32, 3);
   const int64_t *dims = moe_tensor_dims(ids), *tokens = moe_tensor_data(ids);
@@ -107,8 +109,9 @@ static int compareLogits(moe_call *call, const char *path) {
   }
   double count = (double)(rows * (length - 1));
   int good = fabs(ours - theirs) / count < 1e-3;
-  printf("logits      largest difference %.2g, same best byte at %lld of %lld positions, loss %.4f (reference %.4f): %s\n", largest,
-         (long long)agree, (long long)(rows * length), ours / count, theirs / count, good ? "ok" : "WRONG");
+  printf(
+      "logits      largest difference %.2g, same best byte at %lld of %lld positions, loss %.4f (reference %.4f): %s\n",
+      largest, (long long)agree, (long long)(rows * length), ours / count, theirs / count, good ? "ok" : "WRONG");
   moe_tensor_free(got);
   moe_tensor_free(want);
   moe_tensor_free(ids);
@@ -132,15 +135,16 @@ static int measurePerplexity(moe_call *call, const char *path) {
     }
     moe_tensor_free(logits);
     if (isatty(STDOUT_FILENO)) {
-      printf("\rperplexity  %3.0f %%  %.4f", 100.0 * (double)(row + count) / (double)rows, exp(loss / (double)((row + count) * length)));
+      printf("\rperplexity  %3.0f %%  %.4f", 100.0 * (double)(row + count) / (double)rows,
+             exp(loss / (double)((row + count) * length)));
       fflush(stdout);
     }
   }
   double seconds = now() - start, perplexity = exp(loss / (double)(rows * length));
   int good = fabs(perplexity - referencePerplexity) < 0.003;
   printf("%sperplexity  %.4f on %lld bytes of unseen text (reference %.4f): %s; %.0f bytes/s in batches of %d\n",
-         isatty(STDOUT_FILENO) ? "\r" : "", perplexity, (long long)(rows * length), referencePerplexity, good ? "ok" : "WRONG",
-         (double)(rows * length) / seconds, batch);
+         isatty(STDOUT_FILENO) ? "\r" : "", perplexity, (long long)(rows * length), referencePerplexity,
+         good ? "ok" : "WRONG", (double)(rows * length) / seconds, batch);
   moe_tensor_free(next);
   moe_tensor_free(ids);
   return good;
@@ -178,7 +182,8 @@ static void generate(moe_call *call, const char *prompt, int64_t count, double t
   int64_t *tokens = malloc((length + (size_t)count) * sizeof(int64_t));
   if (!tokens)
     refuse("--bytes", "there is no memory for so many");
-  printf("text        prompt and %lld bytes, temperature %g, seed %llu:\n\n", (long long)count, temperature, (unsigned long long)seed);
+  printf("text        prompt and %lld bytes, temperature %g, seed %llu:\n\n", (long long)count, temperature,
+         (unsigned long long)seed);
   for (size_t i = 0; i < length; ++i) {
     tokens[i] = (unsigned char)prompt[i];
     show((int)tokens[i]);
@@ -194,7 +199,8 @@ static void generate(moe_call *call, const char *prompt, int64_t count, double t
     fflush(stdout);
   }
   double seconds = now() - start;
-  printf("\n\nspeed       %.0f tokens/s (the model has no cache: each token reads the last %d again)\n", (double)count / seconds, context);
+  printf("\n\nspeed       %.0f tokens/s (the model has no cache: each token reads the last %d again)\n",
+         (double)count / seconds, context);
   free(tokens);
 }
 
@@ -252,8 +258,8 @@ int main(int argc, char **argv) {
   check(moe_module_load(runtime, path, NULL, 0, &module));
   check(moe_module_function(module, NULL, &function));
   check(moe_call_create(function, &call));
-  printf("module      %s, loaded in %.1f ms, %d thread%s\n", path, (now() - start) * 1e3, (int)moe_runtime_threads(runtime),
-         moe_runtime_threads(runtime) == 1 ? "" : "s");
+  printf("module      %s, loaded in %.1f ms, %d thread%s\n", path, (now() - start) * 1e3,
+         (int)moe_runtime_threads(runtime), moe_runtime_threads(runtime) == 1 ? "" : "s");
 
   int good = 1;
   if (logits)

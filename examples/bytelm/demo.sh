@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The demo: a trained MoE language model from ONNX to a module that generates text. Called by ./run demo.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-build=$(cd "${1:?usage: demo.sh BUILD_DIR [options of bytelm_demo]}" && pwd)
+here=$(dirname "${BASH_SOURCE[0]}")
+build=${1:?usage: demo.sh BUILD_DIR [options of bytelm_demo]}
 shift
 out=$build/demo
 mkdir -p "$out"

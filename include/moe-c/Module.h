@@ -41,8 +41,9 @@ typedef struct moe_module_trailer {
  *   int64_t strides[R] in elements; tensors are dense and row-major */
 #define MOE_DESCRIPTOR_FIELDS(rank) (3 + 2 * (rank))
 
-/* What the host gives the module. A module exports the data symbol `moe_host`, a `const moe_host_v1 *` that is NULL in the file;
- * the loader stores the table's address there before the first call. All functions may be called from any task. */
+/* What the host gives the module. A module exports the data symbol `moe_host`, a `const moe_host_v1 *` that is NULL in
+ * the file; the loader stores the table's address there before the first call. All functions may be called from any
+ * task. */
 typedef struct moe_host_v1 {
   uint32_t version; /* 1 */
   uint32_t size;    /* sizeof(moe_host_v1): later minor versions add functions at the end */
@@ -50,19 +51,20 @@ typedef struct moe_host_v1 {
   /* Never returns NULL: if there is no memory, the call ends and the host reports it. The memory is not cleared. */
   void *(*alloc)(void *ctx, uint64_t bytes, uint64_t alignment);
   void (*free)(void *ctx, void *ptr); /* of what alloc returned, or NULL */
-  /* Calls body(context, i) once for each i in [0, tasks), in any order and on any thread, and returns when all are done. */
+  /* Calls body(context, i) once for each i in [0, tasks), in any order and on any thread, and returns when all are
+   * done. */
   void (*parallel_for)(void *ctx, void (*body)(void *context, int64_t task), void *context, int64_t tasks);
-  /* Records that the call failed; the first message is kept. It returns: the module carries on without touching memory that
-   * is not its own, and the host then discards the results. */
+  /* Records that the call failed; the first message is kept. It returns: the module carries on without touching memory
+   * that is not its own, and the host then discards the results. */
   void (*fail)(void *ctx, const char *message, uint64_t length);
   void (*log)(void *ctx, int32_t level, const char *message, uint64_t length); /* level: 0 debug, 1 note, 2 warning */
 } moe_host_v1;
 
 #define MOE_MODULE_HOST_SYMBOL "moe_host"
 
-/* An entry point. arguments[i] points to the descriptor of argument i, in the signature's order, weights included. `results`
- * has room for the descriptors of all results one after the other; the call fills them. Each result's memory comes from
- * alloc, belongs to the host afterwards, and is no argument's and no other result's. */
+/* An entry point. arguments[i] points to the descriptor of argument i, in the signature's order, weights included.
+ * `results` has room for the descriptors of all results one after the other; the call fills them. Each result's memory
+ * comes from alloc, belongs to the host afterwards, and is no argument's and no other result's. */
 typedef void (*moe_entry_fn)(void *const *arguments, void *results);
 
 #ifdef __cplusplus

@@ -10,10 +10,13 @@
 |*   moe_call_run(call);
 |*   moe_call_output(call, "y", &y);
 |*
-|* Errors: functions that can fail return a `moe_status *`: NULL if all went well, else an object to read and to free. Out
+|* Errors: functions that can fail return a `moe_status *`: NULL if all went well, else an object to read and to free.
+Out
 |* parameters are written only on success.
-|* Ownership: what a function gives through a `moe_x **` belongs to the caller, who frees it with moe_x_free (freeing NULL
-|* is allowed); what it returns as `const` belongs to the object that it came from and lives as long as that. Handles keep what
+|* Ownership: what a function gives through a `moe_x **` belongs to the caller, who frees it with moe_x_free (freeing
+NULL
+|* is allowed); what it returns as `const` belongs to the object that it came from and lives as long as that. Handles
+keep what
 |* they need: a module may be freed before its calls, a runtime before its modules and tensors.
 |* Threads: distinct handles may be used from distinct threads at once. Calls of one module run side by side. One handle
 |* must not be changed by one thread while another uses it.
@@ -54,7 +57,7 @@ typedef enum moe_code {
   MOE_INCOMPATIBLE = 5,     /* a sound file that this runtime, this processor or this module cannot use */
   MOE_CALL_FAILED = 6,      /* the module checked its data while it ran, and refused */
   MOE_OUT_OF_MEMORY = 7,
-  MOE_INTERNAL = 8          /* a fault of the runtime or of the compiler that made the module */
+  MOE_INTERNAL = 8 /* a fault of the runtime or of the compiler that made the module */
 } moe_code;
 
 /* Of NULL: MOE_OK and "ok". */
@@ -67,7 +70,8 @@ MOE_API void moe_status_free(moe_status *status);
 typedef struct moe_runtime_options {
   size_t size;     /* sizeof(moe_runtime_options) */
   int32_t threads; /* 0: as many as this process may use */
-  /* Not 0: fresh memory is filled with NaN, writes past the end of a buffer and buffers that a call leaves behind are errors. */
+  /* Not 0: fresh memory is filled with NaN, writes past the end of a buffer and buffers that a call leaves behind are
+   * errors. */
   int32_t debug_memory;
   uint64_t cache_bytes; /* most memory that is kept for the next call; 0: twice the peak of the calls so far */
   /* What modules log; NULL: nothing is logged. May be called from any thread. */
@@ -102,11 +106,30 @@ MOE_API moe_status *moe_module_function(const moe_module *module, const char *na
 MOE_API const char *moe_function_name(const moe_function *function);
 
 typedef enum moe_dtype {
-  MOE_F32, MOE_F16, MOE_BF16, MOE_F64, MOE_I8, MOE_U8, MOE_I16, MOE_U16, MOE_I32, MOE_U32, MOE_I64, MOE_U64, MOE_BOOL,
-  MOE_F8_E4M3FN, MOE_F8_E5M2, MOE_F8_E8M0FNU, MOE_F8_E4M3FNUZ, MOE_F8_E5M2FNUZ,
-  MOE_F6_E2M3FN, MOE_F6_E3M2FN, MOE_F4_E2M1FN, /* packed: 6 or 4 bits each */
+  MOE_F32,
+  MOE_F16,
+  MOE_BF16,
+  MOE_F64,
+  MOE_I8,
+  MOE_U8,
+  MOE_I16,
+  MOE_U16,
+  MOE_I32,
+  MOE_U32,
+  MOE_I64,
+  MOE_U64,
+  MOE_BOOL,
+  MOE_F8_E4M3FN,
+  MOE_F8_E5M2,
+  MOE_F8_E8M0FNU,
+  MOE_F8_E4M3FNUZ,
+  MOE_F8_E5M2FNUZ,
+  MOE_F6_E2M3FN,
+  MOE_F6_E3M2FN,
+  MOE_F4_E2M1FN, /* packed: 6 or 4 bits each */
   MOE_C64,
-  MOE_DTYPE_FORCE_INT = 0x7fffffff /* no dtype: makes every int a value of the enum, so that a wrong one can be refused */
+  MOE_DTYPE_FORCE_INT =
+      0x7fffffff /* no dtype: makes every int a value of the enum, so that a wrong one can be refused */
 } moe_dtype;
 
 /* As in a signature: "f32", "bf16", "f8e4m3fn", ...; NULL for no dtype. */
@@ -143,8 +166,8 @@ MOE_API moe_status *moe_call_output(const moe_call *call, const char *name, moe_
 
 /* A dense row-major tensor with zeros in it. */
 MOE_API moe_status *moe_tensor_create(moe_dtype dtype, int32_t rank, const int64_t *dims, moe_tensor **tensor);
-/* A tensor over the caller's memory, which must stay until `release(context)` is called (once, from any thread). release may be NULL.
- * Memory that does not start at a multiple of 64 is copied when it is bound to a call. */
+/* A tensor over the caller's memory, which must stay until `release(context)` is called (once, from any thread).
+ * release may be NULL. Memory that does not start at a multiple of 64 is copied when it is bound to a call. */
 MOE_API moe_status *moe_tensor_wrap(moe_dtype dtype, int32_t rank, const int64_t *dims, void *data,
                                     void (*release)(void *context), void *context, moe_tensor **tensor);
 /* Another handle to the same memory. */
@@ -156,12 +179,14 @@ MOE_API int32_t moe_tensor_rank(const moe_tensor *tensor);
 MOE_API const int64_t *moe_tensor_dims(const moe_tensor *tensor);
 MOE_API int64_t moe_tensor_elements(const moe_tensor *tensor);
 MOE_API size_t moe_tensor_bytes(const moe_tensor *tensor);
-/* The memory: the tensor's, or the caller's if it was wrapped. Tensors from files and weights must not be written to. */
+/* The memory: the tensor's, or the caller's if it was wrapped. Tensors from files and weights must not be written to.
+ */
 MOE_API void *moe_tensor_data(const moe_tensor *tensor);
 
-/* DLPack (`DLManagedTensor` of <dlpack/dlpack.h>, CPU memory). From: on success the tensor owns `managed` and calls its deleter;
- * on failure it stays the caller's. Strided tensors are copied, dense ones are not. To: the caller owns `*managed`, and calls its
- * deleter; it keeps the memory alive. bool travels as 8-bit unsigned, which is what DLPack 0.6 has for it. */
+/* DLPack (`DLManagedTensor` of <dlpack/dlpack.h>, CPU memory). From: on success the tensor owns `managed` and calls its
+ * deleter; on failure it stays the caller's. Strided tensors are copied, dense ones are not. To: the caller owns
+ * `*managed`, and calls its deleter; it keeps the memory alive. bool travels as 8-bit unsigned, which is what DLPack
+ * 0.6 has for it. */
 struct DLManagedTensor;
 MOE_API moe_status *moe_tensor_from_dlpack(struct DLManagedTensor *managed, moe_tensor **tensor);
 MOE_API moe_status *moe_tensor_to_dlpack(const moe_tensor *tensor, struct DLManagedTensor **managed);

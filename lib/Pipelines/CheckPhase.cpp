@@ -33,8 +33,7 @@ bool isPlanned(Operation *op) {
 
 bool isDialect(Operation *op, StringRef dialect) { return op->getName().getDialectNamespace() == dialect; }
 
-template <typename T>
-bool touchesType(Operation *op) {
+template <typename T> bool touchesType(Operation *op) {
   auto is = [](Type type) { return isa<T>(type); };
   bool blocks = false;
   for (Region &region : op->getRegions())
@@ -44,9 +43,7 @@ bool touchesType(Operation *op) {
 }
 
 bool isOnnx(Operation *op) { return isDialect(op, "onnx"); }
-bool isRouted(Operation *op) {
-  return (isDialect(op, "moe") && !isPlanned(op)) || touchesType<RoutingType>(op);
-}
+bool isRouted(Operation *op) { return (isDialect(op, "moe") && !isPlanned(op)) || touchesType<RoutingType>(op); }
 /// grouped_matmul has a form on buffers, and stays until the kernels are made.
 bool isMoe(Operation *op) {
   Operation *owner = isa<YieldOp>(op) ? op->getParentOp() : op;
@@ -58,10 +55,12 @@ bool isNotLLVM(Operation *op) { return !isDialect(op, "llvm") && !isa<ModuleOp>(
 const Rule kRules[] = {
     {Phase::Raise, isOnnx, "the import has no translation of this node yet"},
     {Phase::Plan, isRouted, "no lowering of this op applies here; '--compile-to=choose' shows the program before it"},
-    {Phase::Tile, isMoe, "the planned level has no lowering of this op; '--compile-to=plan' shows the program before it"},
+    {Phase::Tile, isMoe,
+     "the planned level has no lowering of this op; '--compile-to=plan' shows the program before it"},
     {Phase::Bufferise, isTensor,
      "one-shot bufferisation does not know this op; write it with linalg, tensor and scf ops"},
-    {Phase::Codegen, isNotLLVM, "there is no translation of this op to LLVM; '--compile-to=bufferise' shows the program before it"},
+    {Phase::Codegen, isNotLLVM,
+     "there is no translation of this op to LLVM; '--compile-to=bufferise' shows the program before it"},
 };
 
 struct CheckPhase : impl::MoeCheckPhasePassBase<CheckPhase> {

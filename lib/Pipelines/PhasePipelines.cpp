@@ -165,17 +165,16 @@ struct PipelineOptions : PassPipelineOptions<PipelineOptions> {
 } // namespace
 
 void registerMoePipelines() {
-  PassPipelineRegistration<PipelineOptions>(
-      "moe-pipeline", "Run the compiler's phases, from raise to the given one",
-      [](OpPassManager &pm, const PipelineOptions &pipelineOptions) {
-        PhaseOptions options;
-        options.optLevel = pipelineOptions.optLevel;
-        options.forceLowering = pipelineOptions.forceLowering;
-        Phase last = parsePhase(pipelineOptions.to).value_or(Phase::Codegen);
-        for (const PhaseInfo &info : getPhases())
-          if (info.phase > Phase::Import && info.phase <= last)
-            buildPhasePipeline(info.phase, pm, options);
-      });
+  PassPipelineRegistration<PipelineOptions>("moe-pipeline", "Run the compiler's phases, from raise to the given one",
+                                            [](OpPassManager &pm, const PipelineOptions &pipelineOptions) {
+                                              PhaseOptions options;
+                                              options.optLevel = pipelineOptions.optLevel;
+                                              options.forceLowering = pipelineOptions.forceLowering;
+                                              Phase last = parsePhase(pipelineOptions.to).value_or(Phase::Codegen);
+                                              for (const PhaseInfo &info : getPhases())
+                                                if (info.phase > Phase::Import && info.phase <= last)
+                                                  buildPhasePipeline(info.phase, pm, options);
+                                            });
 }
 
 } // namespace mlir::moe

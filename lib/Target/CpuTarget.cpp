@@ -20,21 +20,36 @@ struct FeatureName {
 
 // Only what LLVM emits in ordinary code: a module must not be refused for a feature that it cannot use.
 static constexpr FeatureName kFeatures[] = {
-    {"sse4.2", "sse4_2"},           {"popcnt", "popcnt"},
-    {"avx", "avx"},                 {"avx2", "avx2"},
-    {"bmi", "bmi1"},                {"bmi2", "bmi2"},
-    {"f16c", "f16c"},               {"fma", "fma"},
-    {"lzcnt", "abm"},               {"movbe", "movbe"},
-    {"avx512f", "avx512f"},         {"avx512bw", "avx512bw"},
-    {"avx512cd", "avx512cd"},       {"avx512dq", "avx512dq"},
-    {"avx512vl", "avx512vl"},       {"avx512ifma", "avx512ifma"},
-    {"avx512vbmi", "avx512vbmi"},   {"avx512vbmi2", "avx512_vbmi2"},
-    {"avx512vnni", "avx512_vnni"},  {"avx512bitalg", "avx512_bitalg"},
-    {"avx512bf16", "avx512_bf16"},  {"avx512fp16", "avx512_fp16"},
-    {"avxvnni", "avx_vnni"},        {"avx512vpopcntdq", "avx512_vpopcntdq"},
-    {"avxvnniint8", "avx_vnni_int8"}, {"avxneconvert", "avx_ne_convert"},
-    {"amx-tile", "amx_tile"},       {"amx-int8", "amx_int8"},
-    {"amx-bf16", "amx_bf16"},       {"gfni", "gfni"},
+    {"sse4.2", "sse4_2"},
+    {"popcnt", "popcnt"},
+    {"avx", "avx"},
+    {"avx2", "avx2"},
+    {"bmi", "bmi1"},
+    {"bmi2", "bmi2"},
+    {"f16c", "f16c"},
+    {"fma", "fma"},
+    {"lzcnt", "abm"},
+    {"movbe", "movbe"},
+    {"avx512f", "avx512f"},
+    {"avx512bw", "avx512bw"},
+    {"avx512cd", "avx512cd"},
+    {"avx512dq", "avx512dq"},
+    {"avx512vl", "avx512vl"},
+    {"avx512ifma", "avx512ifma"},
+    {"avx512vbmi", "avx512vbmi"},
+    {"avx512vbmi2", "avx512_vbmi2"},
+    {"avx512vnni", "avx512_vnni"},
+    {"avx512bitalg", "avx512_bitalg"},
+    {"avx512bf16", "avx512_bf16"},
+    {"avx512fp16", "avx512_fp16"},
+    {"avxvnni", "avx_vnni"},
+    {"avx512vpopcntdq", "avx512_vpopcntdq"},
+    {"avxvnniint8", "avx_vnni_int8"},
+    {"avxneconvert", "avx_ne_convert"},
+    {"amx-tile", "amx_tile"},
+    {"amx-int8", "amx_int8"},
+    {"amx-bf16", "amx_bf16"},
+    {"gfni", "gfni"},
 };
 
 static CodeGenOptLevel getCodeGenOptLevel(unsigned level) {
@@ -71,9 +86,10 @@ Expected<CpuTarget> createCpuTarget(StringRef cpu, unsigned optLevel) {
 
   std::unique_ptr<MCSubtargetInfo> probe(target->createMCSubtargetInfo(Triple(result.triple), "x86-64", ""));
   if (!probe->isCPUStringValid(cpu))
-    return createStringError("no processor is called '" + cpu +
-                             "'; try 'native', 'x86-64-v3', 'x86-64-v4', 'sapphirerapids', 'znver4' or any other name that "
-                             "LLVM knows");
+    return createStringError(
+        "no processor is called '" + cpu +
+        "'; try 'native', 'x86-64-v3', 'x86-64-v4', 'sapphirerapids', 'znver4' or any other name that "
+        "LLVM knows");
   std::unique_ptr<MCSubtargetInfo> info(target->createMCSubtargetInfo(Triple(result.triple), cpu, features));
   if (!info->checkFeatures("+avx2") || !info->checkFeatures("+fma") || !info->checkFeatures("+f16c"))
     return createStringError("processor '" + cpu + "' lacks avx2, fma or f16c; the oldest supported one is x86-64-v3");

@@ -35,8 +35,7 @@ Expected<std::pair<uint64_t, uint64_t>> findSection(StringRef elf, StringRef nam
   return createStringError("the linked module has no section " + name);
 }
 
-template <typename T>
-void append(SmallVectorImpl<char> &out, T value) {
+template <typename T> void append(SmallVectorImpl<char> &out, T value) {
   char bytes[sizeof(T)];
   support::endian::write<T>(bytes, value, endianness::little);
   out.append(bytes, bytes + sizeof(T));
@@ -68,10 +67,20 @@ Expected<SmallVector<char, 0>> linkModule(ArrayRef<char> object) {
   // -Bsymbolic: the module's symbols are its own, whatever else is loaded.
   std::string text;
   raw_string_ostream messages(text);
-  std::vector<const char *> arguments = {"ld.lld",     "-shared",         "-z",        "now",         "-z",
-                                         "noexecstack", "-Bsymbolic",     "--build-id=none", "--hash-style=gnu",
-                                         "--unresolved-symbols=ignore-all", "--threads=1", "-o",
-                                         output.c_str(), input.c_str()};
+  std::vector<const char *> arguments = {"ld.lld",
+                                         "-shared",
+                                         "-z",
+                                         "now",
+                                         "-z",
+                                         "noexecstack",
+                                         "-Bsymbolic",
+                                         "--build-id=none",
+                                         "--hash-style=gnu",
+                                         "--unresolved-symbols=ignore-all",
+                                         "--threads=1",
+                                         "-o",
+                                         output.c_str(),
+                                         input.c_str()};
   lld::Result result = lld::lldMain(arguments, messages, messages, {{lld::Gnu, &lld::elf::link}});
   if (result.retCode != 0)
     return createStringError("the linker failed: " + text);

@@ -154,8 +154,8 @@ llvm::Expected<std::unique_ptr<llvm::Module>> translateAndOptimise(ModuleOp modu
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, components, modules);
   llvm::OptimizationLevel level = getOptimizationLevel(optLevel);
-  llvm::ModulePassManager passes = optLevel == 0 ? builder.buildO0DefaultPipeline(level)
-                                                 : builder.buildPerModuleDefaultPipeline(level);
+  llvm::ModulePassManager passes =
+      optLevel == 0 ? builder.buildO0DefaultPipeline(level) : builder.buildPerModuleDefaultPipeline(level);
   passes.run(*result, modules);
   return result;
 }
@@ -167,9 +167,8 @@ llvm::Error emitMachineCode(llvm::Module &module, const CpuTarget &target, bool 
   llvm::raw_svector_ostream os(output);
   llvm::legacy::PassManager passes;
   passes.add(new llvm::TargetLibraryInfoWrapperPass(getLibraryInfo(llvm::Triple(target.triple))));
-  if (target.machine->addPassesToEmitFile(passes, os, nullptr,
-                                          assembly ? llvm::CodeGenFileType::AssemblyFile
-                                                   : llvm::CodeGenFileType::ObjectFile))
+  if (target.machine->addPassesToEmitFile(
+          passes, os, nullptr, assembly ? llvm::CodeGenFileType::AssemblyFile : llvm::CodeGenFileType::ObjectFile))
     return llvm::createStringError("LLVM cannot write this kind of file for " + target.triple);
   passes.run(module);
   return llvm::Error::success();

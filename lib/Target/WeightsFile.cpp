@@ -24,9 +24,18 @@ static constexpr StringLiteral kNoContentId = "00000000000000000000000000000000"
 
 static StringRef getSafetensorsDtype(StringRef dtype) {
   return StringSwitch<StringRef>(dtype)
-      .Case("f64", "F64").Case("f32", "F32").Case("f16", "F16").Case("bf16", "BF16")
-      .Case("i64", "I64").Case("i32", "I32").Case("i16", "I16").Case("i8", "I8")
-      .Case("u64", "U64").Case("u32", "U32").Case("u16", "U16").Case("u8", "U8")
+      .Case("f64", "F64")
+      .Case("f32", "F32")
+      .Case("f16", "F16")
+      .Case("bf16", "BF16")
+      .Case("i64", "I64")
+      .Case("i32", "I32")
+      .Case("i16", "I16")
+      .Case("i8", "I8")
+      .Case("u64", "U64")
+      .Case("u32", "U32")
+      .Case("u16", "U16")
+      .Case("u8", "U8")
       .Case("bool", "BOOL")
       .Default("");
 }
@@ -50,9 +59,10 @@ Expected<WeightsFile> writeWeights(const WeightStore &store, ArrayRef<std::strin
   json::Object header;
   uint64_t offset = 0;
   auto addEntry = [&](StringRef name, StringRef dtype, json::Array shape, uint64_t bytes) {
-    header[json::ObjectKey(name.str())] = json::Object{{"dtype", dtype},
-                                {"shape", std::move(shape)},
-                                {"data_offsets", json::Array{int64_t(offset), int64_t(offset + bytes)}}};
+    header[json::ObjectKey(name.str())] =
+        json::Object{{"dtype", dtype},
+                     {"shape", std::move(shape)},
+                     {"data_offsets", json::Array{int64_t(offset), int64_t(offset + bytes)}}};
     offset += bytes;
   };
   unsigned pads = 0;

@@ -46,8 +46,8 @@ struct Writer {
 
   void createHostVariable() {
     b->setInsertionPointToStart(module.getBody());
-    auto global = LLVM::GlobalOp::create(*b, loc, pointer, /*isConstant=*/false, LLVM::Linkage::External,
-                                         kHostVariable, Attribute());
+    auto global = LLVM::GlobalOp::create(*b, loc, pointer, /*isConstant=*/false, LLVM::Linkage::External, kHostVariable,
+                                         Attribute());
     Block *body = b->createBlock(&global.getInitializerRegion());
     b->setInsertionPointToStart(body);
     LLVM::ReturnOp::create(*b, loc, LLVM::ZeroOp::create(*b, loc, pointer));

@@ -46,8 +46,7 @@ struct AlignSoftmaxInput : OpRewritePattern<linalg::SoftmaxOp> {
   }
 };
 
-template <typename OpTy, auto Lower>
-struct LowerPacking : OpRewritePattern<OpTy> {
+template <typename OpTy, auto Lower> struct LowerPacking : OpRewritePattern<OpTy> {
   using OpRewritePattern<OpTy>::OpRewritePattern;
   LogicalResult matchAndRewrite(OpTy op, PatternRewriter &rewriter) const override {
     if (failed(Lower(rewriter, op)))

@@ -29,8 +29,8 @@ std::optional<unsigned> findVectorDim(linalg::GenericOp op) {
   for (unsigned dim = 0; dim < op.getNumLoops(); ++dim) {
     if (!linalg::isParallelIterator(op.getIteratorTypesArray()[dim]))
       continue;
-    bool good = llvm::all_of(op.getIndexingMapsArray(),
-                             [&](AffineMap map) { return classify(map, dim) != Use::Strided; });
+    bool good =
+        llvm::all_of(op.getIndexingMapsArray(), [&](AffineMap map) { return classify(map, dim) != Use::Strided; });
     good &= llvm::all_of(op.getDpsInitsMutable(), [&](OpOperand &init) {
       return classify(op.getMatchingIndexingMap(&init), dim) == Use::Contiguous;
     });

@@ -23,9 +23,9 @@ struct LowerAsserts : impl::MoeLowerAssertsPassBase<LowerAsserts> {
     OpBuilder b(module.getBodyRegion());
     auto pointer = LLVM::LLVMPointerType::get(&getContext());
     if (!module.lookupSymbol(kHostFailFunction))
-      LLVM::LLVMFuncOp::create(b, module.getLoc(), kHostFailFunction,
-                               LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(&getContext()),
-                                                           {pointer, b.getI64Type()}));
+      LLVM::LLVMFuncOp::create(
+          b, module.getLoc(), kHostFailFunction,
+          LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(&getContext()), {pointer, b.getI64Type()}));
     llvm::StringMap<LLVM::GlobalOp> messages;
     for (cf::AssertOp op : asserts) {
       StringRef text = op.getMsg();

@@ -1,9 +1,9 @@
 //===- MathInDouble.cpp - elementary functions in f64 arithmetic ----------===//
 //
 // Upstream approximates f32 functions in f32; several are off near zero, for subnormal or large arguments, or at
-// infinities, and there is nothing for f64. Here the functions are computed in f64 (an f32 argument is widened first, so
-// its result is correctly rounded in nearly all cases) by the classic reductions and minimax polynomials of fdlibm and
-// Cephes. All is straight-line code with selects, so loops around it vectorise.
+// infinities, and there is nothing for f64. Here the functions are computed in f64 (an f32 argument is widened first,
+// so its result is correctly rounded in nearly all cases) by the classic reductions and minimax polynomials of fdlibm
+// and Cephes. All is straight-line code with selects, so loops around it vectorise.
 //
 //===----------------------------------------------------------------------===//
 #include "MathInDouble.h"
@@ -121,8 +121,8 @@ struct Emitter {
     constexpr int64_t kSqrtHalf = 0x3fe6a09e667f3bcd;
     Value distance = arith::SubIOp::create(b, loc, word, integer(kSqrtHalf));
     Value exponent = arith::ShRSIOp::create(b, loc, distance, integer(52));
-    Value mantissa = fromBits(
-        arith::SubIOp::create(b, loc, word, arith::ShLIOp::create(b, loc, exponent, integer(52))));
+    Value mantissa =
+        fromBits(arith::SubIOp::create(b, loc, word, arith::ShLIOp::create(b, loc, exponent, integer(52))));
     Value e = fromInteger(exponent);
     e = select(tiny, sub(e, 54.0), e);
     Value f = sub(mantissa, 1.0);
@@ -244,9 +244,10 @@ struct Emitter {
     Value r = fma(n, -1.57079632679489655800e+00, safe);
     r = fma(n, -6.12323399573676603587e-17, r);
     Value z = mul(r, r);
-    Value s = fma(mul(z, r), polynomial(z, {1.58969099521155010221e-10, -2.50507602534068634195e-08,
-                                            2.75573137070700676789e-06, -1.98412698298579493134e-04,
-                                            8.33333333332248946124e-03, -1.66666666666666324348e-01}), r);
+    Value s = fma(mul(z, r),
+                  polynomial(z, {1.58969099521155010221e-10, -2.50507602534068634195e-08, 2.75573137070700676789e-06,
+                                 -1.98412698298579493134e-04, 8.33333333332248946124e-03, -1.66666666666666324348e-01}),
+                  r);
     Value c = polynomial(z, {-1.13596475577881948265e-11, 2.08757232129817482790e-09, -2.75573143513906633035e-07,
                              2.48015872894767294178e-05, -1.38888888888741095749e-03, 4.16666666666666019037e-02});
     c = fma(mul(z, z), c, fma(z, -0.5, constant(1.0)));
@@ -339,8 +340,7 @@ struct Emitter {
 };
 
 /// Computes Op by a member of Emitter. `onlyDouble`: upstream's f32 version is good.
-template <typename Op, auto Function, bool onlyDouble = false>
-struct InDouble : OpRewritePattern<Op> {
+template <typename Op, auto Function, bool onlyDouble = false> struct InDouble : OpRewritePattern<Op> {
   // Before upstream's approximation of the same op.
   explicit InDouble(MLIRContext *context) : OpRewritePattern<Op>(context, /*benefit=*/2) {}
 
@@ -382,9 +382,8 @@ void populateMathInDoublePatterns(RewritePatternSet &patterns) {
                InDouble<math::CosOp, &E::cos>, InDouble<math::TanOp, &E::tan>, InDouble<math::SinhOp, &E::sinh>,
                InDouble<math::CoshOp, &E::cosh>, InDouble<math::AsinOp, &E::asin>, InDouble<math::AtanOp, &E::atan>,
                InDouble<math::AsinhOp, &E::asinh>, InDouble<math::AcoshOp, &E::acosh>,
-               InDouble<math::AtanhOp, &E::atanh>, InDouble<math::CbrtOp, &E::cbrt>,
-               InDouble<math::PowFOp, &E::pow>, InDouble<math::Atan2Op, &E::atan2>,
-               InDouble<arith::RemFOp, &E::remainder>>(patterns.getContext());
+               InDouble<math::AtanhOp, &E::atanh>, InDouble<math::CbrtOp, &E::cbrt>, InDouble<math::PowFOp, &E::pow>,
+               InDouble<math::Atan2Op, &E::atan2>, InDouble<arith::RemFOp, &E::remainder>>(patterns.getContext());
 }
 
 } // namespace mlir::moe

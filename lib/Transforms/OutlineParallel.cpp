@@ -87,7 +87,9 @@ bool isHeavy(scf::ParallelOp loop) {
 }
 
 /// Cheaper to compute again than to pass on.
-bool isRecomputed(Operation *op) { return op && (op->hasTrait<OpTrait::ConstantLike>() || isa<memref::GetGlobalOp>(op)); }
+bool isRecomputed(Operation *op) {
+  return op && (op->hasTrait<OpTrait::ConstantLike>() || isa<memref::GetGlobalOp>(op));
+}
 
 class Outliner {
 public:

@@ -46,7 +46,8 @@ struct PrepareEntryPoints : impl::MoePrepareEntryPointsPassBase<PrepareEntryPoin
         continue;
       }
       Builder b(&getContext());
-      func->setAttr("moe.entry", b.getArrayAttr({b.getDenseI64ArrayAttr(*arguments), b.getDenseI64ArrayAttr(*results)}));
+      func->setAttr("moe.entry",
+                    b.getArrayAttr({b.getDenseI64ArrayAttr(*arguments), b.getDenseI64ArrayAttr(*results)}));
       for (unsigned i = 0; i < func.getNumArguments(); ++i)
         func.setArgAttr(i, "bufferization.writable", b.getBoolAttr(false));
     }

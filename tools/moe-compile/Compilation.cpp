@@ -8,9 +8,9 @@
 #include "moe/Target/ModuleFile.h"
 #include "moe/Target/Signature.h"
 #include "moe/Target/WeightsFile.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/Module.h"
-#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -39,7 +39,8 @@ LogicalResult Compilation::error(const Twine &message) {
 static std::string describeInput(StringRef path, StringRef start) {
   if (start.starts_with("ML\xEFR"))
     return "mlir"; // bytecode
-  if (start.starts_with("MOEMODUL") || start.starts_with("\x7f" "ELF"))
+  if (start.starts_with("MOEMODUL") || start.starts_with("\x7f"
+                                                         "ELF"))
     return "a compiled module";
   StringRef extension = sys::path::extension(path);
   bool binary = start.contains('\0');
@@ -65,8 +66,9 @@ LogicalResult Compilation::import() {
       return error("cannot read '" + Twine(options.input) + "': it is a directory");
   }
   // The first bytes decide; an ONNX file may be too large to be read here.
-  auto head = options.input == "-" ? llvm::MemoryBuffer::getSTDIN()
-                                   : llvm::MemoryBuffer::getFileSlice(options.input, std::min<uint64_t>(4096, status.getSize()), 0);
+  auto head = options.input == "-"
+                  ? llvm::MemoryBuffer::getSTDIN()
+                  : llvm::MemoryBuffer::getFileSlice(options.input, std::min<uint64_t>(4096, status.getSize()), 0);
   if (!head)
     return error("cannot read '" + Twine(options.input) + "': " + head.getError().message());
   std::string kind = describeInput(options.input, (*head)->getBuffer());
@@ -88,8 +90,7 @@ LogicalResult Compilation::import() {
   }
   if (!module)
     return error("'" + Twine(options.input) + "' was not read; nothing was written");
-  summary.times.push_back(
-      {"import", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
+  summary.times.push_back({"import", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
   return success();
 }
 
@@ -243,8 +244,7 @@ std::string Compilation::buildSignature(llvm::json::Value weightsEntry) {
   llvm::json::Object signature{
       {"format", llvm::json::Object{{"major", 1}, {"minor", 0}}},
       {"compiler", llvm::json::Object{{"version", MOE_VERSION}, {"options", std::move(recorded)}}},
-      {"target",
-       llvm::json::Object{{"triple", target.triple}, {"cpu", target.cpu}, {"features", std::move(features)}}},
+      {"target", llvm::json::Object{{"triple", target.triple}, {"cpu", target.cpu}, {"features", std::move(features)}}},
       {"weights", std::move(weightsEntry)},
       {"functions", copyJson(summary.functions)},
       {"model", llvm::json::Object{{"layers", copyJson(summary.layers)}, {"parameters", int64_t(summary.parameters)}}}};
@@ -280,8 +280,7 @@ LogicalResult Compilation::link() {
     }
     summary.weightsBytes = written->size;
     summary.parameters = written->parameters;
-    weightsEntry =
-        llvm::json::Object{{"file", sys::path::filename(path).str()}, {"content_id", written->contentId}};
+    weightsEntry = llvm::json::Object{{"file", sys::path::filename(path).str()}, {"content_id", written->contentId}};
   }
   auto discard = [&](LogicalResult result) {
     if (weightsFile)
@@ -299,8 +298,7 @@ LogicalResult Compilation::link() {
   if (!options.dumpPhasesTo.empty()) {
     SmallString<128> path(options.dumpPhasesTo);
     sys::path::append(path, "9-link.ll");
-    if (llvm::Error failed =
-            writeFile(path, [&](llvm::raw_ostream &os) { (*llvmModule)->print(os, nullptr); }))
+    if (llvm::Error failed = writeFile(path, [&](llvm::raw_ostream &os) { (*llvmModule)->print(os, nullptr); }))
       return discard(error(std::move(failed)));
   }
   if (options.emit == Emit::LlvmIr) {
@@ -319,9 +317,9 @@ LogicalResult Compilation::link() {
     if (!foreign)
       return discard(error(foreign.takeError()));
     if (!foreign->empty())
-      return discard(error("the program needs library functions that a module does not have: " +
-                           llvm::join(*foreign, ", ") +
-                           "; '--compile-to=codegen' shows the ops that became these calls"));
+      return discard(
+          error("the program needs library functions that a module does not have: " + llvm::join(*foreign, ", ") +
+                "; '--compile-to=codegen' shows the ops that became these calls"));
   }
   if (options.emit == Emit::Module) {
     auto linked = linkModule(file);
@@ -358,7 +356,8 @@ LogicalResult Compilation::link() {
     return error(std::move(failed));
   summary.output = options.output;
   summary.moduleBytes = file.size();
-  summary.times.push_back({info.name.str(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
+  summary.times.push_back(
+      {info.name.str(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()});
   progress.clear();
   return success();
 }

@@ -35,8 +35,7 @@ struct CompilationOptions {
 /// written, and what stood under the output names before is as it was.
 class Compilation {
 public:
-  Compilation(MLIRContext &context, llvm::SourceMgr &sources, const CompilationOptions &options,
-              TimingScope &timing);
+  Compilation(MLIRContext &context, llvm::SourceMgr &sources, const CompilationOptions &options, TimingScope &timing);
   LogicalResult run();
   const Summary &getSummary() const { return summary; }
 

@@ -65,19 +65,20 @@ json::Object toJson(const Summary &summary) {
   json::Array features;
   for (const std::string &feature : summary.target->features)
     features.push_back(feature);
-  json::Object result{
-      {"input", summary.input},
-      {"module", json::Object{{"file", summary.output}, {"bytes", int64_t(summary.moduleBytes)}}},
-      {"weights", nullptr},
-      {"target", json::Object{{"triple", summary.target->triple}, {"cpu", summary.target->cpu},
-                              {"features", std::move(features)}}},
-      {"opt_level", summary.optLevel},
-      {"functions", copyJson(summary.functions)},
-      {"layers", copyJson(summary.layers)},
-      {"seconds", std::move(times)},
-      {"total_seconds", total}};
+  json::Object result{{"input", summary.input},
+                      {"module", json::Object{{"file", summary.output}, {"bytes", int64_t(summary.moduleBytes)}}},
+                      {"weights", nullptr},
+                      {"target", json::Object{{"triple", summary.target->triple},
+                                              {"cpu", summary.target->cpu},
+                                              {"features", std::move(features)}}},
+                      {"opt_level", summary.optLevel},
+                      {"functions", copyJson(summary.functions)},
+                      {"layers", copyJson(summary.layers)},
+                      {"seconds", std::move(times)},
+                      {"total_seconds", total}};
   if (!summary.weightsPath.empty())
-    result["weights"] = json::Object{{"file", summary.weightsPath}, {"bytes", int64_t(summary.weightsBytes)},
+    result["weights"] = json::Object{{"file", summary.weightsPath},
+                                     {"bytes", int64_t(summary.weightsBytes)},
                                      {"parameters", int64_t(summary.parameters)}};
   return result;
 }
@@ -88,7 +89,9 @@ static std::string formatTensor(const json::Object &entry) {
   for (const json::Value &dim : *entry.getArray("shape")) {
     if (!dims.empty())
       dims += ", ";
-    dims += dim.getAsString() ? dim.getAsString()->str() : dim.getAsInteger() ? std::to_string(*dim.getAsInteger()) : "?";
+    dims += dim.getAsString()    ? dim.getAsString()->str()
+            : dim.getAsInteger() ? std::to_string(*dim.getAsInteger())
+                                 : "?";
   }
   return formatv("{0}: {1}[{2}]", *entry.getString("name"), *entry.getString("dtype"), dims).str();
 }

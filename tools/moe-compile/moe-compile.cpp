@@ -30,7 +30,8 @@ static cl::opt<char> optLevel("O", cl::desc("How hard to optimise, 0 to 3 (defau
                               cl::cat(category));
 static cl::opt<std::string> compileTo("compile-to", cl::desc("Stop after a phase and write MLIR"),
                                       cl::value_desc("phase"), cl::init("link"), cl::cat(category));
-static cl::opt<std::string> dumpPhasesTo("dump-phases-to", cl::desc("Write the program after each phase to this folder"),
+static cl::opt<std::string> dumpPhasesTo("dump-phases-to",
+                                         cl::desc("Write the program after each phase to this folder"),
                                          cl::value_desc("folder"), cl::cat(category));
 static cl::opt<Emit> emitKind("emit", cl::desc("What to write:"), cl::init(Emit::Module),
                               cl::values(clEnumValN(Emit::Module, "module", "a module (default)"),
@@ -98,8 +99,9 @@ static void removeOwnOptions() {
 }
 
 int main(int argc, char **argv) {
-  llvm::setBugReportMsg("moe-compile crashed, which is a bug of the compiler, whatever the input. Please report it with "
-                        "the command line and the input; --mlir-pass-pipeline-crash-reproducer=FILE makes a small one.\n");
+  llvm::setBugReportMsg(
+      "moe-compile crashed, which is a bug of the compiler, whatever the input. Please report it with "
+      "the command line and the input; --mlir-pass-pipeline-crash-reproducer=FILE makes a small one.\n");
   llvm::InitLLVM init(argc, argv);
   installFatalErrorHandler();
   registerAsmPrinterCLOptions();

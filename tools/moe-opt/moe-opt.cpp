@@ -29,6 +29,5 @@ int main(int argc, char **argv) {
   llvm::EnableStatistics(/*DoPrintOnExit=*/false);
   llvm::GetStatistics();
   *statisticsPrinter;
-  return mlir::asMainReturnCode(
-      mlir::MlirOptMain(argc, argv, "moe-opt: MoE compiler pass driver\n", registry));
+  return mlir::asMainReturnCode(mlir::MlirOptMain(argc, argv, "moe-opt: MoE compiler pass driver\n", registry));
 }

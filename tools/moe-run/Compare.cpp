@@ -44,7 +44,8 @@ static std::string number(double value) {
   return text;
 }
 
-Comparison compare(const std::string &name, const Tensor &got, const Tensor &want, std::optional<double> absolute, std::optional<double> relative) {
+Comparison compare(const std::string &name, const Tensor &got, const Tensor &want, std::optional<double> absolute,
+                   std::optional<double> relative) {
   Comparison out;
   out.name = name;
   out.type = printType(got.dtype, got.shape);
@@ -72,7 +73,9 @@ Comparison compare(const std::string &name, const Tensor &got, const Tensor &wan
       if (g == w)
         continue;
       bool isUnsigned = kind == Kind::Unsigned;
-      auto widen = [&](int64_t v) { return isUnsigned ? static_cast<double>(static_cast<uint64_t>(v)) : static_cast<double>(v); };
+      auto widen = [&](int64_t v) {
+        return isUnsigned ? static_cast<double>(static_cast<uint64_t>(v)) : static_cast<double>(v);
+      };
       error = std::fabs(widen(g) - widen(w));
       size = std::fabs(widen(w));
       wrong = true;
@@ -114,8 +117,9 @@ std::string Comparison::print() const {
     errors += " (at " + printShape(largestAt) + "), " + number(largestRelative) + " relative";
   if (wrong == 0)
     return str(name, ": ", type, " as expected, ", errors);
-  return str(name, ": ", wrong, " of ", elements, " elements of ", type, " are wrong; the first at ", printShape(firstAt), ": got ", got, ", want ", want,
-             "; ", errors, "; allowed: ", number(tolerance.absolute), " + ", number(tolerance.relative), " * |want|");
+  return str(name, ": ", wrong, " of ", elements, " elements of ", type, " are wrong; the first at ",
+             printShape(firstAt), ": got ", got, ", want ", want, "; ", errors,
+             "; allowed: ", number(tolerance.absolute), " + ", number(tolerance.relative), " * |want|");
 }
 
 } // namespace moe::run

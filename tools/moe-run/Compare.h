@@ -7,8 +7,8 @@
 
 namespace moe::run {
 
-/// An element is right if |got - want| <= absolute + relative * |want|. NaN equals NaN, an infinity equals itself. Integers and bools
-/// are compared exactly.
+/// An element is right if |got - want| <= absolute + relative * |want|. NaN equals NaN, an infinity equals itself.
+/// Integers and bools are compared exactly.
 struct Tolerance {
   double absolute, relative;
 };
@@ -34,8 +34,8 @@ struct Comparison {
   std::string print() const; ///< one line
 };
 
-Comparison compare(const std::string &name, const rt::Tensor &got, const rt::Tensor &want, std::optional<double> absolute,
-                   std::optional<double> relative);
+Comparison compare(const std::string &name, const rt::Tensor &got, const rt::Tensor &want,
+                   std::optional<double> absolute, std::optional<double> relative);
 
 } // namespace moe::run
 

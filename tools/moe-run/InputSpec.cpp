@@ -8,14 +8,17 @@ namespace moe::run {
 
 using namespace rt;
 
-std::pair<std::string, std::string> splitAssignment(const std::string &text, const std::vector<std::string> &names, const char *option) {
+std::pair<std::string, std::string> splitAssignment(const std::string &text, const std::vector<std::string> &names,
+                                                    const char *option) {
   const std::string *best = nullptr;
   for (const std::string &name : names)
-    if (text.size() > name.size() && text[name.size()] == '=' && text.compare(0, name.size(), name) == 0 && (!best || name.size() > best->size()))
+    if (text.size() > name.size() && text[name.size()] == '=' && text.compare(0, name.size(), name) == 0 &&
+        (!best || name.size() > best->size()))
       best = &name;
   if (!best) {
     std::string name = text.substr(0, text.find('='));
-    fail(MOE_NOT_FOUND, option, "=", text, ": the function has no such tensor", suggestion(name, names), "; it has ", quotedList(names));
+    fail(MOE_NOT_FOUND, option, "=", text, ": the function has no such tensor", suggestion(name, names), "; it has ",
+         quotedList(names));
   }
   return {*best, text.substr(best->size() + 1)};
 }
@@ -49,8 +52,7 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   }
 }
 
-template <typename T>
-bool parseNumber(std::string_view text, T &value) {
+template <typename T> bool parseNumber(std::string_view text, T &value) {
   auto result = std::from_chars(text.data(), text.data() + text.size(), value);
   return !text.empty() && result.ec == std::errc() && result.ptr == text.data() + text.size();
 }
@@ -104,8 +106,8 @@ void fill(Tensor &tensor, const std::string &how, const std::string &where) {
     bool good = words.size() == 2 || words.size() == 4;
     good = good && parseNumber(words[1], seed);
     if (words.size() == 4)
-      good = good && parseNumber(words[2], low) && parseNumber(words[3], high) && low < high && std::isfinite(high - low) &&
-             std::fabs(low) <= 0x1p62 && std::fabs(high) <= 0x1p62;
+      good = good && parseNumber(words[2], low) && parseNumber(words[3], high) && low < high &&
+             std::isfinite(high - low) && std::fabs(low) <= 0x1p62 && std::fabs(high) <= 0x1p62;
     if (!good)
       fail(MOE_INVALID_ARGUMENT, where, ": expected random:SEED or random:SEED:LOW:HIGH, got ", quote(how));
     return fillRandom(tensor, seed, low, high);
@@ -117,7 +119,8 @@ void fill(Tensor &tensor, const std::string &how, const std::string &where) {
   }
   std::vector<std::string_view> values = split(how, ',');
   if (values.size() != 1 && values.size() != static_cast<size_t>(elements))
-    fail(MOE_INVALID_ARGUMENT, where, ": ", values.size(), " values for ", elements, " elements; give one for each, or one for all");
+    fail(MOE_INVALID_ARGUMENT, where, ": ", values.size(), " values for ", elements,
+         " elements; give one for each, or one for all");
   for (int64_t i = 0; i < elements; ++i)
     storeText(tensor, i, values[values.size() == 1 ? 0 : static_cast<size_t>(i)], where);
 }
@@ -129,17 +132,20 @@ Tensor makeInput(const std::string &value, const std::string &name) {
   if (!value.empty() && value[0] == '@') {
     std::string path = value.substr(1);
     if (path.size() > 12 && path.compare(path.size() - 12, 12, ".safetensors") == 0)
-      fail(MOE_INVALID_ARGUMENT, where, ": this option reads .npy files; give a .safetensors file, whose tensors have names, with --inputs=", path);
+      fail(MOE_INVALID_ARGUMENT, where,
+           ": this option reads .npy files; give a .safetensors file, whose tensors have names, with --inputs=", path);
     return readNpy(path);
   }
   size_t equals = value.find('=');
   if (equals == std::string::npos)
-    fail(MOE_INVALID_ARGUMENT, where, ": expected @FILE.npy or SHAPExDTYPE=VALUES, such as ", name, "=4x8xf32=random:0");
+    fail(MOE_INVALID_ARGUMENT, where, ": expected @FILE.npy or SHAPExDTYPE=VALUES, such as ", name,
+         "=4x8xf32=random:0");
   std::string type = value.substr(0, equals);
   std::vector<std::string_view> parts = split(type, 'x');
   const DTypeInfo *dtype = dtypeByName(parts.back());
   if (!dtype || dtype->bits < 8 || dtype->kind == Kind::Complex)
-    fail(MOE_INVALID_ARGUMENT, where, ": unknown dtype ", quote(parts.back()), "; write for example 4x8xf32, or f32 for a scalar");
+    fail(MOE_INVALID_ARGUMENT, where, ": unknown dtype ", quote(parts.back()),
+         "; write for example 4x8xf32, or f32 for a scalar");
   parts.pop_back();
   Shape shape(parts.size());
   for (size_t i = 0; i < parts.size(); ++i)

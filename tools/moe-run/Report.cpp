@@ -56,8 +56,9 @@ static Statistics statisticsOf(const Tensor &tensor) {
   int parts = kind == Kind::Complex ? 2 : 1;
   for (int64_t i = 0, n = tensor.elements() * parts; i < n; ++i) {
     double value = kind == Kind::Float || kind == Kind::Complex ? loadFloat(tensor.dtype, tensor.data, i)
-                   : kind == Kind::Unsigned                     ? static_cast<double>(static_cast<uint64_t>(loadInteger(tensor.dtype, tensor.data, i)))
-                                                                : static_cast<double>(loadInteger(tensor.dtype, tensor.data, i));
+                   : kind == Kind::Unsigned
+                       ? static_cast<double>(static_cast<uint64_t>(loadInteger(tensor.dtype, tensor.data, i)))
+                       : static_cast<double>(loadInteger(tensor.dtype, tensor.data, i));
     if (!std::isfinite(value)) {
       ++(std::isnan(value) ? out.nan : out.infinite);
       continue;
@@ -75,7 +76,8 @@ void printOutput(const std::string &name, const Tensor &tensor) {
   std::string line = name + ": " + printType(tensor.dtype, tensor.shape);
   if (s.finite) {
     char text[96];
-    std::snprintf(text, sizeof(text), ", %.6g to %.6g, mean %.6g", s.least, s.most, s.sum / static_cast<double>(s.finite));
+    std::snprintf(text, sizeof(text), ", %.6g to %.6g, mean %.6g", s.least, s.most,
+                  s.sum / static_cast<double>(s.finite));
     line += text;
   }
   if (s.nan)
@@ -92,9 +94,11 @@ void printOutput(const std::string &name, const Tensor &tensor) {
 void printBenchmark(const Timings &t, int32_t threads, uint64_t peakBytes) {
   char rate[32];
   std::snprintf(rate, sizeof(rate), t.mean() > 0.01 ? "%.1f calls/s" : "%.0f calls/s", 1 / t.mean());
-  std::printf("%zu calls on %d thread%s: %s\n", t.sorted.size(), threads, threads == 1 ? "" : "s", colored(stdout, Color::Bold, rate).c_str());
+  std::printf("%zu calls on %d thread%s: %s\n", t.sorted.size(), threads, threads == 1 ? "" : "s",
+              colored(stdout, Color::Bold, rate).c_str());
   std::printf("  %-8s %-8s %-8s %-8s %-8s %-8s\n", "best", "median", "p90", "p99", "worst", "mean");
-  for (double seconds : {t.sorted.front(), t.percentile(0.5), t.percentile(0.9), t.percentile(0.99), t.sorted.back(), t.mean()})
+  for (double seconds :
+       {t.sorted.front(), t.percentile(0.5), t.percentile(0.9), t.percentile(0.99), t.sorted.back(), t.mean()})
     std::printf("%s%-8s", seconds == t.sorted.front() ? "  " : " ", printSeconds(seconds).c_str());
   std::printf("\n  %s of buffers at the peak\n", printBytes(static_cast<double>(peakBytes)).c_str());
 }
@@ -124,17 +128,10 @@ Json comparisonJson(const Comparison &c) {
 }
 
 Json benchmarkJson(const Timings &t, int32_t threads, uint64_t peakBytes) {
-  return {{"calls", t.sorted.size()},
-          {"threads", threads},
-          {"calls_per_second", 1 / t.mean()},
-          {"best", t.sorted.front()},
-          {"median", t.percentile(0.5)},
-          {"p90", t.percentile(0.9)},
-          {"p99", t.percentile(0.99)},
-          {"worst", t.sorted.back()},
-          {"mean", t.mean()},
-          {"peak_buffer_bytes", peakBytes},
-          {"seconds", t.inOrder}};
+  return {{"calls", t.sorted.size()},       {"threads", threads},          {"calls_per_second", 1 / t.mean()},
+          {"best", t.sorted.front()},       {"median", t.percentile(0.5)}, {"p90", t.percentile(0.9)},
+          {"p99", t.percentile(0.99)},      {"worst", t.sorted.back()},    {"mean", t.mean()},
+          {"peak_buffer_bytes", peakBytes}, {"seconds", t.inOrder}};
 }
 
 } // namespace moe::run

@@ -52,12 +52,19 @@ void describe(CLI::App &app, Options &o) {
   app.add_option("MODULE", o.module, "The module, NAME.moe")->required()->type_name("");
   app.add_option("--function", o.function, "The function to run (default: the only one, or main)")->type_name("NAME");
   app.add_option("--inputs", o.inputsFile, "Take inputs by name from a .safetensors file")->type_name("FILE");
-  app.add_option("--input", o.inputs, "One input, as in the examples below; wins over --inputs")->type_name("NAME=VALUE")->take_all()->expected(1);
-  app.add_option("--expected", o.expectedFile, "Compare all outputs with the tensors of a .safetensors file")->type_name("FILE");
+  app.add_option("--input", o.inputs, "One input, as in the examples below; wins over --inputs")
+      ->type_name("NAME=VALUE")
+      ->take_all()
+      ->expected(1);
+  app.add_option("--expected", o.expectedFile, "Compare all outputs with the tensors of a .safetensors file")
+      ->type_name("FILE");
   app.add_option("--atol", o.atol, "Absolute tolerance")->type_name("X")->check(CLI::NonNegativeNumber);
   app.add_option("--rtol", o.rtol, "Relative tolerance")->type_name("X")->check(CLI::NonNegativeNumber);
   app.add_option("--outputs", o.outputsFile, "Write all outputs to a .safetensors file")->type_name("FILE");
-  app.add_option("--output", o.outputs, "Write one output to a .npy file")->type_name("NAME=@FILE")->take_all()->expected(1);
+  app.add_option("--output", o.outputs, "Write one output to a .npy file")
+      ->type_name("NAME=@FILE")
+      ->take_all()
+      ->expected(1);
   // A flag with a value, and not an option with an optional one: that would swallow a module's name behind it.
   app.add_flag("--benchmark{0}", o.benchmarkText, "Time calls: N of them with --benchmark=N, else for about a second");
   app.add_option("--threads", o.threads, "Number of threads (default: as many as this process may use)")
@@ -66,8 +73,9 @@ void describe(CLI::App &app, Options &o) {
   app.add_option("--weights", o.weights, "The weights file (default: the one beside the module)")->type_name("FILE");
   app.add_flag("--verify", o.verify, "Read the whole weights file and check its contents");
   app.add_flag("--signature", o.signature, "Print what the module says about itself, and stop");
-  app.add_flag("--debug-memory", o.debugMemory,
-               "Fill fresh memory with NaN; fail on writes past a buffer's end, changed inputs, and buffers left behind");
+  app.add_flag(
+      "--debug-memory", o.debugMemory,
+      "Fill fresh memory with NaN; fail on writes past a buffer's end, changed inputs, and buffers left behind");
   app.add_flag("--json", o.json, "Print one JSON object instead of text");
   app.add_flag("-v,--verbose", o.verbose, "Print what the module logs");
   app.footer(footer);
@@ -86,7 +94,9 @@ public:
     settings.threads = options.threads;
     settings.debugMemory = options.debugMemory;
     if (options.verbose)
-      settings.log = [](int32_t, std::string_view text) { std::fprintf(stderr, "moe-run: log: %.*s\n", int(text.size()), text.data()); };
+      settings.log = [](int32_t, std::string_view text) {
+        std::fprintf(stderr, "moe-run: log: %.*s\n", int(text.size()), text.data());
+      };
     runtime = std::make_shared<Runtime>(settings);
     std::shared_ptr<Module> module = Module::load(runtime, options.module, options.weights, options.verify);
     double loadSeconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -110,7 +120,8 @@ public:
     if (expected)
       comparisons = compareAll(call, *expected);
     bool good = std::all_of(comparisons.begin(), comparisons.end(), [](const Comparison &c) { return c.good(); });
-    showOutputs(call, comparisons, outputFiles.empty() && options.outputsFile.empty() && !expected && options.benchmark < 0);
+    showOutputs(call, comparisons,
+                outputFiles.empty() && options.outputsFile.empty() && !expected && options.benchmark < 0);
     writeOutputs(call, outputFiles);
     if (options.benchmark >= 0 && good)
       showBenchmark(call);
@@ -169,14 +180,16 @@ private:
       }
       out.emplace_back();
       out.back().name = name;
-      out.back().problem = options.expectedFile + " has no tensor of this name" + suggestion(name, expected.tensors.names());
+      out.back().problem =
+          options.expectedFile + " has no tensor of this name" + suggestion(name, expected.tensors.names());
     }
     for (const std::string &name : expected.tensors.names()) {
       if (std::find(names.begin(), names.end(), name) != names.end())
         continue;
       out.emplace_back();
       out.back().name = name;
-      out.back().problem = options.expectedFile + " expects it, but the function has no such output" + suggestion(name, names);
+      out.back().problem =
+          options.expectedFile + " expects it, but the function has no such output" + suggestion(name, names);
     }
     return out;
   }
@@ -193,7 +206,9 @@ private:
     for (const Comparison &comparison : comparisons) {
       report["comparisons"].push_back(comparisonJson(comparison));
       if (!options.json)
-        std::printf("%s %s\n", comparison.good() ? colored(stdout, Color::Green, "PASS").c_str() : colored(stdout, Color::Red, "FAIL").c_str(),
+        std::printf("%s %s\n",
+                    comparison.good() ? colored(stdout, Color::Green, "PASS").c_str()
+                                      : colored(stdout, Color::Red, "FAIL").c_str(),
                     comparison.print().c_str());
     }
   }
@@ -254,7 +269,8 @@ ExitCode complain(const Options &options, Json &report, ExitCode code, const std
 
 int main(int argc, char **argv) {
   Options options;
-  CLI::App app("Runs a module that moe-compile made: binds inputs, calls a function, compares or writes the outputs.", "moe-run");
+  CLI::App app("Runs a module that moe-compile made: binds inputs, calls a function, compares or writes the outputs.",
+               "moe-run");
   describe(app, options);
   try {
     app.parse(argc, argv);
@@ -265,7 +281,8 @@ int main(int argc, char **argv) {
   } catch (const CLI::CallForHelp &help) {
     return app.exit(help);
   } catch (const CLI::ParseError &error) {
-    std::fprintf(stderr, "moe-run: %s %s (see moe-run --help)\n", colored(stderr, Color::Red, "error:").c_str(), error.what());
+    std::fprintf(stderr, "moe-run: %s %s (see moe-run --help)\n", colored(stderr, Color::Red, "error:").c_str(),
+                 error.what());
     return Usage;
   }
 

@@ -8,13 +8,13 @@
 #include "mlir/IR/AsmState.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/Verifier.h"
-#include "mlir/Pass/PassManager.h"
 #include "mlir/InitAllDialects.h"
+#include "mlir/Pass/PassManager.h"
 #include "mlir/Support/FileUtilities.h"
-#include "moe/Dialect/Moe/IR/MoeDialect.h"
-#include "moe/Dialect/Onnx/IR/OnnxDialect.h"
 #include "moe/Conversion/OnnxOperators.h"
 #include "moe/Conversion/Passes.h"
+#include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Dialect/Onnx/IR/OnnxDialect.h"
 #include "moe/Dialect/Onnx/Transforms/Passes.h"
 #include "moe/Import/Onnx/Import.h"
 #include "llvm/Support/CommandLine.h"
@@ -30,7 +30,8 @@ static llvm::cl::opt<bool> quiet("quiet", llvm::cl::desc("Print one line per fil
                                  llvm::cl::cat(category));
 static llvm::cl::opt<bool> lower("lower", llvm::cl::desc("Raise MoE layers and lower the rest of what was imported"),
                                  llvm::cl::cat(category));
-static llvm::cl::opt<bool> listOperators("list-onnx-operators", llvm::cl::desc("Print the table of supported operators"),
+static llvm::cl::opt<bool> listOperators("list-onnx-operators",
+                                         llvm::cl::desc("Print the table of supported operators"),
                                          llvm::cl::cat(category));
 static llvm::cl::opt<std::string> output("o", llvm::cl::desc("Output file"), llvm::cl::init("-"),
                                          llvm::cl::cat(category));

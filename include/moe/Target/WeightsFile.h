@@ -16,10 +16,10 @@ struct WeightsFile {
   uint64_t parameters = 0;
 };
 
-/// Writes the tensors named by `keys` to `path` (an existing, writable file), 64-byte aligned, in this order. `progress`
-/// is told how many bytes of how many are done.
-llvm::Expected<WeightsFile> writeWeights(const WeightStore &store, llvm::ArrayRef<std::string> keys, llvm::StringRef path,
-                                         llvm::function_ref<void(uint64_t, uint64_t)> progress);
+/// Writes the tensors named by `keys` to `path` (an existing, writable file), 64-byte aligned, in this order.
+/// `progress` is told how many bytes of how many are done.
+llvm::Expected<WeightsFile> writeWeights(const WeightStore &store, llvm::ArrayRef<std::string> keys,
+                                         llvm::StringRef path, llvm::function_ref<void(uint64_t, uint64_t)> progress);
 
 } // namespace mlir::moe
 

@@ -42,12 +42,9 @@ using namespace mlir;
 using namespace mlir::moe;
 
 #define DEBUG_TYPE "convert-contraction-to-vector"
-static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels",
-                                          "Contractions in the columns form");
-static llvm::TrackingStatistic numDots(DEBUG_TYPE, "num-dots-kernels",
-                                       "Contractions in the dots form");
-static llvm::TrackingStatistic numLeft(DEBUG_TYPE, "num-left",
-                                       "Contractions left to scalar loops");
+static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels", "Contractions in the columns form");
+static llvm::TrackingStatistic numDots(DEBUG_TYPE, "num-dots-kernels", "Contractions in the dots form");
+static llvm::TrackingStatistic numLeft(DEBUG_TYPE, "num-left", "Contractions left to scalar loops");
 
 namespace {
 
@@ -92,9 +89,7 @@ bool isMultiplyAdd(linalg::LinalgOp op) {
   if (!add)
     return false;
   Value acc = body->getArgument(2);
-  Value product = add.getLhs() == acc   ? add.getRhs()
-                  : add.getRhs() == acc ? add.getLhs()
-                                        : Value();
+  Value product = add.getLhs() == acc ? add.getRhs() : add.getRhs() == acc ? add.getLhs() : Value();
   auto mul = product ? product.getDefiningOp<arith::MulFOp>() : nullptr;
   if (!mul)
     return false;
@@ -110,8 +105,7 @@ bool isMultiplyAdd(linalg::LinalgOp op) {
 
 /// Analyses `op`; a reason why not in `why` on failure.
 std::optional<Contraction> analyse(linalg::LinalgOp op, StringRef &why) {
-  if (!op.hasPureBufferSemantics() || op.getNumDpsInputs() != 2 ||
-      op.getNumDpsInits() != 1)
+  if (!op.hasPureBufferSemantics() || op.getNumDpsInputs() != 2 || op.getNumDpsInits() != 1)
     return why = "it is not a two-operand op on buffers", std::nullopt;
   if (!isMultiplyAdd(op))
     return why = "its body is not a float multiply-add", std::nullopt;
@@ -125,8 +119,7 @@ std::optional<Contraction> analyse(linalg::LinalgOp op, StringRef &why) {
   c.outMap = op.getMatchingIndexingMap(op.getDpsInitOperand(0));
   for (AffineMap map : {c.lhsMap, c.rhsMap, c.outMap})
     if (!map.isProjectedPermutation())
-      return why = "its indexing maps are not projected permutations",
-             std::nullopt;
+      return why = "its indexing maps are not projected permutations", std::nullopt;
   c.accumulator = dyn_cast<FloatType>(getElementTypeOrSelf(c.out.getType()));
   if (!c.accumulator || c.accumulator.getWidth() < 32)
     return why = "its accumulator is narrower than f32", std::nullopt;
@@ -138,8 +131,7 @@ std::optional<Contraction> analyse(linalg::LinalgOp op, StringRef &why) {
       bool l = uses(c.lhsMap, d), r = uses(c.rhsMap, d), o = uses(c.outMap, d);
       (l && r && o ? batch : l && o ? ms : r && o ? ns : ks).push_back(d);
     }
-    int64_t columns = contiguousLoop(c.rhs, c.rhsMap),
-            out = contiguousLoop(c.out, c.outMap);
+    int64_t columns = contiguousLoop(c.rhs, c.rhsMap), out = contiguousLoop(c.out, c.outMap);
     int64_t leftRun = contiguousLoop(c.lhs, c.lhsMap);
     c.dots = false;
     c.m = c.n = c.k = -1;
@@ -162,9 +154,7 @@ std::optional<Contraction> analyse(linalg::LinalgOp op, StringRef &why) {
       return false;
     c.outer.clear();
     c.outerReductions.clear();
-    for (ArrayRef<unsigned> kind :
-         {ArrayRef<unsigned>(batch), ArrayRef<unsigned>(ms),
-          ArrayRef<unsigned>(ns)})
+    for (ArrayRef<unsigned> kind : {ArrayRef<unsigned>(batch), ArrayRef<unsigned>(ms), ArrayRef<unsigned>(ns)})
       for (unsigned d : kind)
         if (static_cast<int64_t>(d) != c.m && static_cast<int64_t>(d) != c.n)
           c.outer.push_back(d);
@@ -177,9 +167,7 @@ std::optional<Contraction> analyse(linalg::LinalgOp op, StringRef &why) {
     std::swap(c.lhs, c.rhs);
     std::swap(c.lhsMap, c.rhsMap);
     if (!classify())
-      return why =
-                 "no operand is contiguous along the columns or the reduction",
-             std::nullopt;
+      return why = "no operand is contiguous along the columns or the reduction", std::nullopt;
   }
   return c;
 }
@@ -187,10 +175,9 @@ std::optional<Contraction> analyse(linalg::LinalgOp op, StringRef &why) {
 /// Emits the loops and kernels of one contraction.
 class Emitter : KernelTiles {
 public:
-  Emitter(RewriterBase &b, Contraction &c, int64_t lanes, TileShape columns,
-          TileShape dots)
-      : KernelTiles(b, c.op.getLoc()), rewriter(b), c(c), lanes(lanes),
-        columnsTile(columns), dotsTile(dots), ivs(c.op.getNumLoops()) {}
+  Emitter(RewriterBase &b, Contraction &c, int64_t lanes, TileShape columns, TileShape dots)
+      : KernelTiles(b, c.op.getLoc()), rewriter(b), c(c), lanes(lanes), columnsTile(columns), dotsTile(dots),
+        ivs(c.op.getNumLoops()) {}
 
   void run() {
     for (Range range : c.op.createLoopRanges(b, loc))
@@ -233,10 +220,7 @@ public:
   }
 
 private:
-  Value extent(int64_t loop) {
-    return loop < 0 ? one
-                    : getValueOrCreateConstantIndexOp(b, loc, extents[loop]);
-  }
+  Value extent(int64_t loop) { return loop < 0 ? one : getValueOrCreateConstantIndexOp(b, loc, extents[loop]); }
   /// Whether extent(loop) is known to be a multiple of `by`.
   bool divides(int64_t loop, int64_t by) {
     if (loop < 0)
@@ -253,8 +237,7 @@ private:
   }
   Value widen(Value v) { return KernelTiles::widen(v, c.accumulator); }
 
-  void emitReductions(unsigned level, Value rowBegin, int64_t rowBlock,
-                      Value columnBegin, int64_t panel) {
+  void emitReductions(unsigned level, Value rowBegin, int64_t rowBlock, Value columnBegin, int64_t panel) {
     if (level < c.outerReductions.size()) {
       unsigned d = c.outerReductions[level];
       auto loop = scf::ForOp::create(b, loc, zero, extent(d), one);
@@ -265,26 +248,18 @@ private:
     }
     Value rowEnd = c.m >= 0 ? min(add(rowBegin, rowBlock), extent(c.m)) : one;
     if (c.dots)
-      return emitRows(
-          rowBegin, rowEnd, dotsTile.rows, [&](Value row, int64_t rows) {
-            Value columnEnd =
-                c.n >= 0 ? min(add(columnBegin, panel), extent(c.n)) : one;
-            steps(columnBegin, columnEnd, c.n >= 0 ? dotsTile.columns : 1,
-                  divides(c.n, c.n >= 0 ? dotsTile.columns : 1),
-                  [&](Value column, int64_t columns) {
-                    emitDots(row, rows, column, columns);
-                  });
-          });
+      return emitRows(rowBegin, rowEnd, dotsTile.rows, [&](Value row, int64_t rows) {
+        Value columnEnd = c.n >= 0 ? min(add(columnBegin, panel), extent(c.n)) : one;
+        steps(columnBegin, columnEnd, c.n >= 0 ? dotsTile.columns : 1, divides(c.n, c.n >= 0 ? dotsTile.columns : 1),
+              [&](Value column, int64_t columns) { emitDots(row, rows, column, columns); });
+      });
     auto rowsOfPanel = [&](bool masked) {
       emitRows(rowBegin, rowEnd, columnsTile.rows,
-               [&](Value row, int64_t rows) {
-                 emitColumns(row, rows, columnBegin, masked);
-               });
+               [&](Value row, int64_t rows) { emitColumns(row, rows, columnBegin, masked); });
     };
     if (divides(c.n, panel))
       return rowsOfPanel(/*masked=*/false);
-    Value whole = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle,
-                                        add(columnBegin, panel), extent(c.n));
+    Value whole = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle, add(columnBegin, panel), extent(c.n));
     auto choice = scf::IfOp::create(b, loc, whole, /*withElse=*/true);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(choice.thenBlock());
@@ -306,8 +281,7 @@ private:
   void emitColumns(Value row, int64_t rows, Value column, bool masked) {
     int64_t vectors = columnsTile.columns;
     auto accType = VectorType::get({lanes}, c.accumulator);
-    auto rhsType =
-        VectorType::get({lanes}, getElementTypeOrSelf(c.rhs.getType()));
+    auto rhsType = VectorType::get({lanes}, getElementTypeOrSelf(c.rhs.getType()));
     SmallVector<Value> columns, masks(vectors);
     for (int64_t v = 0; v < vectors; ++v) {
       columns.push_back(add(column, v * lanes));
@@ -338,8 +312,7 @@ private:
         Value broadcast = vector::BroadcastOp::create(b, loc, accType, x);
         for (int64_t v = 0; v < vectors; ++v)
           next.push_back(
-              vector::FMAOp::create(b, loc, broadcast, weights[v],
-                                    loop.getRegionIterArgs()[r * vectors + v]));
+              vector::FMAOp::create(b, loc, broadcast, weights[v], loop.getRegionIterArgs()[r * vectors + v]));
       }
       scf::YieldOp::create(b, loc, next);
     }
@@ -354,9 +327,7 @@ private:
 
   void emitDots(Value row, int64_t rows, Value column, int64_t columns) {
     auto accType = VectorType::get({lanes}, c.accumulator);
-    auto typeOf = [&](Value operand) {
-      return VectorType::get({lanes}, getElementTypeOrSelf(operand.getType()));
-    };
+    auto typeOf = [&](Value operand) { return VectorType::get({lanes}, getElementTypeOrSelf(operand.getType())); };
     Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType));
     auto step = [&](Value k, ValueRange acc, Value mask) {
       ivs[c.k] = k;
@@ -369,8 +340,7 @@ private:
         setRow(add(row, r));
         Value x = widen(load(c.lhs, c.lhsMap, typeOf(c.lhs), mask));
         for (int64_t n = 0; n < columns; ++n)
-          next.push_back(vector::FMAOp::create(b, loc, x, weights[n],
-                                               acc[r * columns + n]));
+          next.push_back(vector::FMAOp::create(b, loc, x, weights[n], acc[r * columns + n]));
       }
       return next;
     };
@@ -381,9 +351,7 @@ private:
     {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(loop.getBody());
-      scf::YieldOp::create(
-          b, loc,
-          step(loop.getInductionVar(), loop.getRegionIterArgs(), Value()));
+      scf::YieldOp::create(b, loc, step(loop.getInductionVar(), loop.getRegionIterArgs(), Value()));
     }
     acc.assign(loop.getResults().begin(), loop.getResults().end());
     if (!divides(c.k, lanes))
@@ -394,12 +362,10 @@ private:
         setColumn(add(column, n));
         // Across the lanes the order is the hardware's shuffle tree: fixed, and
         // not that of the source.
-        Value sum = vector::ReductionOp::create(
-            b, loc, vector::CombiningKind::ADD, acc[r * columns + n],
-            arith::FastMathFlags::reassoc);
+        Value sum = vector::ReductionOp::create(b, loc, vector::CombiningKind::ADD, acc[r * columns + n],
+                                                arith::FastMathFlags::reassoc);
         Value old = memref::LoadOp::create(b, loc, c.out, at(c.outMap));
-        memref::StoreOp::create(b, loc, arith::AddFOp::create(b, loc, old, sum),
-                                c.out, at(c.outMap));
+        memref::StoreOp::create(b, loc, arith::AddFOp::create(b, loc, old, sum), c.out, at(c.outMap));
       }
   }
 
@@ -421,8 +387,7 @@ private:
 };
 
 struct ConvertContractionToVectorPass
-    : public moe::impl::ConvertContractionToVectorPassBase<
-          ConvertContractionToVectorPass> {
+    : public moe::impl::ConvertContractionToVectorPassBase<ConvertContractionToVectorPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -441,9 +406,7 @@ struct ConvertContractionToVectorPass
       std::optional<Contraction> contraction = analyse(op, why);
       if (!contraction) {
         ++numLeft;
-        remark::missed(
-            op.getLoc(),
-            remark::RemarkOpts::name("ContractionLeft").category("moe-kernels"))
+        remark::missed(op.getLoc(), remark::RemarkOpts::name("ContractionLeft").category("moe-kernels"))
             << ("left to scalar loops: " + why).str();
         continue;
       }

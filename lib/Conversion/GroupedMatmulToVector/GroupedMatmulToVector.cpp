@@ -33,10 +33,8 @@ using namespace mlir;
 using namespace mlir::moe;
 
 #define DEBUG_TYPE "convert-grouped-matmul-to-vector"
-static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels",
-                                          "Grouped matmuls in columns form");
-static llvm::TrackingStatistic numDots(DEBUG_TYPE, "num-dots-kernels",
-                                       "Grouped matmuls in dots form");
+static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels", "Grouped matmuls in columns form");
+static llvm::TrackingStatistic numDots(DEBUG_TYPE, "num-dots-kernels", "Grouped matmuls in dots form");
 
 //===----------------------------------------------------------------------===//
 // What the kernels cover
@@ -51,9 +49,7 @@ static int64_t positionOf(AffineMap map, unsigned loop) {
   return -1;
 }
 
-static bool isStatic(Type type, int64_t dim) {
-  return !cast<ShapedType>(type).isDynamicDim(dim);
-}
+static bool isStatic(Type type, int64_t dim) { return !cast<ShapedType>(type).isDynamicDim(dim); }
 
 /// Unit stride along the last dimension; tensors become row-major buffers.
 static bool lastIsContiguous(Type type) {
@@ -62,12 +58,10 @@ static bool lastIsContiguous(Type type) {
     return true;
   SmallVector<int64_t> strides;
   int64_t offset;
-  return succeeded(memref.getStridesAndOffset(strides, offset)) &&
-         !strides.empty() && strides.back() == 1;
+  return succeeded(memref.getStridesAndOffset(strides, offset)) && !strides.empty() && strides.back() == 1;
 }
 
-std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op,
-                                             std::string &why) {
+std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &why) {
   std::optional<KernelForm> form;
   auto element = dyn_cast<FloatType>(getElementTypeOrSelf(op.getInit()));
   auto no = [&](const Twine &reason) {
@@ -80,8 +74,7 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op,
     AffineMap map = op.getBankMap(i);
     int64_t last = map.getNumResults() - 1;
     if (!map.isProjectedPermutation())
-      return no("the map of bank " + Twine(i) +
-                " is not a projected permutation");
+      return no("the map of bank " + Twine(i) + " is not a projected permutation");
     KernelForm mine;
     if (last >= 0 && positionOf(map, 2) == last)
       mine = KernelForm::Columns;
@@ -100,19 +93,16 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op,
   for (auto [i, extra] : llvm::enumerate(op.getExtras())) {
     AffineMap map = op.getExtraMap(i);
     if (!map.isProjectedPermutation())
-      return no("the map of extra operand " + Twine(i) +
-                " is not a projected permutation");
+      return no("the map of extra operand " + Twine(i) + " is not a projected permutation");
     int64_t n = positionOf(map, 2);
-    if (n >= 0 && (n != static_cast<int64_t>(map.getNumResults()) - 1 ||
-                   !lastIsContiguous(extra.getType())))
+    if (n >= 0 && (n != static_cast<int64_t>(map.getNumResults()) - 1 || !lastIsContiguous(extra.getType())))
       return no("extra operand " + Twine(i) + " has no unit stride");
   }
   for (Operation &inner : op.getEpilogue().front().without_terminator()) {
     if (isa<arith::ConstantOp>(inner))
       continue;
     if (!OpTrait::hasElementwiseMappableTraits(&inner))
-      return no("its epilogue has '" + inner.getName().getStringRef() +
-                "', which is not elementwise");
+      return no("its epilogue has '" + inner.getName().getStringRef() + "', which is not elementwise");
   }
   return form;
 }
@@ -126,16 +116,14 @@ namespace {
 class Emitter : KernelTiles {
 public:
   Emitter(OpBuilder &b, GroupedMatmulOp op, KernelForm form, int64_t lanes)
-      : KernelTiles(b, op.getLoc()), op(op), lanes(lanes),
-        banks(op.getBanks().size()), form(form),
+      : KernelTiles(b, op.getLoc()), op(op), lanes(lanes), banks(op.getBanks().size()), form(form),
         element(cast<FloatType>(getElementTypeOrSelf(op.getInit()))),
         accumulator(element.getWidth() < 32 ? b.getF32Type() : element) {
     // Twelve accumulators of AVX2's sixteen registers, 24 of AVX-512's 32.
     bool wide = lanes >= 16;
     if (form == KernelForm::Columns) {
       int64_t vectors = std::max<int64_t>(1, 2 / banks);
-      tile = {std::max<int64_t>(1, (wide ? 24 : 12) / (vectors * banks)),
-              vectors};
+      tile = {std::max<int64_t>(1, (wide ? 24 : 12) / (vectors * banks)), vectors};
     } else {
       int64_t columns = std::max<int64_t>(1, 4 / banks);
       tile = {wide ? 4 : 2, columns};
@@ -146,35 +134,29 @@ public:
     Value init = op.getInit();
     n = extent(init, 1);
     k = extent(op.getA(), 1);
-    panel =
-        form == KernelForm::Columns ? tile.columns * lanes : tile.columns * 8;
+    panel = form == KernelForm::Columns ? tile.columns * lanes : tile.columns * 8;
     Value experts = index(op.getNumExperts());
-    auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero, zero},
-                                        ValueRange{experts, n},
-                                        ValueRange{one, index(panel)});
+    auto loop =
+        scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, n}, ValueRange{one, index(panel)});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     expert = loop.getInductionVars()[0];
     Value column = loop.getInductionVars()[1];
     Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
-    Value end = memref::LoadOp::create(b, loc, op.getOffsets(),
-                                       ValueRange{add(expert, 1)});
+    Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
     if (form == KernelForm::Dots) {
       steps(begin, end, tile.rows, /*exact=*/false, [&](Value p, int64_t rows) {
-        steps(column, min(add(column, panel), n), tile.columns,
-              divides(tile.columns),
+        steps(column, min(add(column, panel), n), tile.columns, divides(tile.columns),
               [&](Value c, int64_t columns) { dots(p, rows, c, columns); });
       });
       return;
     }
     auto rowsOf = [&](bool masked) {
-      steps(begin, end, tile.rows, /*exact=*/false,
-            [&](Value p, int64_t rows) { columns(p, rows, column, masked); });
+      steps(begin, end, tile.rows, /*exact=*/false, [&](Value p, int64_t rows) { columns(p, rows, column, masked); });
     };
     if (divides(panel))
       return rowsOf(/*masked=*/false);
-    Value whole = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle,
-                                        add(column, panel), n);
+    Value whole = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle, add(column, panel), n);
     auto choice = scf::IfOp::create(b, loc, whole, /*withElse=*/true);
     b.setInsertionPointToStart(choice.thenBlock());
     rowsOf(false);
@@ -183,9 +165,7 @@ public:
   }
 
 private:
-  Value extent(Value memref, int64_t dim) {
-    return b.createOrFold<memref::DimOp>(loc, memref, dim);
-  }
+  Value extent(Value memref, int64_t dim) { return b.createOrFold<memref::DimOp>(loc, memref, dim); }
   bool divides(int64_t by) {
     auto type = cast<ShapedType>(op.getInit().getType());
     return isStatic(type, 1) && type.getDimSize(1) % by == 0;
@@ -207,10 +187,7 @@ private:
     SmallVector<Value> result;
     for (int64_t r = 0; r < rows; ++r) {
       Value p = add(pair, r);
-      result.push_back(
-          op.getRows()
-              ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult()
-              : p);
+      result.push_back(op.getRows() ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult() : p);
     }
     return result;
   }
@@ -218,14 +195,11 @@ private:
   /// Applies the epilogue to one vector of columns of pair `p` and stores it.
   void finish(Value p, Value column, ArrayRef<Value> sums, Value mask) {
     auto vectorType = cast<VectorType>(sums.front().getType());
-    auto typed = [&](Type t) {
-      return vectorType.clone(getElementTypeOrSelf(t));
-    };
+    auto typed = [&](Type t) { return vectorType.clone(getElementTypeOrSelf(t)); };
     IRMapping map;
     Block &block = op.getEpilogue().front();
     for (auto [i, sum] : llvm::enumerate(sums))
-      map.map(block.getArgument(i),
-              narrow(sum, block.getArgument(i).getType()));
+      map.map(block.getArgument(i), narrow(sum, block.getArgument(i).getType()));
     for (auto [i, extra] : llvm::enumerate(op.getExtras())) {
       AffineMap extraMap = op.getExtraMap(i);
       SmallVector<Value> indices = at(extraMap, p, column);
@@ -234,8 +208,7 @@ private:
         value = load(extra, indices, typed(extra.getType()), mask);
       } else {
         Value scalar = memref::LoadOp::create(b, loc, extra, indices);
-        value = vector::BroadcastOp::create(b, loc, typed(scalar.getType()),
-                                            scalar);
+        value = vector::BroadcastOp::create(b, loc, typed(scalar.getType()), scalar);
       }
       map.map(block.getArgument(banks + i), value);
     }
@@ -247,19 +220,15 @@ private:
     };
     for (Operation &inner : block.without_terminator()) {
       if (auto constant = dyn_cast<arith::ConstantOp>(inner)) {
-        auto attr = DenseElementsAttr::get(typed(constant.getType()),
-                                           constant.getValue());
-        map.map(constant.getResult(),
-                arith::ConstantOp::create(b, loc, attr).getResult());
+        auto attr = DenseElementsAttr::get(typed(constant.getType()), constant.getValue());
+        map.map(constant.getResult(), arith::ConstantOp::create(b, loc, attr).getResult());
         continue;
       }
-      SmallVector<Value> operands =
-          llvm::map_to_vector(inner.getOperands(), vectorOf);
+      SmallVector<Value> operands = llvm::map_to_vector(inner.getOperands(), vectorOf);
       SmallVector<Type> types;
       for (Type type : inner.getResultTypes())
         types.push_back(typed(type));
-      OperationState state(loc, inner.getName(), operands, types,
-                           inner.getAttrs());
+      OperationState state(loc, inner.getName(), operands, types, inner.getAttrs());
       Operation *copy = b.create(state);
       map.map(inner.getResults(), copy->getResults());
     }
@@ -271,8 +240,7 @@ private:
   Value narrow(Value sum, Type type) {
     if (getElementTypeOrSelf(sum.getType()) == type)
       return sum;
-    return arith::TruncFOp::create(
-        b, loc, cast<VectorType>(sum.getType()).clone(type), sum);
+    return arith::TruncFOp::create(b, loc, cast<VectorType>(sum.getType()).clone(type), sum);
   }
 
   void columns(Value pair, int64_t rows, Value column, bool masked) {
@@ -295,22 +263,15 @@ private:
       for (unsigned bank = 0; bank < banks; ++bank)
         for (int64_t v = 0; v < tile.columns; ++v) {
           Value source = op.getBanks()[bank];
-          auto type =
-              VectorType::get({lanes}, getElementTypeOrSelf(source.getType()));
-          weights.push_back(
-              widen(load(source, at(op.getBankMap(bank), step, starts[v]), type,
-                         masks[v]),
-                    accumulator));
+          auto type = VectorType::get({lanes}, getElementTypeOrSelf(source.getType()));
+          weights.push_back(widen(load(source, at(op.getBankMap(bank), step, starts[v]), type, masks[v]), accumulator));
         }
       for (int64_t r = 0; r < rows; ++r) {
-        Value x = memref::LoadOp::create(b, loc, op.getA(),
-                                         ValueRange{sources[r], step});
-        Value broadcast =
-            vector::BroadcastOp::create(b, loc, accType, widen(x, accumulator));
+        Value x = memref::LoadOp::create(b, loc, op.getA(), ValueRange{sources[r], step});
+        Value broadcast = vector::BroadcastOp::create(b, loc, accType, widen(x, accumulator));
         for (auto [i, weight] : llvm::enumerate(weights))
-          next.push_back(vector::FMAOp::create(
-              b, loc, broadcast, weight,
-              loop.getRegionIterArgs()[r * weights.size() + i]));
+          next.push_back(
+              vector::FMAOp::create(b, loc, broadcast, weight, loop.getRegionIterArgs()[r * weights.size() + i]));
       }
       scf::YieldOp::create(b, loc, next);
     }
@@ -326,9 +287,7 @@ private:
   void dots(Value pair, int64_t rows, Value column, int64_t columns) {
     auto accType = VectorType::get({lanes}, accumulator);
     SmallVector<Value> sources = gather(pair, rows);
-    auto typeOf = [&](Value operand) {
-      return VectorType::get({lanes}, getElementTypeOrSelf(operand.getType()));
-    };
+    auto typeOf = [&](Value operand) { return VectorType::get({lanes}, getElementTypeOrSelf(operand.getType())); };
     // acc[(row * banks + bank) * columns + c]
     auto step = [&](Value at0, ValueRange acc, Value mask) {
       SmallVector<Value> weights, next;
@@ -336,17 +295,12 @@ private:
         for (int64_t c = 0; c < columns; ++c) {
           Value source = op.getBanks()[bank];
           weights.push_back(
-              widen(load(source, at(op.getBankMap(bank), at0, add(column, c)),
-                         typeOf(source), mask),
-                    accumulator));
+              widen(load(source, at(op.getBankMap(bank), at0, add(column, c)), typeOf(source), mask), accumulator));
         }
       for (int64_t r = 0; r < rows; ++r) {
-        Value x = widen(load(op.getA(), ValueRange{sources[r], at0},
-                             typeOf(op.getA()), mask),
-                        accumulator);
+        Value x = widen(load(op.getA(), ValueRange{sources[r], at0}, typeOf(op.getA()), mask), accumulator);
         for (auto [i, weight] : llvm::enumerate(weights))
-          next.push_back(vector::FMAOp::create(b, loc, x, weight,
-                                               acc[r * weights.size() + i]));
+          next.push_back(vector::FMAOp::create(b, loc, x, weight, acc[r * weights.size() + i]));
       }
       return next;
     };
@@ -358,9 +312,7 @@ private:
     {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(loop.getBody());
-      scf::YieldOp::create(
-          b, loc,
-          step(loop.getInductionVar(), loop.getRegionIterArgs(), Value()));
+      scf::YieldOp::create(b, loc, step(loop.getInductionVar(), loop.getRegionIterArgs(), Value()));
     }
     acc.assign(loop.getResults().begin(), loop.getResults().end());
     auto aType = cast<ShapedType>(op.getA().getType());
@@ -373,12 +325,10 @@ private:
         for (int64_t c = 0; c < columns; ++c)
           // Across the lanes the order is the hardware's shuffle tree: fixed,
           // and not that of the source.
-          elements.push_back(
-              vector::ReductionOp::create(b, loc, vector::CombiningKind::ADD,
-                                          acc[(r * banks + bank) * columns + c],
-                                          arith::FastMathFlags::reassoc));
-        sums.push_back(vector::FromElementsOp::create(
-            b, loc, VectorType::get({columns}, accumulator), elements));
+          elements.push_back(vector::ReductionOp::create(b, loc, vector::CombiningKind::ADD,
+                                                         acc[(r * banks + bank) * columns + c],
+                                                         arith::FastMathFlags::reassoc));
+        sums.push_back(vector::FromElementsOp::create(b, loc, VectorType::get({columns}, accumulator), elements));
       }
       finish(add(pair, r), column, sums, Value());
     }
@@ -395,8 +345,7 @@ private:
 };
 
 struct ConvertGroupedMatmulToVectorPass
-    : public moe::impl::ConvertGroupedMatmulToVectorPassBase<
-          ConvertGroupedMatmulToVectorPass> {
+    : public moe::impl::ConvertGroupedMatmulToVectorPassBase<ConvertGroupedMatmulToVectorPass> {
   using Base::Base;
 
   void runOnOperation() override {
@@ -411,10 +360,9 @@ struct ConvertGroupedMatmulToVectorPass
       std::string why;
       std::optional<KernelForm> form = getKernelForm(op, why);
       if (!form) {
-        op.emitError()
-            << "cannot become a kernel: " << why
-            << "; lower it with convert-moe-planned-to-linalg before "
-               "bufferisation";
+        op.emitError() << "cannot become a kernel: " << why
+                       << "; lower it with convert-moe-planned-to-linalg before "
+                          "bufferisation";
         return signalPassFailure();
       }
       ++(*form == KernelForm::Columns ? numColumns : numDots);

@@ -60,8 +60,8 @@ LaneBody::LaneBody(OpBuilder &b, linalg::GenericOp op, unsigned loop, int64_t la
   for (Operation &bodyOp : op.getBody()->without_terminator()) {
     auto index = dyn_cast<linalg::IndexOp>(bodyOp);
     // What may fail or trap stays behind the loops that may run zero times.
-    bool fixed = index ? !varying.test(index.getDim())
-                       : isPure(&bodyOp) && llvm::all_of(bodyOp.getOperands(), isInvariant);
+    bool fixed =
+        index ? !varying.test(index.getDim()) : isPure(&bodyOp) && llvm::all_of(bodyOp.getOperands(), isInvariant);
     if (fixed)
       invariant.insert_range(bodyOp.getResults());
   }
@@ -118,7 +118,7 @@ LaneBody::Lanes LaneBody::evaluate(OpResult result) {
   auto count = [&](Lanes::Kind kind) { return llvm::count_if(operands, [&](Lanes l) { return l.kind == kind; }); };
   bool stays = isa<arith::AddIOp, arith::IndexCastOp>(bodyOp) ||
                (isa<arith::SubIOp>(bodyOp) && operands[1].kind == Lanes::Uniform);
-  Lanes::Kind kind = count(Lanes::Vector) == 0 && count(Lanes::Consecutive) == 0           ? Lanes::Uniform
+  Lanes::Kind kind = count(Lanes::Vector) == 0 && count(Lanes::Consecutive) == 0            ? Lanes::Uniform
                      : stays && count(Lanes::Consecutive) == 1 && count(Lanes::Vector) == 0 ? Lanes::Consecutive
                                                                                             : Lanes::Vector;
   SmallVector<Value> values;

@@ -80,7 +80,8 @@ void LoopEmitter::emitTasks() {
   // Pieces of the vector loop are whole vectors, so that a mask is needed once.
   Value most = b.createOrFold<arith::DivUIOp>(loc, index(grain), b.createOrFold<arith::MaxUIOp>(loc, work, one));
   Value unit = index(rows.empty() ? lanes * 4 : 1);
-  Value block = mul(b.createOrFold<arith::CeilDivUIOp>(loc, b.createOrFold<arith::MaxUIOp>(loc, most, one), unit), unit);
+  Value block =
+      mul(b.createOrFold<arith::CeilDivUIOp>(loc, b.createOrFold<arith::MaxUIOp>(loc, most, one), unit), unit);
   auto loop = scf::ParallelOp::create(b, loc, zero, count, block);
   b.setInsertionPointToStart(loop.getBody());
   Value begin = loop.getInductionVars()[0];
@@ -296,8 +297,7 @@ void LoopEmitter::emitRowRun(Value end) {
     for (const Combiner &combiner : choice.combiners) {
       auto type = VectorType::get({lanes}, combiner.merged.getType());
       TypedAttr neutral = neutralElement(combiner.op, type.getElementType());
-      accumulators.push_back(
-          arith::ConstantOp::create(b, loc, DenseElementsAttr::get(type, Attribute(neutral))));
+      accumulators.push_back(arith::ConstantOp::create(b, loc, DenseElementsAttr::get(type, Attribute(neutral))));
     }
   accumulators = emitSteps(index(0), end, vectors, accumulators,
                            [&](Value at, int64_t count, Value mask, Value active, ValueRange carried) {

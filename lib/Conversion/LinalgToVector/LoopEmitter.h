@@ -34,8 +34,8 @@ private:
 
   /// The steps of the vector loop: `vectors` vectors at a time, then single ones, then the masked rest.
   /// `tile(begin, vectors, mask, active, carried)` returns what is carried to the next step.
-  using TileFn =
-      llvm::function_ref<SmallVector<Value>(Value begin, int64_t vectors, Value mask, Value active, ValueRange carried)>;
+  using TileFn = llvm::function_ref<SmallVector<Value>(Value begin, int64_t vectors, Value mask, Value active,
+                                                       ValueRange carried)>;
   SmallVector<Value> emitSteps(Value begin, Value end, int64_t vectors, ValueRange carried, TileFn tile);
 
   Value index(int64_t value);

@@ -133,7 +133,8 @@ std::optional<VectorLoop> mlir::moe::chooseVectorLoop(linalg::GenericOp op, int6
     }
     if (!contiguous || cost >= 1000 || (best && cost > bestCost))
       continue;
-    best = VectorLoop{static_cast<unsigned>(loop), lanesFor(op, loop, lanes), rows ? combiners : SmallVector<Combiner>()};
+    best =
+        VectorLoop{static_cast<unsigned>(loop), lanesFor(op, loop, lanes), rows ? combiners : SmallVector<Combiner>()};
     bestCost = cost;
   }
   if (best && failed(LaneBody::check(op, why)))

@@ -159,7 +159,8 @@ SmallVector<int64_t> ApplyLowering::getExpertsOf(unsigned caseIndex) {
   return experts;
 }
 
-/// The extent of dimension d of a value of the body, in terms of what stands outside; a body's block dimension has none.
+/// The extent of dimension d of a value of the body, in terms of what stands outside; a body's block dimension has
+/// none.
 static FailureOr<OpFoldResult> extentOutside(ApplyLowering &l, Value value, int64_t d) {
   LoopBuilder &b = l.b;
   auto type = dyn_cast<RankedTensorType>(value.getType());
@@ -303,20 +304,23 @@ FailureOr<Values> ApplyLowering::finish(ValueRange buffers, const PairList &pair
       shape = {getTokens(), b.getIndexAttr(routing.getExperts())};
       llvm::append_range(shape, *trailing);
       Value init = b.filled(shape, zero);
-      result = pairs.forEach(b, init, [&](Value p, Value t, Value e, ValueRange state) -> Values {
-                 Value row = rowOf(b, buffer, p), old = rowOf(b, state[0], {t, e});
-                 unsigned rank = tensorType(row).getRank();
-                 SmallVector<AffineMap> maps(2, b.getMultiDimIdentityMap(rank));
-                 Value sum = linalg::GenericOp::create(
-                                 b, old.getType(), row, old, maps,
-                                 SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
-                                 [&](OpBuilder &inner, Location loc, ValueRange args) {
-                                   LoopBuilder nested(loc, inner);
-                                   linalg::YieldOp::create(nested, addElements(nested, args[1], args[0]));
-                                 })
-                                 .getResult(0);
-                 return {setRow(b, sum, state[0], {t, e})};
-               }).front();
+      result = pairs
+                   .forEach(b, init,
+                            [&](Value p, Value t, Value e, ValueRange state) -> Values {
+                              Value row = rowOf(b, buffer, p), old = rowOf(b, state[0], {t, e});
+                              unsigned rank = tensorType(row).getRank();
+                              SmallVector<AffineMap> maps(2, b.getMultiDimIdentityMap(rank));
+                              Value sum = linalg::GenericOp::create(
+                                              b, old.getType(), row, old, maps,
+                                              SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
+                                              [&](OpBuilder &inner, Location loc, ValueRange args) {
+                                                LoopBuilder nested(loc, inner);
+                                                linalg::YieldOp::create(nested, addElements(nested, args[1], args[0]));
+                                              })
+                                              .getResult(0);
+                              return {setRow(b, sum, state[0], {t, e})};
+                            })
+                   .front();
     } else if (mode == OutMode::Buckets) {
       Value capacity = op.getCapacities()[bucket++];
       if (std::optional<int64_t> known = getConstantIntValue(capacity))
@@ -338,26 +342,27 @@ FailureOr<Values> ApplyLowering::finish(ValueRange buffers, const PairList &pair
       Value empty = b.filled(shape, zero);
       bool isEmpty = cast<RankedTensorType>(empty.getType()).getDimSize(1) == 0;
       result = isEmpty ? empty : b.loop(b.index(routing.getExperts()), empty, [&](Value e, ValueRange state) -> Values {
-                  Value from = b.extract(pairs.offsets, e), to = b.extract(pairs.offsets, b.add(e, b.index(1)));
-                  OpFoldResult count = b.minimum(b.sub(to, from), capacity);
-                  unsigned rank = 1 + trailing->size();
-                  SmallVector<OpFoldResult> offsets(rank, b.getIndexAttr(0)), sizes{count},
-                      strides(rank, b.getIndexAttr(1));
-                  offsets[0] = from;
-                  llvm::append_range(sizes, *trailing);
-                  Value block = tensor::ExtractSliceOp::create(b, buffer, offsets, sizes, strides);
-                  offsets[0] = b.getIndexAttr(0);
-                  offsets.insert(offsets.begin(), e);
-                  sizes.insert(sizes.begin(), b.getIndexAttr(1));
-                  strides.push_back(b.getIndexAttr(1));
-                  return {tensor::InsertSliceOp::create(b, block, state[0], offsets, sizes, strides)};
-                }).front();
+                                    Value from = b.extract(pairs.offsets, e),
+                                          to = b.extract(pairs.offsets, b.add(e, b.index(1)));
+                                    OpFoldResult count = b.minimum(b.sub(to, from), capacity);
+                                    unsigned rank = 1 + trailing->size();
+                                    SmallVector<OpFoldResult> offsets(rank, b.getIndexAttr(0)), sizes{count},
+                                        strides(rank, b.getIndexAttr(1));
+                                    offsets[0] = from;
+                                    llvm::append_range(sizes, *trailing);
+                                    Value block = tensor::ExtractSliceOp::create(b, buffer, offsets, sizes, strides);
+                                    offsets[0] = b.getIndexAttr(0);
+                                    offsets.insert(offsets.begin(), e);
+                                    sizes.insert(sizes.begin(), b.getIndexAttr(1));
+                                    strides.push_back(b.getIndexAttr(1));
+                                    return {tensor::InsertSliceOp::create(b, block, state[0], offsets, sizes, strides)};
+                                  }).front();
     } else {
       shape = {getTokens()};
       llvm::append_range(shape, *trailing);
       Value factor = op.getWeighted() == WeightMode::After ? getWeights() : Value();
-      result = CombineOp::create(b, buffer, pairs.inverse, b.empty(shape, type.getElementType()), factor, mode)
-                   .getResult();
+      result =
+          CombineOp::create(b, buffer, pairs.inverse, b.empty(shape, type.getElementType()), factor, mode).getResult();
     }
     results.push_back(b.castTo(result, type));
   }

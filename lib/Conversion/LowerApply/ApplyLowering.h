@@ -1,7 +1,7 @@
 //===- ApplyLowering.h - shared by the lowerings of moe.apply ----*- C++ -*-===//
 //
-// Every lowering makes, for each result of the apply, a buffer with one row per pair (or the result itself), and a common
-// tail turns the buffers into the results.
+// Every lowering makes, for each result of the apply, a buffer with one row per pair (or the result itself), and a
+// common tail turns the buffers into the results.
 //
 //===----------------------------------------------------------------------===//
 #ifndef LIB_CONVERSION_LOWERAPPLY_APPLYLOWERING_H
@@ -24,9 +24,9 @@ struct PairBlock {
 
 /// The pairs as the tail sees them: a numbering, and where each pair belongs.
 struct PairList {
-  Value inverse;                                               // [T, S]: the pair in each slot, or -1
-  Value offsets;                                               // [E + 1] if the pairs are sorted by expert, or null
-  function_ref<Values(LoopBuilder &, ValueRange,               // for each pair: state = body(p, t, e, state)
+  Value inverse;                                 // [T, S]: the pair in each slot, or -1
+  Value offsets;                                 // [E + 1] if the pairs are sorted by expert, or null
+  function_ref<Values(LoopBuilder &, ValueRange, // for each pair: state = body(p, t, e, state)
                       function_ref<Values(Value, Value, Value, ValueRange)>)>
       forEach;
 };

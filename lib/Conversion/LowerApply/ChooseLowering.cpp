@@ -95,10 +95,7 @@ struct MoeChooseLoweringPass : moe::impl::MoeChooseLoweringPassBase<MoeChooseLow
     if (choice == "reference" && wanted.empty())
       report(op, "fused", legality.fused, /*chosen=*/false);
     report(op, choice, reasonFor(choice), /*chosen=*/true);
-    ++(choice == "fused"      ? numFused
-       : choice == "pairwise" ? numPairwise
-       : choice == "dense"    ? numDense
-                              : numReference);
+    ++(choice == "fused" ? numFused : choice == "pairwise" ? numPairwise : choice == "dense" ? numDense : numReference);
     op->setAttr("moe.lowering", StringAttr::get(&getContext(), choice));
     return success();
   }

@@ -14,9 +14,8 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
   Value mask = dense(DenseOf::Mask), weights = dense(DenseOf::Weight);
   Value ranks = needsRanks() ? dense(DenseOf::Rank) : Value();
   Value counts = CountsOp::create(b, op.getRouting(), CountsPer::Row);
-  Value iota = column(tokens, b.getIndexType(), {}, [](LoopBuilder &nested, ValueRange) -> Value {
-    return linalg::IndexOp::create(nested, 0);
-  });
+  Value iota = column(tokens, b.getIndexType(), {},
+                      [](LoopBuilder &nested, ValueRange) -> Value { return linalg::IndexOp::create(nested, 0); });
 
   Values state;
   for (unsigned r = 0; r < op.getNumResults(); ++r) {
@@ -77,25 +76,24 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
                                                   sizes, strides);
         }
         AffineMap row = AffineMap::get(rank, 0, b.getAffineDimExpr(0)), all = b.getMultiDimIdentityMap(rank);
-        Value updated =
-            linalg::GenericOp::create(
-                b, target.getType(), ValueRange{output, chosen, weight}, target, {all, row, row, all},
-                SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
-                [&](OpBuilder &nestedBuilder, Location loc, ValueRange args) {
-                  LoopBuilder nested(loc, nestedBuilder);
-                  Value value = args[0];
-                  if (value.getType() != args[3].getType())
-                    value = nested.toFloat(value, args[3].getType());
-                  if (op.getWeighted() == WeightMode::After && mode != OutMode::Dense)
-                    value = arith::MulFOp::create(nested, value, nested.toFloat(args[2], value.getType()));
-                  Value reduced = value;
-                  if (mode == OutMode::Max)
-                    reduced = arith::MaximumFOp::create(nested, args[3], value);
-                  else if (mode != OutMode::Dense)
-                    reduced = arith::AddFOp::create(nested, args[3], value);
-                  linalg::YieldOp::create(nested, nested.select(args[1], reduced, args[3]));
-                })
-                .getResult(0);
+        Value updated = linalg::GenericOp::create(
+                            b, target.getType(), ValueRange{output, chosen, weight}, target, {all, row, row, all},
+                            SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
+                            [&](OpBuilder &nestedBuilder, Location loc, ValueRange args) {
+                              LoopBuilder nested(loc, nestedBuilder);
+                              Value value = args[0];
+                              if (value.getType() != args[3].getType())
+                                value = nested.toFloat(value, args[3].getType());
+                              if (op.getWeighted() == WeightMode::After && mode != OutMode::Dense)
+                                value = arith::MulFOp::create(nested, value, nested.toFloat(args[2], value.getType()));
+                              Value reduced = value;
+                              if (mode == OutMode::Max)
+                                reduced = arith::MaximumFOp::create(nested, args[3], value);
+                              else if (mode != OutMode::Dense)
+                                reduced = arith::AddFOp::create(nested, args[3], value);
+                              linalg::YieldOp::create(nested, nested.select(args[1], reduced, args[3]));
+                            })
+                            .getResult(0);
         if (mode == OutMode::Dense)
           updated = tensor::InsertSliceOp::create(b, updated, old, offsets, sizes, strides);
         next.push_back(updated);
@@ -119,8 +117,8 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
                     Type element = args[1].getType();
                     Value quotient = args[1];
                     if (mode == OutMode::Mean)
-                      quotient = arith::DivFOp::create(nested, args[1],
-                                                       arith::SIToFPOp::create(nested, element, args[0]));
+                      quotient =
+                          arith::DivFOp::create(nested, args[1], arith::SIToFPOp::create(nested, element, args[0]));
                     Value none = nested.less(args[0], nested.i32(1));
                     linalg::YieldOp::create(nested, nested.select(none, nested.number(element, 0.0), quotient));
                   })

@@ -1,7 +1,7 @@
 //===- Fused.cpp - apply as grouped matmuls over the list of pairs --------===//
 //
-// The body runs once, on the list of all pairs, sorted by expert. Since its rows are independent, every op that does not
-// read the expert's parameters is copied as it is; a matmul with the expert's matrix becomes moe.grouped_matmul; an
+// The body runs once, on the list of all pairs, sorted by expert. Since its rows are independent, every op that does
+// not read the expert's parameters is copied as it is; a matmul with the expert's matrix becomes moe.grouped_matmul; an
 // elementwise op behind grouped matmuls moves into their epilogue, and matmuls of the same rows become one op.
 //
 //===----------------------------------------------------------------------===//
@@ -40,7 +40,9 @@ private:
            rows.getFact(value).expert;
   }
   Value emptyLike(Value bodyValue);
-  Value weights() { return pairWeights ? pairWeights : pairWeights = l.weightsOfPairs(plan.getRows(), plan.getSlots()); }
+  Value weights() {
+    return pairWeights ? pairWeights : pairWeights = l.weightsOfPairs(plan.getRows(), plan.getSlots());
+  }
 
   ApplyLowering &l;
   LoopBuilder &b;
@@ -74,8 +76,9 @@ Value FusedLowering::flat(Value value) {
   auto argument = dyn_cast<BlockArgument>(value);
   if (!argument || argument.getOwner() != &op.getBodies()[0].front())
     return value;
-  PairBlock block{pairs, plan.getRows(), Value(), plan.getPairExperts(), Value(),
-                  op.getWeighted() == WeightMode::Before ? weights() : Value()};
+  PairBlock block{pairs,   plan.getRows(),
+                  Value(), plan.getPairExperts(),
+                  Value(), op.getWeighted() == WeightMode::Before ? weights() : Value()};
   unsigned i = argument.getArgNumber(), numRows = op.getRows().size();
   unsigned firstPair = numRows + op.getExperts().size(), firstIndex = firstPair + op.getPairs().size();
   Value result;
@@ -104,8 +107,8 @@ Value FusedLowering::flat(Value value) {
 
 std::optional<std::pair<Value, Value>> FusedLowering::readInPlace(Value value) {
   auto argument = dyn_cast<BlockArgument>(value);
-  if (!argument || argument.getOwner() != &op.getBodies()[0].front() || argument.getArgNumber() >= op.getRows().size() ||
-      op.getWeighted() == WeightMode::Before)
+  if (!argument || argument.getOwner() != &op.getBodies()[0].front() ||
+      argument.getArgNumber() >= op.getRows().size() || op.getWeighted() == WeightMode::Before)
     return std::nullopt;
   unsigned i = argument.getArgNumber();
   AffineMap map = op.getRowMap(i);
@@ -342,13 +345,12 @@ void FusedLowering::lowerEpilogueLike(linalg::LinalgOp generic) {
     maps.push_back(generic.getMatchingIndexingMap(&operand));
   }
   OpOperand *initOperand = generic.getDpsInitOperand(0);
-  Value init = generic.payloadUsesValueFromOperand(initOperand) ? flat(initOperand->get())
-                                                                : emptyLike(generic->getResult(0));
+  Value init =
+      generic.payloadUsesValueFromOperand(initOperand) ? flat(initOperand->get()) : emptyLike(generic->getResult(0));
   maps.push_back(generic.getMatchingIndexingMap(initOperand));
   Value result =
       linalg::GenericOp::create(
-          b, init.getType(), inputs, init, maps,
-          SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+          b, init.getType(), inputs, init, maps, SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
           [&](OpBuilder &builder, Location loc, ValueRange args) {
             LoopBuilder nested(loc, builder);
             IRMapping inner = mapping;

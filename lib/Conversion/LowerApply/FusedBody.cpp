@@ -25,8 +25,8 @@ bool moe::isExpertMatmul(linalg::LinalgOp op, const RowIndependence &rows) {
     if (map.getNumResults() != 2 || !map.isProjectedPermutation())
       return false;
   AffineExpr m = maps[0].getResult(0), k = maps[0].getResult(1), n = maps[2].getResult(1);
-  if (maps[2].getResult(0) != m || n == k || op.getIteratorTypesArray()[cast<AffineDimExpr>(k).getPosition()] !=
-                                                 utils::IteratorType::reduction)
+  if (maps[2].getResult(0) != m || n == k ||
+      op.getIteratorTypesArray()[cast<AffineDimExpr>(k).getPosition()] != utils::IteratorType::reduction)
     return false;
   ArrayRef<AffineExpr> b = maps[1].getResults();
   return (b[0] == k && b[1] == n) || (b[0] == n && b[1] == k);
@@ -44,9 +44,8 @@ bool moe::isEpilogueLike(linalg::LinalgOp op, const RowIndependence &rows) {
   getUsedValuesDefinedAbove(op->getRegions(), captured);
   if (llvm::any_of(captured, [&](Value v) { return isa<RankedTensorType>(v.getType()) || rows.getFact(v).expert; }))
     return false;
-  return llvm::all_of(op->getOpOperands(), [&](OpOperand &operand) {
-    return op.getMatchingIndexingMap(&operand).isProjectedPermutation();
-  });
+  return llvm::all_of(op->getOpOperands(),
+                      [&](OpOperand &operand) { return op.getMatchingIndexingMap(&operand).isProjectedPermutation(); });
 }
 
 std::string moe::whyNotFused(ApplyOp op, const RowIndependence &rows) {
@@ -74,8 +73,8 @@ std::string moe::whyNotFused(ApplyOp op, const RowIndependence &rows) {
     if (!isEpilogueLike(linalgOp, rows))
       return no("with parameters of the expert is neither a matmul of rows nor elementwise");
     for (OpOperand &operand : linalgOp->getOpOperands())
-      if (rows.getFact(operand.get()).expert && (!isExpertPart(operand.get(), op, rows) ||
-                                                 cast<RankedTensorType>(operand.get().getType()).getRank() > 1))
+      if (rows.getFact(operand.get()).expert &&
+          (!isExpertPart(operand.get(), op, rows) || cast<RankedTensorType>(operand.get().getType()).getRank() > 1))
         return no("reads a matrix of the expert elementwise");
   }
   return reason;

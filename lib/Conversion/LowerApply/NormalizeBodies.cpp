@@ -1,7 +1,7 @@
 //===- NormalizeBodies.cpp - one form for elementwise code in bodies ------===//
 //
-// People write activations as linalg.map, as named linalg ops, or as arith and math ops on tensors. In front of the choice
-// of a lowering they all become linalg.generic, and chains of them one linalg.generic.
+// People write activations as linalg.map, as named linalg ops, or as arith and math ops on tensors. In front of the
+// choice of a lowering they all become linalg.generic, and chains of them one linalg.generic.
 //
 //===----------------------------------------------------------------------===//
 #include "mlir/Dialect/Linalg/IR/Linalg.h"

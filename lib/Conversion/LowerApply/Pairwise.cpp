@@ -23,9 +23,8 @@ LogicalResult ApplyLowering::lowerPairwise(Values &results, std::string &why) {
     return b.loop(tokens, init, [&](Value t, ValueRange outer) {
       return b.loop(slots, outer, [&](Value s, ValueRange inner) {
         Value number = b.extract(experts, {t, s});
-        return b.when(b.notLess(number, b.i32(0)), inner, [&] {
-          return body(b.add(b.mul(t, slots), s), t, b.toIndex(number), inner);
-        });
+        return b.when(b.notLess(number, b.i32(0)), inner,
+                      [&] { return body(b.add(b.mul(t, slots), s), t, b.toIndex(number), inner); });
       });
     });
   };
@@ -47,7 +46,11 @@ LogicalResult ApplyLowering::lowerPairwise(Values &results, std::string &why) {
 
   Values filled = forEach(b, *buffers, [&](Value p, Value t, Value e, ValueRange state) {
     Value s = b.sub(p, b.mul(t, slots));
-    PairBlock block{b.index(1), one(t), e, Value(), needsRanks() ? one(s) : Value(),
+    PairBlock block{b.index(1),
+                    one(t),
+                    e,
+                    Value(),
+                    needsRanks() ? one(s) : Value(),
                     needsWeights() ? one(b.extract(getWeights(), {t, s})) : Value()};
     auto run = [&](unsigned c, Value ordinal, ValueRange inner) {
       Values outputs = b.inlineRegion(op.getBodies()[c], bodyArguments(c, block, ordinal));
@@ -82,17 +85,17 @@ LogicalResult ApplyLowering::lowerPairwise(Values &results, std::string &why) {
   SmallVector<OpFoldResult> shape{getTokens(), b.getIndexAttr(routing.getSlots())};
   Value init = b.empty(shape, b.getIndexType());
   SmallVector<AffineMap> maps(2, b.getMultiDimIdentityMap(2));
-  Value inverse = linalg::GenericOp::create(
-                      b, init.getType(), experts, init, maps,
-                      SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
-                      [&](OpBuilder &inner, Location loc, ValueRange args) {
-                        LoopBuilder nested(loc, inner);
-                        Value number = nested.add(nested.mul(linalg::IndexOp::create(nested, 0), slots),
-                                                  linalg::IndexOp::create(nested, 1));
-                        Value there = nested.notLess(args[0], nested.i32(0));
-                        linalg::YieldOp::create(nested, nested.select(there, number, nested.index(-1)));
-                      })
-                      .getResult(0);
+  Value inverse =
+      linalg::GenericOp::create(b, init.getType(), experts, init, maps,
+                                SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+                                [&](OpBuilder &inner, Location loc, ValueRange args) {
+                                  LoopBuilder nested(loc, inner);
+                                  Value number = nested.add(nested.mul(linalg::IndexOp::create(nested, 0), slots),
+                                                            linalg::IndexOp::create(nested, 1));
+                                  Value there = nested.notLess(args[0], nested.i32(0));
+                                  linalg::YieldOp::create(nested, nested.select(there, number, nested.index(-1)));
+                                })
+          .getResult(0);
   FailureOr<Values> finished = finish(filled, PairList{inverse, Value(), forEach}, why);
   if (failed(finished))
     return failure();

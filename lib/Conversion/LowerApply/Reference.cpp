@@ -35,7 +35,11 @@ LogicalResult ApplyLowering::lowerReference(Values &results, std::string &why) {
                               .getResult()
                         : Value();
         };
-        PairBlock block{count, blockOf(plan.getRows()), e, Value(), needsRanks() ? blockOf(plan.getSlots()) : Value(),
+        PairBlock block{count,
+                        blockOf(plan.getRows()),
+                        e,
+                        Value(),
+                        needsRanks() ? blockOf(plan.getSlots()) : Value(),
                         blockOf(pairWeights)};
         Values outputs = b.inlineRegion(op.getBodies()[c], bodyArguments(c, block, ordinal));
         Values next;

@@ -9,8 +9,7 @@ static Values claim(LoopBuilder &b, const Slots &in, const Amount &cap, Value t,
   Value taken = b.extract(state[2], e);
   return b.when(b.less(taken, cap.at(b, e)), state, [&]() -> Values {
     return {b.insert(b.extract(in.indices, {t, s}), state[0], {t, s}),
-            b.insert(b.extract(in.weights, {t, s}), state[1], {t, s}),
-            b.insert(b.add(taken, b.index(1)), state[2], e)};
+            b.insert(b.extract(in.weights, {t, s}), state[1], {t, s}), b.insert(b.add(taken, b.index(1)), state[2], e)};
   });
 }
 
@@ -22,9 +21,8 @@ static Value slotsByPosition(LoopBuilder &b, const Slots &in) {
             [&](Value t, ValueRange outer) -> Values {
               Values row = b.loop(b.index(in.getSlots()), {outer[0], b.index(0)}, [&](Value s, ValueRange c) {
                 Value there = b.notLess(b.extract(in.indices, {t, s}), b.i32(0));
-                return b.when(there, c, [&]() -> Values {
-                  return {b.insert(s, c[0], {t, c[1]}), b.add(c[1], b.index(1))};
-                });
+                return b.when(there, c,
+                              [&]() -> Values { return {b.insert(s, c[0], {t, c[1]}), b.add(c[1], b.index(1))}; });
               });
               return {row[0]};
             })
@@ -58,9 +56,8 @@ struct LowerLimit : OpConversionPattern<LimitOp> {
         state = b.loop(b.index(in.getSlots()), state, [&](Value p, ValueRange outer) {
           return b.loop(in.getTokens(b), outer, [&](Value t, ValueRange c) {
             Value s = b.extract(slotAt, {t, p});
-            return b.when(b.notLess(s, b.index(0)), c, [&] {
-              return claim(b, in, cap, t, s, b.toIndex(b.extract(in.indices, {t, s})), c);
-            });
+            return b.when(b.notLess(s, b.index(0)), c,
+                          [&] { return claim(b, in, cap, t, s, b.toIndex(b.extract(in.indices, {t, s})), c); });
           });
         });
       }

@@ -36,16 +36,16 @@ struct LowerRoute : OpConversionPattern<RouteOp> {
     }
     maps.push_back(AffineMap::getMultiDimIdentityMap(2, getContext()));
     Value init = b.empty({b.dimOrAttr(weights, 0), b.getIndexAttr(type.getDimSize(1))}, b.getI32Type());
-    auto generic = linalg::GenericOp::create(
-        b, init.getType(), inputs, ValueRange{init}, maps,
-        SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
-        [&](OpBuilder &inner, Location loc, ValueRange args) {
-          LoopBuilder nested(loc, inner);
-          Value number = nested.toType(linalg::IndexOp::create(nested, 1), nested.getI32Type());
-          if (mask)
-            number = nested.select(args[0], number, nested.i32(-1));
-          linalg::YieldOp::create(nested, number);
-        });
+    auto generic = linalg::GenericOp::create(b, init.getType(), inputs, ValueRange{init}, maps,
+                                             SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+                                             [&](OpBuilder &inner, Location loc, ValueRange args) {
+                                               LoopBuilder nested(loc, inner);
+                                               Value number = nested.toType(linalg::IndexOp::create(nested, 1),
+                                                                            nested.getI32Type());
+                                               if (mask)
+                                                 number = nested.select(args[0], number, nested.i32(-1));
+                                               linalg::YieldOp::create(nested, number);
+                                             });
     rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{ValueRange{generic.getResult(0), weights}});
     return success();
   }
@@ -146,8 +146,7 @@ struct LowerCast : OpConversionPattern<CastOp> {
 /// New weights for the pairs; the expert numbers are passed on as they are, so that plans stay shared.
 struct LowerMap : OpConversionPattern<MapOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(MapOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(MapOp op, OneToNOpAdaptor adaptor, ConversionPatternRewriter &rewriter) const override {
     LoopBuilder b(op.getLoc(), rewriter);
     Slots in(adaptor.getInput());
     Value init = Slots::getEmpty(b, in.getTokensOrAttr(b), in.getSlots(), in.getWeightType()).weights;

@@ -24,8 +24,8 @@ struct Statistic {
   }
 };
 
-/// Rows are regular: reductions and elementwise ops over [T, S], in which an empty slot counts for nothing, so that they
-/// become vector code. The steps are those of the general form below.
+/// Rows are regular: reductions and elementwise ops over [T, S], in which an empty slot counts for nothing, so that
+/// they become vector code. The steps are those of the general form below.
 Value normalizeRows(LoopBuilder &b, NormalizeOp op, const Slots &in, Type type, Value lowest) {
   MLIRContext *context = b.getContext();
   Location loc = b.getLoc();
@@ -39,8 +39,8 @@ Value normalizeRows(LoopBuilder &b, NormalizeOp op, const Slots &in, Type type, 
     SmallVector<AffineMap> maps{pair, pair};
     maps.append(rows.size(), row);
     maps.push_back(reduce ? row : pair);
-    SmallVector<utils::IteratorType> kinds{utils::IteratorType::parallel, reduce ? utils::IteratorType::reduction
-                                                                                 : utils::IteratorType::parallel};
+    SmallVector<utils::IteratorType> kinds{utils::IteratorType::parallel,
+                                           reduce ? utils::IteratorType::reduction : utils::IteratorType::parallel};
     auto generic = linalg::GenericOp::create(
         b, init.getType(), inputs, init, maps, kinds, [&](OpBuilder &builder, Location, ValueRange arguments) {
           LoopBuilder inner(loc, builder);

@@ -58,20 +58,20 @@ struct LowerToDense : OpConversionPattern<ToDenseOp> {
     }
     case DenseOf::Rank: {
       Value seen = b.filled(shape, b.boolean(false));
-      result = b.loop(in.getTokens(b), {dense, seen}, [&](Value t, ValueRange outer) -> Values {
-                  Values state = llvm::to_vector_of<Value>(outer);
-                  state.push_back(b.i32(0));
-                  state = b.loop(b.index(in.getSlots()), state, [&](Value s, ValueRange c) {
-                    Value expert = b.extract(in.indices, {t, s});
-                    return b.when(b.notLess(expert, b.i32(0)), c, [&]() -> Values {
-                      Value e = b.toIndex(expert);
-                      Value entry = b.select(b.extract(c[1], {t, e}), b.extract(c[0], {t, e}), c[2]);
-                      return {b.insert(entry, c[0], {t, e}), b.insert(b.boolean(true), c[1], {t, e}),
-                              b.add(c[2], b.i32(1))};
-                    });
-                  });
-                  return {state[0], state[1]};
-                }).front();
+      result =
+          b.loop(in.getTokens(b), {dense, seen}, [&](Value t, ValueRange outer) -> Values {
+             Values state = llvm::to_vector_of<Value>(outer);
+             state.push_back(b.i32(0));
+             state = b.loop(b.index(in.getSlots()), state, [&](Value s, ValueRange c) {
+               Value expert = b.extract(in.indices, {t, s});
+               return b.when(b.notLess(expert, b.i32(0)), c, [&]() -> Values {
+                 Value e = b.toIndex(expert);
+                 Value entry = b.select(b.extract(c[1], {t, e}), b.extract(c[0], {t, e}), c[2]);
+                 return {b.insert(entry, c[0], {t, e}), b.insert(b.boolean(true), c[1], {t, e}), b.add(c[2], b.i32(1))};
+               });
+             });
+             return {state[0], state[1]};
+           }).front();
       break;
     }
     }

@@ -8,8 +8,8 @@
 
 namespace mlir::moe {
 
-/// A routing as two tensors: the expert of every slot (-1 is an empty slot; empty slots stand anywhere in a row) and its
-/// weight, both [T, S].
+/// A routing as two tensors: the expert of every slot (-1 is an empty slot; empty slots stand anywhere in a row) and
+/// its weight, both [T, S].
 struct Slots {
   Value indices, weights;
 
@@ -29,7 +29,9 @@ struct KeyReader {
   Slots slots;
   Value keys; // [T, E], or null
 
-  Type getType() const { return keys ? cast<RankedTensorType>(keys.getType()).getElementType() : slots.getWeightType(); }
+  Type getType() const {
+    return keys ? cast<RankedTensorType>(keys.getType()).getElementType() : slots.getWeightType();
+  }
   Value read(LoopBuilder &b, Value t, Value s, Value e) const {
     return keys ? b.extract(keys, {t, e}) : b.extract(slots.weights, {t, s});
   }
@@ -50,8 +52,8 @@ Slots compact(LoopBuilder &b, const Slots &in, int64_t slots);
 /// Whether key a precedes key b in rank order: larger first, NaN last; `tie` decides between equals.
 Value precedes(LoopBuilder &b, Value keyA, Value keyB, Value tie);
 
-/// Copies the pairs of row t for which `accept` holds into the slots [base, limit) of `state` = (indices, weights, keys),
-/// best first, as many as fit. The keys are a scratch tensor [S'] of that row. Returns the new state.
+/// Copies the pairs of row t for which `accept` holds into the slots [base, limit) of `state` = (indices, weights,
+/// keys), best first, as many as fit. The keys are a scratch tensor [S'] of that row. Returns the new state.
 Values insertByRank(LoopBuilder &b, const KeyReader &reader, Value t, Value base, Value limit, TieBreak ties,
                     ValueRange state, function_ref<Value(Value expert)> accept = nullptr);
 

@@ -28,8 +28,7 @@ struct LowerSelect : OpConversionPattern<SelectOp> {
           Value expert = b.extract(c[0], {t, rank});
           return b.when(b.notLess(expert, b.i32(0)), c, [&]() -> Values {
             Value key = b.extract(keys, rank);
-            Value stays =
-                b.inlineRegion(op.getPredicate(), {key, rank, c[2], t, b.toIndex(expert)}).front();
+            Value stays = b.inlineRegion(op.getPredicate(), {key, rank, c[2], t, b.toIndex(expert)}).front();
             Value zero = b.number(in.getWeightType(), 0.0);
             return {b.insert(b.select(stays, expert, b.i32(-1)), c[0], {t, rank}),
                     b.insert(b.select(stays, b.extract(c[1], {t, rank}), zero), c[1], {t, rank}),

@@ -1,7 +1,7 @@
 //===- SortPairs.cpp - keeping the best pairs of each expert or of all ----===//
 //
-// A stable bottom-up merge sort of the pairs' numbers t * S + s, so that ranking all pairs costs O(P log P) whatever the
-// skew of the routing.
+// A stable bottom-up merge sort of the pairs' numbers t * S + s, so that ranking all pairs costs O(P log P) whatever
+// the skew of the routing.
 //
 //===----------------------------------------------------------------------===//
 #include "RoutingLowering.h"
@@ -61,8 +61,7 @@ static Value mergeSort(LoopBuilder &b, Value list, Value count, function_ref<Val
   return state[1];
 }
 
-Slots moe::keepBestPairs(LoopBuilder &b, const KeyReader &reader, const Amount &amount, bool perExpert,
-                         TieBreak ties) {
+Slots moe::keepBestPairs(LoopBuilder &b, const KeyReader &reader, const Amount &amount, bool perExpert, TieBreak ties) {
   const Slots &in = reader.slots;
   if (in.getSlots() == 0)
     return in;

@@ -29,11 +29,11 @@ static Value chooseGroups(LoopBuilder &b, TopKOp op, const KeyReader &reader, Va
   Value scores = top[0], seen = top[2];
   if (op.getScore() == GroupScore::Sum2) {
     scores = b.loop(b.index(groups), b.empty(count, keyType), [&](Value g, ValueRange state) -> Values {
-               Value first = b.extract(top[0], g), second = b.extract(top[1], g);
-               Value both = arith::AddFOp::create(b, first, second);
-               Value score = b.select(b.less(b.extract(seen, g), b.i32(2)), first, both);
-               return {b.insert(score, state[0], g)};
-             }).front();
+                Value first = b.extract(top[0], g), second = b.extract(top[1], g);
+                Value both = arith::AddFOp::create(b, first, second);
+                Value score = b.select(b.less(b.extract(seen, g), b.i32(2)), first, both);
+                return {b.insert(score, state[0], g)};
+              }).front();
   }
   // A group stays if fewer than `keep` others come before it; a group without pairs comes last.
   auto order = op.getTies() == TieBreak::Lowest ? arith::CmpIPredicate::slt : arith::CmpIPredicate::sgt;
@@ -41,12 +41,11 @@ static Value chooseGroups(LoopBuilder &b, TopKOp op, const KeyReader &reader, Va
       .loop(b.index(groups), b.empty(count, b.getI1Type()),
             [&](Value g, ValueRange state) -> Values {
               Value score = b.extract(scores, g);
-              Value better =
-                  b.loop(b.index(groups), b.index(0), [&](Value other, ValueRange n) -> Values {
-                     Value there = b.notLess(b.extract(seen, other), b.i32(1));
-                     Value before = precedes(b, b.extract(scores, other), score, b.cmp(order, other, g));
-                     return {b.add(n[0], b.select(b.land(there, before), b.index(1), b.index(0)))};
-                   }).front();
+              Value better = b.loop(b.index(groups), b.index(0), [&](Value other, ValueRange n) -> Values {
+                                Value there = b.notLess(b.extract(seen, other), b.i32(1));
+                                Value before = precedes(b, b.extract(scores, other), score, b.cmp(order, other, g));
+                                return {b.add(n[0], b.select(b.land(there, before), b.index(1), b.index(0)))};
+                              }).front();
               return {b.insert(b.less(better, b.index(*op.getKeep())), state[0], g)};
             })
       .front();

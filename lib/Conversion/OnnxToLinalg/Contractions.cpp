@@ -18,11 +18,13 @@ static Shaped matmul2D(OnnxLowering &lower, Shaped left, Shaped right, bool tran
   Value init = lower.filled(dims, lower.zero(sum));
   Value result;
   if (transposed)
-    result = linalg::MatmulTransposeBOp::create(b, b.getLoc(), TypeRange{init.getType()}, ValueRange{left.value, right.value}, ValueRange{init})
+    result = linalg::MatmulTransposeBOp::create(b, b.getLoc(), TypeRange{init.getType()},
+                                                ValueRange{left.value, right.value}, ValueRange{init})
                  ->getResult(0);
   else
-    result = linalg::MatmulOp::create(b, TypeRange{init.getType()}, ValueRange{left.value, right.value}, ValueRange{init})
-                 ->getResult(0);
+    result =
+        linalg::MatmulOp::create(b, TypeRange{init.getType()}, ValueRange{left.value, right.value}, ValueRange{init})
+            ->getResult(0);
   return {lower.convert({result, dims}, left.element()), dims};
 }
 
@@ -37,7 +39,8 @@ static Value untransposed(Value value) {
 }
 
 /// Makes inner dimensions equal that only run time can compare.
-static LogicalResult matchInner(OnnxNodeOp node, OnnxLowering &lower, const DimExpr &left, Shaped &right, int64_t axis) {
+static LogicalResult matchInner(OnnxNodeOp node, OnnxLowering &lower, const DimExpr &left, Shaped &right,
+                                int64_t axis) {
   if (left == right.dims[axis])
     return success();
   if (left.isConstant() && right.dims[axis].isConstant())
@@ -165,18 +168,19 @@ static LogicalResult lowerGemm(OnnxNodeOp node, OnnxLowering &lower, SmallVector
     return lower.refuse(node) << "integers with alpha or beta other than 1";
   results.push_back(lower.elementwise(operands, product.dims, element, OnnxLowering::describe(node),
                                       [&](ImplicitLocOpBuilder &b, ValueRange v) -> Value {
-    auto scale = [&](Value x, double factor) -> Value {
-      if (factor == 1.0)
-        return x;
-      return arith::MulFOp::create(b, x, arith::ConstantOp::create(b, b.getFloatAttr(element, factor)));
-    };
-    Value value = scale(v[0], alpha);
-    if (!bias)
-      return value;
-    if (isa<FloatType>(element))
-      return arith::AddFOp::create(b, value, scale(v[1], beta));
-    return arith::AddIOp::create(b, value, v[1]);
-  }));
+                                        auto scale = [&](Value x, double factor) -> Value {
+                                          if (factor == 1.0)
+                                            return x;
+                                          return arith::MulFOp::create(
+                                              b, x, arith::ConstantOp::create(b, b.getFloatAttr(element, factor)));
+                                        };
+                                        Value value = scale(v[0], alpha);
+                                        if (!bias)
+                                          return value;
+                                        if (isa<FloatType>(element))
+                                          return arith::AddFOp::create(b, value, scale(v[1], beta));
+                                        return arith::AddIOp::create(b, value, v[1]);
+                                      }));
   return success();
 }
 

@@ -127,7 +127,7 @@ static LogicalResult lowerCast(OnnxNodeOp node, OnnxLowering &lower, SmallVector
   if (isa<NoneType>(to.getType()))
     return lower.refuse(node) << "the target type is not supported";
   results.push_back(lower.convert(lower.get(from), OnnxLowering::elementType(to), OnnxLowering::isUnsigned(from),
-                               OnnxLowering::isUnsigned(to)));
+                                  OnnxLowering::isUnsigned(to)));
   return success();
 }
 
@@ -163,7 +163,8 @@ static LogicalResult lowerClip(OnnxNodeOp node, OnnxLowering &lower, SmallVector
 //===----------------------------------------------------------------------===//
 
 template <typename Body>
-static LogicalResult nary(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results, Type element, Body body) {
+static LogicalResult nary(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results, Type element,
+                          Body body) {
   SmallVector<Shaped> operands;
   for (unsigned i = 0; i < node.getInputs().size(); ++i) {
     operands.push_back(lower.input(node, i));
@@ -172,14 +173,15 @@ static LogicalResult nary(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<
                                 << operands[i].element();
   }
   DimList dims = lower.dimsOf(node.getResult(0));
-  results.push_back(lower.elementwise(operands, dims, element, OnnxLowering::describe(node), [&](Builder_ &b, ValueRange v) {
-    Value value = v[0];
-    if (v.size() == 2)
-      return body(b, v[0], v[1]);
-    for (Value next : v.drop_front())
-      value = body(b, value, next);
-    return value;
-  }));
+  results.push_back(
+      lower.elementwise(operands, dims, element, OnnxLowering::describe(node), [&](Builder_ &b, ValueRange v) {
+        Value value = v[0];
+        if (v.size() == 2)
+          return body(b, v[0], v[1]);
+        for (Value next : v.drop_front())
+          value = body(b, value, next);
+        return value;
+      }));
   return success();
 }
 
@@ -236,7 +238,8 @@ static LogicalResult lowerMod(OnnxNodeOp node, OnnxLowering &lower, SmallVectorI
     // The sign of the divisor: a rest of the other sign moves by one divisor.
     Value nonZero = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, rest, zero);
     Value differ = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, arith::XOrIOp::create(b, rest, safe), zero);
-    return arith::SelectOp::create(b, arith::AndIOp::create(b, nonZero, differ), arith::AddIOp::create(b, rest, safe), rest);
+    return arith::SelectOp::create(b, arith::AndIOp::create(b, nonZero, differ), arith::AddIOp::create(b, rest, safe),
+                                   rest);
   });
 }
 
@@ -269,8 +272,9 @@ static LogicalResult lowerPow(OnnxNodeOp node, OnnxLowering &lower, SmallVectorI
   Type wide = narrow ? Type(lower.b.getF32Type()) : type;
   Shaped wideExponent = {lower.convert(exponent, wide), exponent.dims};
   Shaped wideBase = {lower.convert(base, wide), base.dims};
-  Value power = lower.elementwise({wideBase, wideExponent}, dims, wide, OnnxLowering::describe(node),
-                                  [&](Builder_ &b, ValueRange v) -> Value { return math::PowFOp::create(b, v[0], v[1]); });
+  Value power =
+      lower.elementwise({wideBase, wideExponent}, dims, wide, OnnxLowering::describe(node),
+                        [&](Builder_ &b, ValueRange v) -> Value { return math::PowFOp::create(b, v[0], v[1]); });
   results.push_back(lower.convert({power, dims}, type));
   return success();
 }
@@ -288,7 +292,8 @@ static LogicalResult lowerMean(OnnxNodeOp node, OnnxLowering &lower, SmallVector
   return success();
 }
 
-template <arith::CmpFPredicate floatPredicate, arith::CmpIPredicate signedPredicate, arith::CmpIPredicate unsignedPredicate>
+template <arith::CmpFPredicate floatPredicate, arith::CmpIPredicate signedPredicate,
+          arith::CmpIPredicate unsignedPredicate>
 static LogicalResult comparison(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
   Type element = OnnxLowering::elementType(node.getInputs()[0]);
   bool isUnsigned = OnnxLowering::isUnsigned(node.getInputs()[0]) || element.isInteger(1);

@@ -10,7 +10,8 @@ using namespace mlir::moe;
 using Builder_ = ImplicitLocOpBuilder;
 
 /// Emits the check of a tensor of indices, unless they are constants in range.
-static LogicalResult checkIndices(OnnxNodeOp node, OnnxLowering &lower, Value onnxIndices, Shaped indices, const DimExpr &size) {
+static LogicalResult checkIndices(OnnxNodeOp node, OnnxLowering &lower, Value onnxIndices, Shaped indices,
+                                  const DimExpr &size) {
   if (auto constants = lower.shapes.getConstants(onnxIndices); constants && size.isConstant()) {
     for (int64_t index : *constants)
       if (index < -size.constant() || index >= size.constant())
@@ -65,8 +66,9 @@ static LogicalResult lowerGatherElements(OnnxNodeOp node, OnnxLowering &lower, S
   for (auto [i, dim] : llvm::enumerate(data.dims)) {
     limits.push_back(lower.size(dim));
     if (static_cast<int64_t>(i) != *axis && dim != indices.dims[i])
-      lower.require(arith::CmpIOp::create(lower.b, arith::CmpIPredicate::sle, lower.size(indices.dims[i]), limits.back()),
-                    OnnxLowering::describe(node) + ": the indices are larger than the data");
+      lower.require(
+          arith::CmpIOp::create(lower.b, arith::CmpIPredicate::sle, lower.size(indices.dims[i]), limits.back()),
+          OnnxLowering::describe(node) + ": the indices are larger than the data");
   }
   results.push_back(lower.generate(indices.dims, data.element(), [&](Builder_ &inner, ValueRange at) -> Value {
     SmallVector<Value> position(at);
@@ -88,7 +90,8 @@ static LogicalResult lowerGatherND(OnnxNodeOp node, OnnxLowering &lower, SmallVe
     return lower.refuse(node) << "the last dimension of the indices must be static";
   int64_t depth = indices.dims.back().constant(), leading = indices.rank() - 1;
   if (batch < 0 || batch > leading || batch + depth > data.rank())
-    return lower.refuse(node) << "batch_dims " << batch << " and " << depth << " indices for data of rank " << data.rank();
+    return lower.refuse(node) << "batch_dims " << batch << " and " << depth << " indices for data of rank "
+                              << data.rank();
   Builder_ &b = lower.b;
   SmallVector<Value> limits;
   for (const DimExpr &dim : data.dims)
@@ -107,20 +110,21 @@ static LogicalResult lowerGatherND(OnnxNodeOp node, OnnxLowering &lower, SmallVe
     if (data.dims[i] != indices.dims[i])
       lower.require(arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lower.size(indices.dims[i]), limits[i]),
                     OnnxLowering::describe(node) + ": the batch dimensions differ");
-  results.push_back(lower.generate(lower.dimsOf(node.getResult(0)), data.element(), [&](Builder_ &inner, ValueRange at) -> Value {
-    SmallVector<Value> position;
-    for (int64_t i = 0; i < batch; ++i)
-      position.push_back(OnnxLowering::clampIndex(inner, at[i], limits[i]));
-    SmallVector<Value> row(at.begin(), at.begin() + leading);
-    for (int64_t c = 0; c < depth; ++c) {
-      row.push_back(arith::ConstantIndexOp::create(inner, c));
-      Value index = tensor::ExtractOp::create(inner, indices.value, row);
-      row.pop_back();
-      position.push_back(OnnxLowering::clampIndex(inner, index, limits[batch + c]));
-    }
-    position.append(at.begin() + leading, at.end());
-    return tensor::ExtractOp::create(inner, data.value, position);
-  }));
+  results.push_back(
+      lower.generate(lower.dimsOf(node.getResult(0)), data.element(), [&](Builder_ &inner, ValueRange at) -> Value {
+        SmallVector<Value> position;
+        for (int64_t i = 0; i < batch; ++i)
+          position.push_back(OnnxLowering::clampIndex(inner, at[i], limits[i]));
+        SmallVector<Value> row(at.begin(), at.begin() + leading);
+        for (int64_t c = 0; c < depth; ++c) {
+          row.push_back(arith::ConstantIndexOp::create(inner, c));
+          Value index = tensor::ExtractOp::create(inner, indices.value, row);
+          row.pop_back();
+          position.push_back(OnnxLowering::clampIndex(inner, index, limits[batch + c]));
+        }
+        position.append(at.begin() + leading, at.end());
+        return tensor::ExtractOp::create(inner, data.value, position);
+      }));
   return success();
 }
 
@@ -147,13 +151,11 @@ static LogicalResult lowerTopK(OnnxNodeOp node, OnnxLowering &lower, SmallVector
   Value route = RouteOp::create(b, matrix.value, Value());
   Value key;
   if (!largest)
-    key = lower.elementwise({matrix}, flat, element, "", [](Builder_ &inner, ValueRange v) -> Value {
-      return arith::NegFOp::create(inner, v[0]);
-    });
-  Value chosen = TopKOp::create(b, route, key, /*k=*/Value(), b.getI64IntegerAttr(k->front()),
-                                AxisAttr(), /*groups=*/IntegerAttr(),
-                                /*keep=*/IntegerAttr(), GroupScoreAttr(),
-                                TieBreakAttr());
+    key = lower.elementwise({matrix}, flat, element, "",
+                            [](Builder_ &inner, ValueRange v) -> Value { return arith::NegFOp::create(inner, v[0]); });
+  Value chosen = TopKOp::create(b, route, key, /*k=*/Value(), b.getI64IntegerAttr(k->front()), AxisAttr(),
+                                /*groups=*/IntegerAttr(),
+                                /*keep=*/IntegerAttr(), GroupScoreAttr(), TieBreakAttr());
   auto slots = ToSlotsOp::create(b, chosen);
   DimList kept = {rows, DimExpr(k->front())};
   Shaped indices{slots.getIndices(), kept}, values{slots.getWeights(), kept};
@@ -199,7 +201,8 @@ static LogicalResult lowerNonZero(OnnxNodeOp node, OnnxLowering &lower, SmallVec
   DimExpr total = productOf(x.dims), rank(static_cast<int64_t>(x.rank()));
   Value found = lower.empty({rank, total}, b.getI64Type());
   SmallVector<Value> sizes = llvm::map_to_vector(x.dims, [&](const DimExpr &e) { return lower.size(e); });
-  auto loop = scf::ForOp::create(b, lower.index(0), lower.size(total), lower.index(1), ValueRange{lower.index(0), found});
+  auto loop =
+      scf::ForOp::create(b, lower.index(0), lower.size(total), lower.index(1), ValueRange{lower.index(0), found});
   {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
@@ -210,7 +213,8 @@ static LogicalResult lowerNonZero(OnnxNodeOp node, OnnxLowering &lower, SmallVec
       if (i > 0)
         rest = arith::DivSIOp::create(b, rest, sizes[i]);
     }
-    Value element = tensor::ExtractOp::create(b, x.value, position), zero = lower.constant(lower.zero(x.element())), set;
+    Value element = tensor::ExtractOp::create(b, x.value, position), zero = lower.constant(lower.zero(x.element())),
+          set;
     if (isa<FloatType>(x.element()))
       set = arith::CmpFOp::create(b, arith::CmpFPredicate::UNE, element, zero);
     else

@@ -13,9 +13,7 @@ std::string OnnxLowering::describe(OnnxNodeOp node) {
   return ("node '" + node.getNodeName() + "' (" + node.getQualifiedName() + ")").str();
 }
 
-InFlightDiagnostic OnnxLowering::refuse(OnnxNodeOp node) {
-  return emitError(node.getLoc()) << describe(node) << ": ";
-}
+InFlightDiagnostic OnnxLowering::refuse(OnnxNodeOp node) { return emitError(node.getLoc()) << describe(node) << ": "; }
 
 Type OnnxLowering::elementType(Value value) {
   Type element = cast<ShapedType>(value.getType()).getElementType();
@@ -251,16 +249,15 @@ Value OnnxLowering::generate(ArrayRef<DimExpr> dims, Type element,
                              function_ref<Value(ImplicitLocOpBuilder &, ValueRange)> body) {
   SmallVector<utils::IteratorType> iterators(dims.size(), utils::IteratorType::parallel);
   Value init = empty(dims, element);
-  auto generic = linalg::GenericOp::create(
-      b, TypeRange{init.getType()}, ValueRange{}, ValueRange{init},
-      ArrayRef<AffineMap>{b.getMultiDimIdentityMap(dims.size())}, iterators,
-      [&](OpBuilder &nested, Location loc, ValueRange) {
-        ImplicitLocOpBuilder inner(loc, nested);
-        SmallVector<Value> indices;
-        for (size_t i = 0; i < dims.size(); ++i)
-          indices.push_back(linalg::IndexOp::create(inner, i));
-        linalg::YieldOp::create(inner, body(inner, indices));
-      });
+  auto generic = linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{}, ValueRange{init},
+                                           ArrayRef<AffineMap>{b.getMultiDimIdentityMap(dims.size())}, iterators,
+                                           [&](OpBuilder &nested, Location loc, ValueRange) {
+                                             ImplicitLocOpBuilder inner(loc, nested);
+                                             SmallVector<Value> indices;
+                                             for (size_t i = 0; i < dims.size(); ++i)
+                                               indices.push_back(linalg::IndexOp::create(inner, i));
+                                             linalg::YieldOp::create(inner, body(inner, indices));
+                                           });
   return castTo(generic.getResult(0), dims);
 }
 
@@ -349,16 +346,15 @@ Value OnnxLowering::elementwise(ArrayRef<Shaped> operands, ArrayRef<DimExpr> dim
   maps.push_back(b.getMultiDimIdentityMap(dims.size()));
   Value init = empty(dims, element);
   SmallVector<utils::IteratorType> iterators(dims.size(), utils::IteratorType::parallel);
-  auto generic = linalg::GenericOp::create(
-      b, TypeRange{init.getType()}, inputs, ValueRange{init}, maps, iterators,
-      [&](OpBuilder &nested, Location loc, ValueRange arguments) {
-        ImplicitLocOpBuilder inner(loc, nested);
-        SmallVector<Value> values;
-        unsigned next = 0;
-        for (Value scalar : scalars)
-          values.push_back(scalar ? scalar : arguments[next++]);
-        linalg::YieldOp::create(inner, body(inner, values));
-      });
+  auto generic = linalg::GenericOp::create(b, TypeRange{init.getType()}, inputs, ValueRange{init}, maps, iterators,
+                                           [&](OpBuilder &nested, Location loc, ValueRange arguments) {
+                                             ImplicitLocOpBuilder inner(loc, nested);
+                                             SmallVector<Value> values;
+                                             unsigned next = 0;
+                                             for (Value scalar : scalars)
+                                               values.push_back(scalar ? scalar : arguments[next++]);
+                                             linalg::YieldOp::create(inner, body(inner, values));
+                                           });
   return generic.getResult(0);
 }
 
@@ -398,12 +394,11 @@ Value OnnxLowering::reduce(Shaped from, ArrayRef<int64_t> axes, TypedAttr init,
   Value start = filled(dims, init);
   SmallVector<AffineMap> maps = {b.getMultiDimIdentityMap(from.rank()),
                                  AffineMap::get(from.rank(), 0, exprs, b.getContext())};
-  auto generic = linalg::GenericOp::create(
-      b, TypeRange{start.getType()}, ValueRange{from.value}, ValueRange{start}, maps, iterators,
-      [&](OpBuilder &nested, Location loc, ValueRange arguments) {
-        ImplicitLocOpBuilder inner(loc, nested);
-        linalg::YieldOp::create(inner, combine(inner, arguments[0], arguments[1]));
-      });
+  auto generic = linalg::GenericOp::create(b, TypeRange{start.getType()}, ValueRange{from.value}, ValueRange{start},
+                                           maps, iterators, [&](OpBuilder &nested, Location loc, ValueRange arguments) {
+                                             ImplicitLocOpBuilder inner(loc, nested);
+                                             linalg::YieldOp::create(inner, combine(inner, arguments[0], arguments[1]));
+                                           });
   return generic.getResult(0);
 }
 
@@ -426,23 +421,23 @@ Value OnnxLowering::contract(Shaped left, StringRef leftLetters, Shaped right, S
   bool narrow = isa<FloatType>(element) && element.getIntOrFloatBitWidth() < 32;
   Type sumType = narrow ? Type(b.getF32Type()) : element;
   Value start = filled(dims, zero(sumType));
-  auto generic = linalg::GenericOp::create(
-      b, TypeRange{start.getType()}, ValueRange{left.value, right.value}, ValueRange{start},
-      ArrayRef<AffineMap>{mapOf(leftLetters), mapOf(rightLetters), mapOf(resultLetters)}, iterators,
-      [&](OpBuilder &nested, Location loc, ValueRange v) {
-        ImplicitLocOpBuilder inner(loc, nested);
-        Value x = v[0], y = v[1];
-        if (narrow) {
-          x = arith::ExtFOp::create(inner, sumType, x);
-          y = arith::ExtFOp::create(inner, sumType, y);
-        }
-        Value sum;
-        if (isa<FloatType>(sumType))
-          sum = arith::AddFOp::create(inner, v[2], arith::MulFOp::create(inner, x, y));
-        else
-          sum = arith::AddIOp::create(inner, v[2], arith::MulIOp::create(inner, x, y));
-        linalg::YieldOp::create(inner, sum);
-      });
+  auto generic =
+      linalg::GenericOp::create(b, TypeRange{start.getType()}, ValueRange{left.value, right.value}, ValueRange{start},
+                                ArrayRef<AffineMap>{mapOf(leftLetters), mapOf(rightLetters), mapOf(resultLetters)},
+                                iterators, [&](OpBuilder &nested, Location loc, ValueRange v) {
+                                  ImplicitLocOpBuilder inner(loc, nested);
+                                  Value x = v[0], y = v[1];
+                                  if (narrow) {
+                                    x = arith::ExtFOp::create(inner, sumType, x);
+                                    y = arith::ExtFOp::create(inner, sumType, y);
+                                  }
+                                  Value sum;
+                                  if (isa<FloatType>(sumType))
+                                    sum = arith::AddFOp::create(inner, v[2], arith::MulFOp::create(inner, x, y));
+                                  else
+                                    sum = arith::AddIOp::create(inner, v[2], arith::MulIOp::create(inner, x, y));
+                                  linalg::YieldOp::create(inner, sum);
+                                });
   Value result = generic.getResult(0);
   return narrow ? convert({result, DimList(dims)}, element) : result;
 }
@@ -512,11 +507,12 @@ void OnnxLowering::requireInBounds(Shaped indices, const DimExpr &limit, const T
   Value high = arith::IndexCastOp::create(b, type, count);
   Value low = arith::SubIOp::create(b, constant(zero(type)), high);
   SmallVector<int64_t> axes = llvm::to_vector(llvm::seq<int64_t>(0, indices.rank()));
-  Value good = reduce(indices, axes, b.getBoolAttr(true), [&](ImplicitLocOpBuilder &inner, Value index, Value all) -> Value {
-    Value above = arith::CmpIOp::create(inner, arith::CmpIPredicate::sge, index, low);
-    Value below = arith::CmpIOp::create(inner, arith::CmpIPredicate::slt, index, high);
-    return arith::AndIOp::create(inner, all, arith::AndIOp::create(inner, above, below));
-  });
+  Value good =
+      reduce(indices, axes, b.getBoolAttr(true), [&](ImplicitLocOpBuilder &inner, Value index, Value all) -> Value {
+        Value above = arith::CmpIOp::create(inner, arith::CmpIPredicate::sge, index, low);
+        Value below = arith::CmpIOp::create(inner, arith::CmpIPredicate::slt, index, high);
+        return arith::AndIOp::create(inner, all, arith::AndIOp::create(inner, above, below));
+      });
   require(tensor::ExtractOp::create(b, good, ValueRange{}), message);
 }
 

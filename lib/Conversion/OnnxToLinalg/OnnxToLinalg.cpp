@@ -93,8 +93,9 @@ LogicalResult ConvertOnnxToLinalg::checkOperators(func::FuncOp function) {
       note << (i ? ", '" : "'") << OnnxNodeOp(node).getNodeName() << "'";
     note << (nodes.size() > 3 ? ", ...)" : ")");
   }
-  error.attachNote() << "docs/onnx-support.md lists the operators and their versions; a newer opset, or another form of the "
-                        "same computation at export, may avoid them";
+  error.attachNote()
+      << "docs/onnx-support.md lists the operators and their versions; a newer opset, or another form of the "
+         "same computation at export, may avoid them";
   return failure();
 }
 
@@ -139,8 +140,9 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
       for (const DimExpr &dim : lower.dimsOf(result))
         if (auto atom = dim.asAtom(); atom && lower.shapes.getAtoms()[*atom].kind == DimAtom::ValueDim &&
                                       lower.shapes.getAtoms()[*atom].value == result)
-          return lower.refuse(node) << "the shape of its result depends on data, which is not supported; export the model "
-                                       "with shapes that follow from the inputs' shapes";
+          return lower.refuse(node)
+                 << "the shape of its result depends on data, which is not supported; export the model "
+                    "with shapes that follow from the inputs' shapes";
   SmallVector<Value> results;
   if (failed(lookupOnnxOperator(node)->lower(node, lower, results)))
     return failure();

@@ -127,19 +127,20 @@ static LogicalResult lowerSoftmax(OnnxNodeOp node, OnnxLowering &lower, SmallVec
     return Shaped{lower.reshape(row, kept, ""), kept};
   };
   Shaped top = reduceRow(x, extreme(lower.b, wide, /*largest=*/false), maximum);
-  Shaped shifted{lower.elementwise({x, top}, x.dims, wide, "", [](Builder_ &b, ValueRange v) -> Value {
-                   return arith::SubFOp::create(b, v[0], v[1]);
-                 }), x.dims};
-  Shaped powers{lower.elementwise({shifted}, x.dims, wide, "", [](Builder_ &b, ValueRange v) -> Value {
-                  return math::ExpOp::create(b, v[0]);
-                }), x.dims};
+  Shaped shifted{
+      lower.elementwise({x, top}, x.dims, wide, "",
+                        [](Builder_ &b, ValueRange v) -> Value { return arith::SubFOp::create(b, v[0], v[1]); }),
+      x.dims};
+  Shaped powers{lower.elementwise({shifted}, x.dims, wide, "",
+                                  [](Builder_ &b, ValueRange v) -> Value { return math::ExpOp::create(b, v[0]); }),
+                x.dims};
   Shaped sum = reduceRow(powers, lower.zero(wide), add);
-  Value result = lower.elementwise({logarithm ? shifted : powers, sum}, x.dims, wide, "",
-                                   [](Builder_ &b, ValueRange v) -> Value {
-    if (logarithm)
-      return arith::SubFOp::create(b, v[0], math::LogOp::create(b, v[1]));
-    return arith::DivFOp::create(b, v[0], v[1]);
-  });
+  Value result =
+      lower.elementwise({logarithm ? shifted : powers, sum}, x.dims, wide, "", [](Builder_ &b, ValueRange v) -> Value {
+        if (logarithm)
+          return arith::SubFOp::create(b, v[0], math::LogOp::create(b, v[1]));
+        return arith::DivFOp::create(b, v[0], v[1]);
+      });
   results.push_back(lower.convert({result, x.dims}, element));
   return success();
 }
@@ -173,7 +174,8 @@ static LogicalResult lowerArg(OnnxNodeOp node, OnnxLowering &lower, SmallVectorI
         Value better;
         if (isFloat) {
           using P = arith::CmpFPredicate;
-          better = arith::CmpFOp::create(inner, largest ? (last ? P::OGE : P::OGT) : (last ? P::OLE : P::OLT), v[0], v[1]);
+          better =
+              arith::CmpFOp::create(inner, largest ? (last ? P::OGE : P::OGT) : (last ? P::OLE : P::OLT), v[0], v[1]);
         } else {
           using P = arith::CmpIPredicate;
           P predicate = largest ? (isUnsigned ? (last ? P::uge : P::ugt) : (last ? P::sge : P::sgt))
@@ -217,7 +219,8 @@ static LogicalResult lowerCumSum(OnnxNodeOp node, OnnxLowering &lower, SmallVect
     Value before = loop.getRegionIterArg(1);
     Value sum = lower.elementwise({{slice, row}, {before, row}}, row, x.element(), "",
                                   [](Builder_ &inner, ValueRange v) { return add(inner, v[0], v[1]); });
-    Value next = tensor::InsertSliceOp::create(b, exclusive ? before : sum, loop.getRegionIterArg(0), offsets, sizes, strides);
+    Value next =
+        tensor::InsertSliceOp::create(b, exclusive ? before : sum, loop.getRegionIterArg(0), offsets, sizes, strides);
     scf::YieldOp::create(b, ValueRange{next, sum});
   }
   results.push_back(loop.getResult(0));

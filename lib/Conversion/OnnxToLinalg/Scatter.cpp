@@ -78,7 +78,8 @@ static LogicalResult lowerScatterElements(OnnxNodeOp node, OnnxLowering &lower, 
     SmallVector<Value> position(at);
     for (auto [i, dim] : llvm::enumerate(data.dims)) {
       if (static_cast<int64_t>(i) == *axis)
-        position[i] = OnnxLowering::clampIndex(lower.b, tensor::ExtractOp::create(lower.b, indices.value, at), limits[i]);
+        position[i] =
+            OnnxLowering::clampIndex(lower.b, tensor::ExtractOp::create(lower.b, indices.value, at), limits[i]);
       else if (dim != indices.dims[i])
         position[i] = OnnxLowering::clampIndex(lower.b, at[i], limits[i]);
     }
@@ -91,7 +92,8 @@ static LogicalResult lowerScatterND(OnnxNodeOp node, OnnxLowering &lower, SmallV
   Shaped data = lower.input(node, 0), indices = lower.input(node, 1), updates = lower.input(node, 2);
   StringRef reduction = node.getString("reduction", "none");
   if (!indices.rank() || !indices.dims.back().isConstant() || !knownReduction(reduction))
-    return lower.refuse(node) << "the last dimension of the indices must be static, the reduction none, add, mul, max or min";
+    return lower.refuse(node)
+           << "the last dimension of the indices must be static, the reduction none, add, mul, max or min";
   int64_t depth = indices.dims.back().constant(), leading = indices.rank() - 1;
   if (depth > data.rank())
     return lower.refuse(node) << depth << " indices for data of rank " << data.rank();

@@ -47,7 +47,8 @@ static Value extract(OnnxLowering &lower, Shaped from, ArrayRef<DimExpr> starts,
   // An empty piece may start behind the last element, where a slice must not.
   if (llvm::any_of(lengths, [](const DimExpr &e) { return e.is(0); }))
     return lower.empty(lengths, from.element());
-  SmallVector<OpFoldResult> strides = llvm::map_to_vector(steps, [&](int64_t s) -> OpFoldResult { return b.getIndexAttr(s); });
+  SmallVector<OpFoldResult> strides =
+      llvm::map_to_vector(steps, [&](int64_t s) -> OpFoldResult { return b.getIndexAttr(s); });
   return tensor::ExtractSliceOp::create(b, lower.typeOf(lengths, from.element()), from.value, lower.foldedSizes(starts),
                                         lower.foldedSizes(lengths), strides);
 }
@@ -93,19 +94,21 @@ static LogicalResult lowerSlice(OnnxNodeOp node, OnnxLowering &lower, SmallVecto
     return success();
   }
   SmallVector<Value> starts = llvm::map_to_vector(slice->starts, [&](const DimExpr &e) { return lower.size(e); });
-  results.push_back(lower.generate(slice->lengths, x.element(), [&](ImplicitLocOpBuilder &b, ValueRange indices) -> Value {
-    SmallVector<Value> position;
-    for (int64_t i = 0; i < x.rank(); ++i) {
-      Value step = arith::ConstantIndexOp::create(b, slice->steps[i]);
-      position.push_back(arith::AddIOp::create(b, starts[i], arith::MulIOp::create(b, indices[i], step)));
-    }
-    return tensor::ExtractOp::create(b, x.value, position);
-  }));
+  results.push_back(
+      lower.generate(slice->lengths, x.element(), [&](ImplicitLocOpBuilder &b, ValueRange indices) -> Value {
+        SmallVector<Value> position;
+        for (int64_t i = 0; i < x.rank(); ++i) {
+          Value step = arith::ConstantIndexOp::create(b, slice->steps[i]);
+          position.push_back(arith::AddIOp::create(b, starts[i], arith::MulIOp::create(b, indices[i], step)));
+        }
+        return tensor::ExtractOp::create(b, x.value, position);
+      }));
   return success();
 }
 
 static LogicalResult lowerExpand(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
-  results.push_back(lower.broadcast(lower.input(node, 0), lower.dimsOf(node.getResult(0)), OnnxLowering::describe(node)));
+  results.push_back(
+      lower.broadcast(lower.input(node, 0), lower.dimsOf(node.getResult(0)), OnnxLowering::describe(node)));
   return success();
 }
 

@@ -21,22 +21,21 @@ static Value rowsOf(LoopBuilder &b, GroupedMatmulOp op, Value from, Value count)
   Value rows = tensor::ExtractSliceOp::create(b, op.getRows(), SmallVector<OpFoldResult>{from},
                                               SmallVector<OpFoldResult>{count}, one);
   Value init = b.empty(sizes, cast<RankedTensorType>(a.getType()).getElementType());
-  return linalg::GenericOp::create(
-             b, init.getType(), rows, init,
-             {AffineMap::get(2, 0, b.getAffineDimExpr(0)), b.getMultiDimIdentityMap(2)},
-             SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
-             [&](OpBuilder &inner, Location loc, ValueRange args) {
-               LoopBuilder nested(loc, inner);
-               Value k = linalg::IndexOp::create(nested, 1);
-               linalg::YieldOp::create(nested, nested.extract(a, {args[0], k}));
-             })
+  return linalg::GenericOp::create(b, init.getType(), rows, init,
+                                   {AffineMap::get(2, 0, b.getAffineDimExpr(0)), b.getMultiDimIdentityMap(2)},
+                                   SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+                                   [&](OpBuilder &inner, Location loc, ValueRange args) {
+                                     LoopBuilder nested(loc, inner);
+                                     Value k = linalg::IndexOp::create(nested, 1);
+                                     linalg::YieldOp::create(nested, nested.extract(a, {args[0], k}));
+                                   })
       .getResult(0);
 }
 
 /// The slice of `operand` that `map` over (e, x, y) gives for expert e and all x and y; `kept` gets, for each dimension
 /// that stays, whether it is x (1) or y (2).
-static Value sliceOf(LoopBuilder &b, Value operand, AffineMap map, Value e, OpFoldResult x, OpFoldResult y, Value startX,
-                     SmallVectorImpl<unsigned> &kept) {
+static Value sliceOf(LoopBuilder &b, Value operand, AffineMap map, Value e, OpFoldResult x, OpFoldResult y,
+                     Value startX, SmallVectorImpl<unsigned> &kept) {
   auto type = cast<RankedTensorType>(operand.getType());
   SmallVector<OpFoldResult> offsets, sizes, strides(type.getRank(), b.getIndexAttr(1));
   SmallVector<int64_t> shape;

@@ -35,11 +35,11 @@ Values moe::lowerPlan(LoopBuilder &b, PlanOp op) {
                      .front();
   auto vector = [&] { return b.empty(OpFoldResult(pairs), b.getIndexType()); };
   Value inverse = b.filled({b.dimOrAttr(indices, 0), b.dimOrAttr(indices, 1)}, b.index(-1));
-  Values end = forEach({cursor, vector(), vector(), vector(), inverse},
-                       [&](Value t, Value s, Value e, ValueRange c) -> Values {
-                         Value p = b.extract(c[0], e);
-                         return {b.insert(b.add(p, one), c[0], e), b.insert(t, c[1], p), b.insert(s, c[2], p),
-                                 b.insert(e, c[3], p), b.insert(p, c[4], {t, s})};
-                       });
+  Values end =
+      forEach({cursor, vector(), vector(), vector(), inverse}, [&](Value t, Value s, Value e, ValueRange c) -> Values {
+        Value p = b.extract(c[0], e);
+        return {b.insert(b.add(p, one), c[0], e), b.insert(t, c[1], p), b.insert(s, c[2], p), b.insert(e, c[3], p),
+                b.insert(p, c[4], {t, s})};
+      });
   return {offsets, end[1], end[2], end[3], end[4]};
 }

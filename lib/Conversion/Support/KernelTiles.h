@@ -24,21 +24,12 @@ struct TileShape {
 
 class KernelTiles {
 public:
-  KernelTiles(OpBuilder &b, Location loc)
-      : b(b), loc(loc), zero(index(0)), one(index(1)) {}
+  KernelTiles(OpBuilder &b, Location loc) : b(b), loc(loc), zero(index(0)), one(index(1)) {}
 
-  Value index(int64_t value) {
-    return arith::ConstantIndexOp::create(b, loc, value);
-  }
-  Value add(Value x, int64_t y) {
-    return y == 0 ? x : b.createOrFold<arith::AddIOp>(loc, x, index(y));
-  }
-  Value sub(Value x, Value y) {
-    return b.createOrFold<arith::SubIOp>(loc, x, y);
-  }
-  Value min(Value x, Value y) {
-    return b.createOrFold<arith::MinSIOp>(loc, x, y);
-  }
+  Value index(int64_t value) { return arith::ConstantIndexOp::create(b, loc, value); }
+  Value add(Value x, int64_t y) { return y == 0 ? x : b.createOrFold<arith::AddIOp>(loc, x, index(y)); }
+  Value sub(Value x, Value y) { return b.createOrFold<arith::SubIOp>(loc, x, y); }
+  Value min(Value x, Value y) { return b.createOrFold<arith::MinSIOp>(loc, x, y); }
 
   /// Widens a float scalar or vector to `element`.
   Value widen(Value v, FloatType element) {
@@ -54,8 +45,7 @@ public:
     if (!mask)
       return vector::LoadOp::create(b, loc, type, memref, indices);
     Value pass = arith::ConstantOp::create(b, loc, b.getZeroAttr(type));
-    return vector::MaskedLoadOp::create(b, loc, type, memref, indices, mask,
-                                        pass);
+    return vector::MaskedLoadOp::create(b, loc, type, memref, indices, mask, pass);
   }
   void store(Value value, Value memref, ValueRange indices, Value mask) {
     if (mask)
@@ -65,8 +55,7 @@ public:
   }
   /// The mask of the lanes below `count`.
   Value mask(int64_t lanes, Value count) {
-    return vector::CreateMaskOp::create(
-        b, loc, VectorType::get({lanes}, b.getI1Type()), ValueRange{count});
+    return vector::CreateMaskOp::create(b, loc, VectorType::get({lanes}, b.getI1Type()), ValueRange{count});
   }
 
   using TileFn = llvm::function_ref<void(Value begin, int64_t size)>;
@@ -76,9 +65,7 @@ public:
   /// each at most once.
   void steps(Value begin, Value end, int64_t most, bool exact, TileFn tile) {
     OpBuilder::InsertionGuard guard(b);
-    Value tail = exact ? zero
-                       : b.createOrFold<arith::RemSIOp>(loc, sub(end, begin),
-                                                        index(most));
+    Value tail = exact ? zero : b.createOrFold<arith::RemSIOp>(loc, sub(end, begin), index(most));
     Value mainEnd = sub(end, tail);
     auto loop = scf::ForOp::create(b, loc, begin, mainEnd, index(most));
     b.setInsertionPointToStart(loop.getBody());
@@ -91,8 +78,7 @@ public:
       size *= 2;
     Value position = mainEnd;
     for (; size >= 1; size /= 2) {
-      Value fits = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge,
-                                         sub(end, position), index(size));
+      Value fits = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge, sub(end, position), index(size));
       auto branch = scf::IfOp::create(b, loc, TypeRange(b.getIndexType()), fits,
                                       /*withElse=*/true);
       b.setInsertionPointToStart(branch.thenBlock());

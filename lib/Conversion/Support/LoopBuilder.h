@@ -27,9 +27,7 @@ public:
   Value index(int64_t value) { return arith::ConstantIndexOp::create(*this, value); }
   Value i32(int64_t value) { return arith::ConstantIntOp::create(*this, getI32Type(), value); }
   Value boolean(bool value) { return arith::ConstantIntOp::create(*this, getI1Type(), value); }
-  Value number(Type type, double value) {
-    return arith::ConstantOp::create(*this, getFloatAttr(type, value));
-  }
+  Value number(Type type, double value) { return arith::ConstantOp::create(*this, getFloatAttr(type, value)); }
   Value dim(Value tensor, int64_t d) {
     auto type = cast<RankedTensorType>(tensor.getType());
     if (!type.isDynamicDim(d))
@@ -80,7 +78,9 @@ public:
   }
 
   Value extract(Value tensor, ValueRange at) { return tensor::ExtractOp::create(*this, tensor, at); }
-  Value insert(Value scalar, Value tensor, ValueRange at) { return tensor::InsertOp::create(*this, scalar, tensor, at); }
+  Value insert(Value scalar, Value tensor, ValueRange at) {
+    return tensor::InsertOp::create(*this, scalar, tensor, at);
+  }
   Value empty(ArrayRef<OpFoldResult> shape, Type element) { return tensor::EmptyOp::create(*this, shape, element); }
   Value filled(ArrayRef<OpFoldResult> shape, Value scalar) {
     return linalg::FillOp::create(*this, scalar, empty(shape, scalar.getType())).getResult(0);

@@ -141,14 +141,29 @@ bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, 
       onnx::inliner::InlineLocalFunctions(model);
     }
     // Operators that have no lowering of their own are their definitions.
-    onnx::inliner::InlineSelectedFunctions(
-        model, *onnx::inliner::FunctionIdSet::Create(
-                   {{"", "RMSNormalization"}, {"", "RotaryEmbedding"}, {"", "Attention"}, {"", "LayerNormalization"},
-                    {"", "GroupNormalization"}, {"", "MeanVarianceNormalization"}, {"", "HardSwish"}, {"", "Mish"},
-                    {"", "Softplus"}, {"", "SwiGLU"}, {"", "LeakyRelu"}, {"", "Elu"}, {"", "Selu"}, {"", "HardSigmoid"},
-                    {"", "PRelu"}, {"", "ReduceLogSumExp"}, {"", "ReduceLogSum"}, {"", "CastLike"}, {"", "Celu"},
-                    {"", "ThresholdedRelu"}, {"", "Softsign"}}),
-        onnx::OpSchemaRegistry::Instance());
+    onnx::inliner::InlineSelectedFunctions(model,
+                                           *onnx::inliner::FunctionIdSet::Create({{"", "RMSNormalization"},
+                                                                                  {"", "RotaryEmbedding"},
+                                                                                  {"", "Attention"},
+                                                                                  {"", "LayerNormalization"},
+                                                                                  {"", "GroupNormalization"},
+                                                                                  {"", "MeanVarianceNormalization"},
+                                                                                  {"", "HardSwish"},
+                                                                                  {"", "Mish"},
+                                                                                  {"", "Softplus"},
+                                                                                  {"", "SwiGLU"},
+                                                                                  {"", "LeakyRelu"},
+                                                                                  {"", "Elu"},
+                                                                                  {"", "Selu"},
+                                                                                  {"", "HardSigmoid"},
+                                                                                  {"", "PRelu"},
+                                                                                  {"", "ReduceLogSumExp"},
+                                                                                  {"", "ReduceLogSum"},
+                                                                                  {"", "CastLike"},
+                                                                                  {"", "Celu"},
+                                                                                  {"", "ThresholdedRelu"},
+                                                                                  {"", "Softsign"}}),
+                                           onnx::OpSchemaRegistry::Instance());
     // What the exporter claims about inner values is not trusted: it is computed anew from the inputs.
     step = "inferring shapes";
     forgetValueInfo(*model.mutable_graph());

@@ -41,10 +41,10 @@ static onnx::OpSchema moeSchema() {
 static onnx::OpSchema qmoeSchema() {
   onnx::OpSchema schema = contrib("QMoE", __FILE__, __LINE__);
   schema.Input(0, "input", "rows", "T").Input(1, "router_probs", "logits", "T");
-  const char *rest[] = {"fc1_experts_weights", "fc1_scales",      "fc1_experts_bias", "fc2_experts_weights",
-                        "fc2_scales",          "fc2_experts_bias", "fc3_experts_weights", "fc3_scales",
-                        "fc3_experts_bias",    "fc1_zero_points", "fc2_zero_points",  "fc3_zero_points",
-                        "router_weights",      "fc1_global_scale", "fc2_global_scale", "fc1_act_scale",
+  const char *rest[] = {"fc1_experts_weights", "fc1_scales",          "fc1_experts_bias",    "fc2_experts_weights",
+                        "fc2_scales",          "fc2_experts_bias",    "fc3_experts_weights", "fc3_scales",
+                        "fc3_experts_bias",    "fc1_zero_points",     "fc2_zero_points",     "fc3_zero_points",
+                        "router_weights",      "fc1_global_scale",    "fc2_global_scale",    "fc1_act_scale",
                         "fc2_act_scale",       "fc1_act_block_scale", "fc2_act_block_scale"};
   std::vector<std::string> any = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)", "tensor(uint8)"};
   int index = 2;
@@ -53,9 +53,7 @@ static onnx::OpSchema qmoeSchema() {
     schema.Input(index, name, "", type, onnx::OpSchema::Optional).TypeConstraint(type, any, "");
     ++index;
   }
-  schema.Output(0, "output", "", "T")
-      .TypeConstraint("T", floats, "")
-      .TypeAndShapeInferenceFunction(sameAsFirst);
+  schema.Output(0, "output", "", "T").TypeConstraint("T", floats, "").TypeAndShapeInferenceFunction(sameAsFirst);
   return schema;
 }
 

@@ -19,10 +19,12 @@ struct ElementKind {
 } // namespace
 
 static const ElementKind kinds[] = {
-    {onnx::TensorProto::FLOAT, "f32", 4},  {onnx::TensorProto::FLOAT16, "f16", 2}, {onnx::TensorProto::BFLOAT16, "bf16", 2},
-    {onnx::TensorProto::DOUBLE, "f64", 8}, {onnx::TensorProto::INT8, "i8", 1},     {onnx::TensorProto::INT16, "i16", 2},
-    {onnx::TensorProto::INT32, "i32", 4},  {onnx::TensorProto::INT64, "i64", 8},   {onnx::TensorProto::UINT8, "u8", 1},
-    {onnx::TensorProto::UINT16, "u16", 2}, {onnx::TensorProto::UINT32, "u32", 4},  {onnx::TensorProto::UINT64, "u64", 8},
+    {onnx::TensorProto::FLOAT, "f32", 4},     {onnx::TensorProto::FLOAT16, "f16", 2},
+    {onnx::TensorProto::BFLOAT16, "bf16", 2}, {onnx::TensorProto::DOUBLE, "f64", 8},
+    {onnx::TensorProto::INT8, "i8", 1},       {onnx::TensorProto::INT16, "i16", 2},
+    {onnx::TensorProto::INT32, "i32", 4},     {onnx::TensorProto::INT64, "i64", 8},
+    {onnx::TensorProto::UINT8, "u8", 1},      {onnx::TensorProto::UINT16, "u16", 2},
+    {onnx::TensorProto::UINT32, "u32", 4},    {onnx::TensorProto::UINT64, "u64", 8},
     {onnx::TensorProto::BOOL, "bool", 1},
 };
 

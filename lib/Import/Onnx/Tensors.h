@@ -2,8 +2,8 @@
 #ifndef MOE_LIB_IMPORT_ONNX_TENSORS_H
 #define MOE_LIB_IMPORT_ONNX_TENSORS_H
 
-#include "moe/Support/WeightStore.h"
 #include "mlir/IR/BuiltinAttributes.h"
+#include "moe/Support/WeightStore.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include <onnx/onnx_pb.h>

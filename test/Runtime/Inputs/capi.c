@@ -7,12 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EXPECT(condition)                                                                                                                    \
-  do {                                                                                                                                       \
-    if (!(condition)) {                                                                                                                      \
-      printf("line %d: %s\n", __LINE__, #condition);                                                                                         \
-      ++failures;                                                                                                                            \
-    }                                                                                                                                        \
+#define EXPECT(condition)                                                                                              \
+  do {                                                                                                                 \
+    if (!(condition)) {                                                                                                \
+      printf("line %d: %s\n", __LINE__, #condition);                                                                   \
+      ++failures;                                                                                                      \
+    }                                                                                                                  \
   } while (0)
 #define GOOD(expression) expectStatus((expression), MOE_OK, "", __LINE__)
 #define BAD(expression, code, text) expectStatus((expression), code, text, __LINE__)
@@ -96,7 +96,8 @@ static void testTensors(const char *folder) {
   EXPECT(released == 0);
   moe_tensor_free(other);
   EXPECT(released == 1);
-  BAD(moe_tensor_wrap(MOE_F32, 3, dims, NULL, release, &released, &tensor), MOE_INVALID_ARGUMENT, "argument 'data' is NULL");
+  BAD(moe_tensor_wrap(MOE_F32, 3, dims, NULL, release, &released, &tensor), MOE_INVALID_ARGUMENT,
+      "argument 'data' is NULL");
   EXPECT(released == 1);
 
   /* Files. */
@@ -109,7 +110,8 @@ static void testTensors(const char *folder) {
   GOOD(moe_tensors_set(tensors, "a", tensor));
   GOOD(moe_tensors_set(tensors, "b", tensor));
   GOOD(moe_tensors_set(tensors, "a", tensor));
-  EXPECT(moe_tensors_count(tensors) == 2 && strcmp(moe_tensors_name(tensors, 1), "b") == 0 && !moe_tensors_name(tensors, 2));
+  EXPECT(moe_tensors_count(tensors) == 2 && strcmp(moe_tensors_name(tensors, 1), "b") == 0 &&
+         !moe_tensors_name(tensors, 2));
   snprintf(path, sizeof(path), "%s/c.safetensors", folder);
   GOOD(moe_tensors_write(tensors, path));
   GOOD(moe_tensors_read(path, &back));
@@ -150,7 +152,8 @@ static void testDLPack(void) {
     moe_tensor_free(tensor);
     EXPECT(deleted == 0 && out->dl_tensor.data == data && out->dl_tensor.ndim == 2 && out->dl_tensor.shape[1] == 4);
     EXPECT(out->dl_tensor.strides[0] == 4 && out->dl_tensor.strides[1] == 1 && out->dl_tensor.dtype.code == kDLFloat);
-    EXPECT(out->dl_tensor.device.device_type == kDLCPU && out->dl_tensor.byte_offset == 0 && out->dl_tensor.dtype.bits == 32);
+    EXPECT(out->dl_tensor.device.device_type == kDLCPU && out->dl_tensor.byte_offset == 0 &&
+           out->dl_tensor.dtype.bits == 32);
     out->deleter(out);
     EXPECT(deleted == 1);
   }
@@ -196,7 +199,8 @@ static void testDLPack(void) {
   struct {
     moe_dtype dtype;
     uint8_t code, bits;
-  } kinds[] = {{MOE_BF16, kDLBfloat, 16}, {MOE_BOOL, kDLUInt, 8}, {MOE_I64, kDLInt, 64}, {MOE_U8, kDLUInt, 8}, {MOE_F16, kDLFloat, 16}, {MOE_C64, kDLComplex, 64}};
+  } kinds[] = {{MOE_BF16, kDLBfloat, 16}, {MOE_BOOL, kDLUInt, 8},  {MOE_I64, kDLInt, 64},
+               {MOE_U8, kDLUInt, 8},      {MOE_F16, kDLFloat, 16}, {MOE_C64, kDLComplex, 64}};
   for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); ++i) {
     GOOD(moe_tensor_create(kinds[i].dtype, 2, shape, &tensor));
     GOOD(moe_tensor_to_dlpack(tensor, &out));
@@ -236,11 +240,14 @@ static void testModule(const char *path) {
   GOOD(moe_module_load(runtime, path, NULL, 0, &twin)); /* a module of its own */
   moe_runtime_free(runtime);                            /* the modules keep it */
   EXPECT(strstr(moe_module_signature(module), "\"moe_call_main\"") != NULL);
-  EXPECT(moe_module_num_functions(module) == 3 && strcmp(moe_module_function_name(module, 1), "add") == 0 && !moe_module_function_name(module, 3));
+  EXPECT(moe_module_num_functions(module) == 3 && strcmp(moe_module_function_name(module, 1), "add") == 0 &&
+         !moe_module_function_name(module, 3));
   BAD(moe_module_function(module, "nain", &function), MOE_NOT_FOUND, "did you mean 'main'?");
   GOOD(moe_module_function(module, NULL, &function));
-  EXPECT(strcmp(moe_function_name(function), "main") == 0 && moe_function_num_inputs(function) == 1 && moe_function_num_outputs(function) == 1);
-  EXPECT(moe_function_input(function, 0, &info) && strcmp(info.name, "x") == 0 && info.dtype == MOE_F32 && info.rank == 2);
+  EXPECT(strcmp(moe_function_name(function), "main") == 0 && moe_function_num_inputs(function) == 1 &&
+         moe_function_num_outputs(function) == 1);
+  EXPECT(moe_function_input(function, 0, &info) && strcmp(info.name, "x") == 0 && info.dtype == MOE_F32 &&
+         info.rank == 2);
   EXPECT(info.dims[0] == -1 && info.dims[1] == 3 && strcmp(info.dim_names[0], "T") == 0 && !info.dim_names[1]);
   EXPECT(!moe_function_input(function, 1, &info) && !moe_function_output(function, 1, &info));
 

@@ -123,7 +123,8 @@ void RowIndependence::visit(Operation *op) {
   // New tensors with as many rows as the block.
   if (isa<tensor::EmptyOp, tensor::SplatOp>(op)) {
     auto type = cast<RankedTensorType>(result.getType());
-    ValueRange sizes = isa<tensor::EmptyOp>(op) ? ValueRange(op->getOperands()) : ValueRange(op->getOperands()).drop_front();
+    ValueRange sizes =
+        isa<tensor::EmptyOp>(op) ? ValueRange(op->getOperands()) : ValueRange(op->getOperands()).drop_front();
     int64_t rowDim = -1;
     unsigned next = 0;
     for (int64_t d = 0; d < type.getRank(); ++d)
@@ -176,8 +177,7 @@ void RowIndependence::visit(Operation *op) {
         return couple(op, "joins blocks along the rows");
     return resultHas(all.rowDim);
   }
-  if (OpTrait::hasElementwiseMappableTraits(op) && result && isa<RankedTensorType>(result.getType()) &&
-      !all.rowCount) {
+  if (OpTrait::hasElementwiseMappableTraits(op) && result && isa<RankedTensorType>(result.getType()) && !all.rowCount) {
     for (Value operand : op->getOperands())
       if (isa<RankedTensorType>(operand.getType()) && getFact(operand).rowDim != all.rowDim)
         return couple(op, "mixes rows");

@@ -150,8 +150,7 @@ ParseResult ApplyOp::parse(OpAsmParser &parser, OperationState &result) {
   SmallVector<Attribute> rowMaps, slices, indexArgs, weighted, outModes;
   if (parser.parseOperand(routing) || parseRows(parser, rows, rowMaps) || parseExperts(parser, experts, slices))
     return failure();
-  if (succeeded(parser.parseOptionalKeyword("pairs")) &&
-      parser.parseOperandList(pairs, OpAsmParser::Delimiter::Paren))
+  if (succeeded(parser.parseOptionalKeyword("pairs")) && parser.parseOperandList(pairs, OpAsmParser::Delimiter::Paren))
     return failure();
   if (succeeded(parser.parseOptionalKeyword("cases"))) {
     SmallVector<int64_t> cases;
@@ -177,8 +176,7 @@ ParseResult ApplyOp::parse(OpAsmParser &parser, OperationState &result) {
       parseKeywords<OutModeAttr, OutMode>(parser, "result mode", outModes, [&](OutMode mode) -> ParseResult {
         if (mode != OutMode::Buckets)
           return success();
-        return failure(parser.parseLParen() || parser.parseOperand(capacities.emplace_back()) ||
-                       parser.parseRParen());
+        return failure(parser.parseLParen() || parser.parseOperand(capacities.emplace_back()) || parser.parseRParen());
       }))
     return failure();
   if (parser.parseOptionalAttrDict(result.attributes))
@@ -191,9 +189,8 @@ ParseResult ApplyOp::parse(OpAsmParser &parser, OperationState &result) {
     return failure();
   if (types.size() != 1 + rows.size() + experts.size() + pairs.size())
     return parser.emitError(typesLoc, "expected ")
-           << 1 + rows.size() + experts.size() + pairs.size() << " operand types (the routing, "
-           << rows.size() << " rows, " << experts.size() << " experts, " << pairs.size() << " pairs), got "
-           << types.size();
+           << 1 + rows.size() + experts.size() + pairs.size() << " operand types (the routing, " << rows.size()
+           << " rows, " << experts.size() << " experts, " << pairs.size() << " pairs), got " << types.size();
   ArrayRef<Type> rest(types);
   auto resolve = [&](Operands &operands) {
     ArrayRef<Type> mine = rest.take_front(operands.size());
@@ -218,10 +215,10 @@ ParseResult ApplyOp::parse(OpAsmParser &parser, OperationState &result) {
   result.addAttribute(getIndexArgsAttrName(name), b.getArrayAttr(indexArgs));
   result.addAttribute(getWeightedAttrName(name), weighted.front());
   result.addAttribute(getOutModesAttrName(name), b.getArrayAttr(outModes));
-  result.addAttribute(getOperandSegmentSizeAttr(),
-                      b.getDenseI32ArrayAttr({1, static_cast<int32_t>(rows.size()),
-                                              static_cast<int32_t>(experts.size()), static_cast<int32_t>(pairs.size()),
-                                              static_cast<int32_t>(capacities.size())}));
+  result.addAttribute(
+      getOperandSegmentSizeAttr(),
+      b.getDenseI32ArrayAttr({1, static_cast<int32_t>(rows.size()), static_cast<int32_t>(experts.size()),
+                              static_cast<int32_t>(pairs.size()), static_cast<int32_t>(capacities.size())}));
   return success();
 }
 

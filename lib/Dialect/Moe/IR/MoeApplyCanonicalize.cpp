@@ -22,8 +22,8 @@ namespace {
 // The routing
 //===----------------------------------------------------------------------===//
 
-/// An apply does not care for the bounds of its routing, nor for the weights if it does not read them: it takes the routing
-/// in front of what changes these. Applies over the same support then share a plan.
+/// An apply does not care for the bounds of its routing, nor for the weights if it does not read them: it takes the
+/// routing in front of what changes these. Applies over the same support then share a plan.
 struct ReadRoutingEarlier : OpRewritePattern<ApplyOp> {
   using OpRewritePattern::OpRewritePattern;
   LogicalResult matchAndRewrite(ApplyOp op, PatternRewriter &rewriter) const override {
@@ -162,20 +162,21 @@ Value multiplyRows(PatternRewriter &rewriter, Location loc, Value rows, Value we
       rewriter.getMultiDimIdentityMap(type.getRank())};
   Value init = tensor::EmptyOp::create(rewriter, loc, tensor::getMixedSizes(rewriter, loc, rows), element);
   SmallVector<utils::IteratorType> iterators(type.getRank(), utils::IteratorType::parallel);
-  auto scaled = linalg::GenericOp::create(
-      rewriter, loc, init.getType(), ValueRange{rows, weights}, init, maps, iterators,
-      [&](OpBuilder &b, Location loc, ValueRange args) {
-        Type wide = element.getIntOrFloatBitWidth() < 32 ? Type(b.getF32Type()) : element;
-        auto convert = [&](Value value, Type to) -> Value {
-          if (value.getType() == to)
-            return value;
-          if (value.getType().getIntOrFloatBitWidth() < to.getIntOrFloatBitWidth())
-            return arith::ExtFOp::create(b, loc, to, value);
-          return arith::TruncFOp::create(b, loc, to, value);
-        };
-        Value product = arith::MulFOp::create(b, loc, convert(args[0], wide), convert(args[1], wide));
-        linalg::YieldOp::create(b, loc, convert(product, element));
-      });
+  auto scaled =
+      linalg::GenericOp::create(rewriter, loc, init.getType(), ValueRange{rows, weights}, init, maps, iterators,
+                                [&](OpBuilder &b, Location loc, ValueRange args) {
+                                  Type wide = element.getIntOrFloatBitWidth() < 32 ? Type(b.getF32Type()) : element;
+                                  auto convert = [&](Value value, Type to) -> Value {
+                                    if (value.getType() == to)
+                                      return value;
+                                    if (value.getType().getIntOrFloatBitWidth() < to.getIntOrFloatBitWidth())
+                                      return arith::ExtFOp::create(b, loc, to, value);
+                                    return arith::TruncFOp::create(b, loc, to, value);
+                                  };
+                                  Value product =
+                                      arith::MulFOp::create(b, loc, convert(args[0], wide), convert(args[1], wide));
+                                  linalg::YieldOp::create(b, loc, convert(product, element));
+                                });
   return scaled.getResult(0);
 }
 

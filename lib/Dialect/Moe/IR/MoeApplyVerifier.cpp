@@ -98,7 +98,8 @@ static LogicalResult verifyRows(ApplyOp op, RoutingType routing) {
     AffineMap map = op.getRowMap(i);
     if (map.getNumDims() != 2 || map.getNumSymbols() != 0) // apply_c3
       return op.emitOpError() << "expected the map of 'rows' operand " << i
-                              << " to have two dimensions (token, expert) and no symbols, got " << AffineMapAttr::get(map);
+                              << " to have two dimensions (token, expert) and no symbols, got "
+                              << AffineMapAttr::get(map);
     if (map.getNumResults() > type.getRank()) // apply_c4
       return op.emitOpError() << "expected 'rows' operand " << i << " of rank >= " << map.getNumResults()
                               << ", the results of its map, got " << type;
@@ -182,8 +183,8 @@ static LogicalResult verifyExperts(ApplyOp op, RoutingType routing) {
     }
     ArrayRef<int64_t> offsets = slice.getOffsets();
     if (static_cast<int64_t>(offsets.size()) != parts + 1) // apply_c18
-      return op.emitOpError() << "expected 'experts' operand " << i << " with " << parts + 1
-                              << " 'ragged' offsets for " << parts << " experts, got " << offsets.size();
+      return op.emitOpError() << "expected 'experts' operand " << i << " with " << parts + 1 << " 'ragged' offsets for "
+                              << parts << " experts, got " << offsets.size();
     if (!ShapedType::isDynamic(size) && offsets.back() > size) // apply_c19
       return op.emitOpError() << "expected the 'ragged' offsets of 'experts' operand " << i
                               << " to stay inside dimension " << slice.getAlong() << " of " << type << ", got "
@@ -216,8 +217,8 @@ static LogicalResult verifyModes(ApplyOp op) {
     return op.emitOpError() << "expected 'rows' with weighted(before), got none";
   for (auto [i, row] : llvm::enumerate(op.getRows()))
     if (!isa<FloatType>(getElementTypeOrSelf(row.getType()))) // apply_c23
-      return op.emitOpError() << "expected 'rows' operand " << i << " of floating-point numbers with weighted(before), got "
-                              << row.getType();
+      return op.emitOpError() << "expected 'rows' operand " << i
+                              << " of floating-point numbers with weighted(before), got " << row.getType();
   return success();
 }
 

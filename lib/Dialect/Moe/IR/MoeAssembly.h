@@ -32,8 +32,7 @@ inline void printAmount(OpAsmPrinter &printer, Operation *, Value value, Type ty
 }
 
 /// `(keyword)` for an enum attribute.
-template <typename EnumAttrT>
-ParseResult parseParen(OpAsmParser &parser, EnumAttrT &attr) {
+template <typename EnumAttrT> ParseResult parseParen(OpAsmParser &parser, EnumAttrT &attr) {
   using EnumT = decltype(attr.getValue());
   StringRef keyword;
   llvm::SMLoc loc;
@@ -46,8 +45,7 @@ ParseResult parseParen(OpAsmParser &parser, EnumAttrT &attr) {
   return parser.parseRParen();
 }
 
-template <typename EnumAttrT>
-void printParen(OpAsmPrinter &printer, Operation *, EnumAttrT attr) {
+template <typename EnumAttrT> void printParen(OpAsmPrinter &printer, Operation *, EnumAttrT attr) {
   printer << "(" << stringifyEnum(attr.getValue()) << ")";
 }
 

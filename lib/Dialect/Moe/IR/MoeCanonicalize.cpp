@@ -1,7 +1,8 @@
 //===- MoeCanonicalize.cpp - folders and patterns of the routing ops ------===//
 //
-// Tightening a constant changes the bounds of a routing's type. The op is then built anew with the narrower type and cast
-// back, and the cast moves down (SinkCast) through whatever infers its own type, until it meets an op that does not care.
+// Tightening a constant changes the bounds of a routing's type. The op is then built anew with the narrower type and
+// cast back, and the cast moves down (SinkCast) through whatever infers its own type, until it meets an op that does
+// not care.
 //
 //===----------------------------------------------------------------------===//
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
@@ -67,8 +68,7 @@ namespace {
 //===----------------------------------------------------------------------===//
 
 /// op(cast(x)) -> cast(op(x)), or op(x) where the op's result says nothing of the bounds.
-template <typename OpTy>
-struct SinkCast : OpRewritePattern<OpTy> {
+template <typename OpTy> struct SinkCast : OpRewritePattern<OpTy> {
   using OpRewritePattern<OpTy>::OpRewritePattern;
   LogicalResult matchAndRewrite(OpTy op, PatternRewriter &rewriter) const override {
     bool changes = false;
@@ -153,9 +153,9 @@ struct ConstantK : OpRewritePattern<TopKOp> {
     std::optional<int64_t> k = getConstantAmount(op.getK());
     if (!k)
       return failure();
-    Value tighter = TopKOp::create(rewriter, op.getLoc(), op.getInput(), op.getKey(), /*k=*/Value(),
-                                   rewriter.getI64IntegerAttr(*k), op.getAxisAttr(), op.getGroupsAttr(),
-                                   op.getKeepAttr(), op.getScoreAttr(), op.getTiesAttr());
+    Value tighter =
+        TopKOp::create(rewriter, op.getLoc(), op.getInput(), op.getKey(), /*k=*/Value(), rewriter.getI64IntegerAttr(*k),
+                       op.getAxisAttr(), op.getGroupsAttr(), op.getKeepAttr(), op.getScoreAttr(), op.getTiesAttr());
     rewriter.replaceOp(op, castTo(rewriter, op.getLoc(), tighter, routingOf(op)));
     return success();
   }
@@ -206,8 +206,7 @@ struct TopKOfTopK : OpRewritePattern<TopKOp> {
 
 /// A choice that keeps every pair disappears in front of users that do not see what it does beside: the order of a row
 /// for axis(expert), a bound in the type for the others.
-template <typename OpTy>
-struct KeepsEverything : OpRewritePattern<OpTy> {
+template <typename OpTy> struct KeepsEverything : OpRewritePattern<OpTy> {
   using OpRewritePattern<OpTy>::OpRewritePattern;
 
   static bool keepsEverything(LimitOp op) {
@@ -308,8 +307,7 @@ struct MapOfMap : OpRewritePattern<MapOp> {
 //===----------------------------------------------------------------------===//
 
 /// What reads the support alone reads it in front of the ops that change weights alone.
-template <typename OpTy>
-struct ReadSupportEarlier : OpRewritePattern<OpTy> {
+template <typename OpTy> struct ReadSupportEarlier : OpRewritePattern<OpTy> {
   using OpRewritePattern<OpTy>::OpRewritePattern;
   static bool readsWeights(ToDenseOp op) { return op.getOf() == DenseOf::Weight; }
   static bool readsWeights(CountsOp) { return false; }

@@ -10,7 +10,7 @@ static constexpr int64_t kDynamic = ShapedType::kDynamic;
 
 #define MOE_INFER(OP)                                                                                                  \
   LogicalResult OP::inferReturnTypes(MLIRContext *context, std::optional<Location> loc, ValueRange operands,           \
-                                     DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,     \
+                                     DictionaryAttr attributes, OpaqueProperties properties, RegionRange regions,      \
                                      SmallVectorImpl<Type> &types)
 
 /// The smaller of two bounds, either of which may be missing.
@@ -32,8 +32,7 @@ static FailureOr<RoutingType> routing(std::optional<Location> loc, StringRef nam
 static FailureOr<RankedTensorType> weightMatrix(std::optional<Location> loc, Value value, StringRef second) {
   auto type = dyn_cast<RankedTensorType>(value.getType());
   if (!type || !isa<FloatType>(type.getElementType()))
-    return emitOptionalError(loc, "expected 'weights' to be a tensor of floating-point numbers, got ",
-                             value.getType());
+    return emitOptionalError(loc, "expected 'weights' to be a tensor of floating-point numbers, got ", value.getType());
   if (type.getRank() != 2) // route_c1, from_slots_c1
     return emitOptionalError(loc, "expected 'weights' of rank 2 [tokens, ", second, "], got ", type);
   if (type.isDynamicDim(1)) // route_c2, from_slots_c2
@@ -124,8 +123,8 @@ MOE_INFER(LimitOp) {
   if (failed(in))
     return failure();
   std::optional<int64_t> cap = op.getStaticCap();
-  types.push_back(
-      cap ? in->withBounds(in->getPerRow(), minBound(in->getPerExpert(), std::max<int64_t>(0, *cap))) : *in);
+  types.push_back(cap ? in->withBounds(in->getPerRow(), minBound(in->getPerExpert(), std::max<int64_t>(0, *cap)))
+                      : *in);
   return success();
 }
 

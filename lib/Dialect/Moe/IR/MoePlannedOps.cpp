@@ -39,17 +39,15 @@ LogicalResult PlanOp::verify() { return success(); }
 //===----------------------------------------------------------------------===//
 
 AffineMap GroupedMatmulOp::getBankMap(unsigned bank) { return cast<AffineMapAttr>(getBankMaps()[bank]).getValue(); }
-AffineMap GroupedMatmulOp::getExtraMap(unsigned extra) {
-  return cast<AffineMapAttr>(getExtraMaps()[extra]).getValue();
-}
+AffineMap GroupedMatmulOp::getExtraMap(unsigned extra) { return cast<AffineMapAttr>(getExtraMaps()[extra]).getValue(); }
 YieldOp GroupedMatmulOp::getYield() { return cast<YieldOp>(getEpilogue().front().getTerminator()); }
 MutableOperandRange GroupedMatmulOp::getDpsInitsMutable() { return getInitMutable(); }
 
 void GroupedMatmulOp::build(OpBuilder &b, OperationState &state, Value a, Value rows, Value offsets, ValueRange banks,
                             ArrayRef<AffineMap> bankMaps, ValueRange extras, ArrayRef<AffineMap> extraMaps,
                             Value init) {
-  build(b, state, isa<RankedTensorType>(init.getType()) ? init.getType() : Type(), a, rows, offsets, banks, extras, init, b.getAffineMapArrayAttr(bankMaps),
-        b.getAffineMapArrayAttr(extraMaps));
+  build(b, state, isa<RankedTensorType>(init.getType()) ? init.getType() : Type(), a, rows, offsets, banks, extras,
+        init, b.getAffineMapArrayAttr(bankMaps), b.getAffineMapArrayAttr(extraMaps));
   OpBuilder::InsertionGuard guard(b);
   Block *block = b.createBlock(state.regions.front().get());
   for (size_t i = 0; i < banks.size(); ++i)
@@ -90,7 +88,8 @@ LogicalResult GroupedMatmulOp::verify() {
     if (map.getNumDims() != 3 || map.getNumSymbols() != 0 ||
         static_cast<int64_t>(map.getNumResults()) != type.getRank())
       return emitOpError() << what << " " << i << " of type " << type
-                           << " needs a map of 3 dimensions with one result per dimension, got " << AffineMapAttr::get(map);
+                           << " needs a map of 3 dimensions with one result per dimension, got "
+                           << AffineMapAttr::get(map);
     for (auto [d, expr] : llvm::enumerate(map.getResults()))
       if (auto dim = dyn_cast<AffineDimExpr>(expr)) {
         int64_t extent = extents[dim.getPosition()], size = type.getDimSize(d);

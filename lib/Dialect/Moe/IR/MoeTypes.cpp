@@ -92,8 +92,8 @@ LogicalResult SliceAttr::verify(function_ref<InFlightDiagnostic()> emitError, Af
                                 int64_t size, ArrayRef<int64_t> offsets, int64_t caseIndex) {
   if (along < 0) {
     if (map.getNumDims() != 1 || map.getNumSymbols() != 0) // slice_c1
-      return emitError() << "expected a map from one dimension, the expert, without symbols, got "
-                         << map.getNumDims() << " dimensions and " << map.getNumSymbols() << " symbols";
+      return emitError() << "expected a map from one dimension, the expert, without symbols, got " << map.getNumDims()
+                         << " dimensions and " << map.getNumSymbols() << " symbols";
     return success();
   }
   if (offsets.empty() && size < 1) // slice_c2

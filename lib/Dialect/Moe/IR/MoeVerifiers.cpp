@@ -189,8 +189,7 @@ LogicalResult TopKOp::verify() {
   if (getKeep() && (*getKeep() < 1 || *getKeep() > *getGroups())) // top_k_c9
     return emitOpError() << "expected 'keep' in [1, " << *getGroups() << "], the number of groups, got " << *getKeep();
   if (getScoreAttr() && !getKeep()) // top_k_c10
-    return emitOpError() << "expected 'score' with 'keep' only, got score(" << stringifyEnum(getScore())
-                         << ") without";
+    return emitOpError() << "expected 'score' with 'keep' only, got score(" << stringifyEnum(getScore()) << ") without";
   return success();
 }
 
@@ -202,8 +201,8 @@ LogicalResult SelectOp::verify() {
 
 LogicalResult SelectOp::verifyRegions() {
   Builder b(getContext());
-  Type key = getKey() ? cast<RankedTensorType>(getKey().getType()).getElementType()
-                      : routingOf(getInput()).getElementType();
+  Type key =
+      getKey() ? cast<RankedTensorType>(getKey().getType()).getElementType() : routingOf(getInput()).getElementType();
   Type index = b.getIndexType();
   if (failed(verifyRegionArguments(*this, getPredicate(), "the predicate", {key, index, key, index, index},
                                    "key, rank, keys before, row, expert"))) // select_c2

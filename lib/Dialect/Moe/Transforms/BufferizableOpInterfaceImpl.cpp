@@ -9,8 +9,7 @@ using namespace mlir;
 using namespace mlir::bufferization;
 
 namespace {
-struct GroupedMatmulModel
-    : public DstBufferizableOpInterfaceExternalModel<GroupedMatmulModel, moe::GroupedMatmulOp> {
+struct GroupedMatmulModel : public DstBufferizableOpInterfaceExternalModel<GroupedMatmulModel, moe::GroupedMatmulOp> {
   /// Rows of `init` outside all experts keep their value, so it is read as well.
   bool bufferizesToMemoryRead(Operation *, OpOperand &, const AnalysisState &) const { return true; }
 

@@ -1,7 +1,7 @@
 //===- EliminateDeadExperts.cpp - experts that a constant mask excludes ---===//
 //
-// The routings that follow from one moe.route form a web. If every op that touches the web can do with fewer experts, all
-// of them are built anew over the experts [first, first + count) that the mask leaves.
+// The routings that follow from one moe.route form a web. If every op that touches the web can do with fewer experts,
+// all of them are built anew over the experts [first, first + count) that the mask leaves.
 //
 //===----------------------------------------------------------------------===//
 #include "moe/Dialect/Moe/Transforms/Passes.h"

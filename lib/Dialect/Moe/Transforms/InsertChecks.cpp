@@ -96,8 +96,7 @@ private:
   void matrix(StringRef name, Value value, Value routing) {
     if (!value)
       return;
-    matrix(Twine("'" + name + "'").str(), value, tokens(routing),
-           cast<RoutingType>(routing.getType()).getExperts());
+    matrix(Twine("'" + name + "'").str(), value, tokens(routing), cast<RoutingType>(routing.getType()).getExperts());
   }
   void matrix(const std::string &name, Value value, OpFoldResult tokens, int64_t experts) {
     equal(dim(value, 0), tokens, name + " must have one row per token of the routing");
@@ -128,15 +127,13 @@ private:
     matrix("key", topK.getKey(), topK.getInput());
     if (topK.getK() && isa<RankedTensorType>(topK.getK().getType())) {
       bool perToken = topK.getAxis() == Axis::Expert;
-      amount("k", topK.getK(),
-             perToken ? tokens(topK.getInput()) : OpFoldResult(b.getIndexAttr(type.getExperts())),
+      amount("k", topK.getK(), perToken ? tokens(topK.getInput()) : OpFoldResult(b.getIndexAttr(type.getExperts())),
              perToken ? "token" : "expert");
     }
   }
   void check(LimitOp limit) {
     matrix("key", limit.getKey(), limit.getInput());
-    amount("cap", limit.getCap(), b.getIndexAttr(cast<RoutingType>(limit.getInput().getType()).getExperts()),
-           "expert");
+    amount("cap", limit.getCap(), b.getIndexAttr(cast<RoutingType>(limit.getInput().getType()).getExperts()), "expert");
   }
 
   /// The largest value of an expression that grows with its dimensions, given their largest values; nothing if it may
@@ -212,8 +209,8 @@ private:
     for (auto [i, bank] : llvm::enumerate(apply.getExperts())) {
       SliceAttr slice = apply.getSlice(i);
       std::string name = "'experts' operand " + std::to_string(i);
-      int64_t parts = slice.getCaseIndex() < 0 ? type.getExperts()
-                                               : llvm::count(*apply.getCases(), slice.getCaseIndex());
+      int64_t parts =
+          slice.getCaseIndex() < 0 ? type.getExperts() : llvm::count(*apply.getCases(), slice.getCaseIndex());
       if (slice.isRagged())
         atMost(b.getIndexAttr(slice.getOffsets().back()), dim(bank, slice.getAlong()),
                name + " must reach the last of its offsets");

@@ -508,14 +508,51 @@ static Shapes einsum(OnnxNodeOp node, SymbolicShapes &shapes) {
 ShapeFunction mlir::moe::lookupShapeFunction(OnnxNodeOp node) {
   static const llvm::StringMap<ShapeFunction> table = [] {
     llvm::StringMap<ShapeFunction> map;
-    for (const char *name :
-         {"Relu", "Sigmoid", "Tanh", "Sqrt", "Reciprocal", "Exp", "Log", "Erf", "Neg", "Abs", "Cos", "Sin", "Not", "Cast",
-          "Identity", "Softmax", "LogSoftmax", "Clip", "CumSum", "ScatterElements", "ScatterND", "RMSNormalization",
-          "RotaryEmbedding", "Floor", "Ceil", "Round", "Sign", "Gelu", "Swish", "HardSigmoid", "LeakyRelu", "Softplus",
-          "Elu", "Trilu", "IsNaN", "com.microsoft.MoE", "com.microsoft.QMoE", "Mish", "HardSwish", "Selu", "Tan"})
+    for (const char *name : {"Relu",
+                             "Sigmoid",
+                             "Tanh",
+                             "Sqrt",
+                             "Reciprocal",
+                             "Exp",
+                             "Log",
+                             "Erf",
+                             "Neg",
+                             "Abs",
+                             "Cos",
+                             "Sin",
+                             "Not",
+                             "Cast",
+                             "Identity",
+                             "Softmax",
+                             "LogSoftmax",
+                             "Clip",
+                             "CumSum",
+                             "ScatterElements",
+                             "ScatterND",
+                             "RMSNormalization",
+                             "RotaryEmbedding",
+                             "Floor",
+                             "Ceil",
+                             "Round",
+                             "Sign",
+                             "Gelu",
+                             "Swish",
+                             "HardSigmoid",
+                             "LeakyRelu",
+                             "Softplus",
+                             "Elu",
+                             "Trilu",
+                             "IsNaN",
+                             "com.microsoft.MoE",
+                             "com.microsoft.QMoE",
+                             "Mish",
+                             "HardSwish",
+                             "Selu",
+                             "Tan"})
       map[name] = sameAsFirst;
-    for (const char *name : {"Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Where", "Equal", "Less",
-                             "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "PRelu"})
+    for (const char *name : {"Add", "Sub",  "Mul",   "Div",   "Pow",  "Mod",         "Min",     "Max",
+                             "Sum", "Mean", "Where", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
+                             "And", "Or",   "Xor",   "PRelu"})
       map[name] = broadcast;
     for (const char *name : {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceL1",
                              "ReduceSumSquare", "ReduceLogSumExp"})

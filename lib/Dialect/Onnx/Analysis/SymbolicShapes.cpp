@@ -143,7 +143,8 @@ static std::optional<DimExpr> computeBinary(StringRef op, const DimExpr &a, cons
     return atoms.max(a, b);
   DimExpr difference = a - b;
   auto known = [&](bool value) { return DimExpr(value ? 1 : 0); };
-  bool alwaysLess = atoms.isNonNegative(DimExpr(-1) - difference), alwaysGreater = atoms.isNonNegative(difference - DimExpr(1));
+  bool alwaysLess = atoms.isNonNegative(DimExpr(-1) - difference),
+       alwaysGreater = atoms.isNonNegative(difference - DimExpr(1));
   if (op == "Equal") {
     if (difference.is(0))
       return known(true);
@@ -251,7 +252,8 @@ bool SymbolicShapes::computeElements(OnnxNodeOp node, DimList &out) {
     auto indices = getConstants(node.getInputs()[0]), depth = getConstants(node.getInputs()[1]);
     const DimList *values = input(2);
     int64_t axis = node.getInt("axis", -1);
-    if (!indices || !depth || !values || values->size() != 2 || (axis != -1 && axis + 1 != static_cast<int64_t>(shape->size())))
+    if (!indices || !depth || !values || values->size() != 2 ||
+        (axis != -1 && axis + 1 != static_cast<int64_t>(shape->size())))
       return false;
     for (int64_t index : *indices)
       for (int64_t i = 0; i < depth->front(); ++i)

@@ -101,7 +101,8 @@ bool PairEvaluator::dependsOnGather(Value value, unsigned depth) {
 /// Reshapes to the shape that a value has already.
 Value PairEvaluator::throughSameShape(Value value) {
   while (auto node = value.getDefiningOp<OnnxNodeOp>()) {
-    const DimList *in = node.is("Reshape") ? shapes.getShape(node.getInputs()[0]) : nullptr, *out = shapes.getShape(value);
+    const DimList *in = node.is("Reshape") ? shapes.getShape(node.getInputs()[0]) : nullptr,
+                  *out = shapes.getShape(value);
     if (!in || !out || ArrayRef<DimExpr>(*in) != ArrayRef<DimExpr>(*out))
       break;
     value = node.getInputs()[0];

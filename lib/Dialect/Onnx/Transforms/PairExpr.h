@@ -43,12 +43,12 @@ struct PairExpr {
     Cut          ///< operands[0] restricted to offset + stride * i
   };
   Kind kind;
-  Value value;                    // Row, Gate, Part, Capture
-  OnnxNodeOp op;                  // Elementwise
+  Value value;   // Row, Gate, Part, Capture
+  OnnxNodeOp op; // Elementwise
   SmallVector<PairExpr *, 2> operands;
   SmallVector<unsigned, 2> features; // the axes of the result besides the pair
-  BankCut cut;                    // Part, Cut
-  bool transposed = false;        // Contract: the part is stored [n, k]
+  BankCut cut;                       // Part, Cut
+  bool transposed = false;           // Contract: the part is stored [n, k]
 };
 
 /// Evaluates values under layouts.

@@ -17,8 +17,8 @@ bool raisePairSum(OnnxNodeOp sum, SymbolicShapes &shapes);
 /// The routing that chooses `indices` with weights `gates`, both [tokens, slots]: top-k of what the indices were chosen
 /// from, where the gates can be derived from it, otherwise by slots. Null (with `reason`) if the indices are not
 /// provably within [0, experts).
-Value buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Value gates, int64_t tokenDims, int64_t experts,
-                   std::string &reason, std::string &router);
+Value buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Value gates, int64_t tokenDims,
+                   int64_t experts, std::string &reason, std::string &router);
 /// The routing of dense gates [tokens, experts].
 Value buildDenseRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value gates, int64_t experts, std::string &router);
 

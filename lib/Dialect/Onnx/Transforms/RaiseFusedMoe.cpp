@@ -1,8 +1,8 @@
 //===- RaiseFusedMoe.cpp - com.microsoft.MoE becomes routed form ----------===//
 //
 // router_probs holds logits. The gates are the softmax over all experts; the k largest logits are chosen, the highest
-// expert among equal ones; `normalize_routing_weights` divides by the sum of the chosen gates. A token whose logits have
-// no softmax (NaN, +inf, all -inf) gets a zero row: it is masked and chooses nobody.
+// expert among equal ones; `normalize_routing_weights` divides by the sum of the chosen gates. A token whose logits
+// have no softmax (NaN, +inf, all -inf) gets a zero row: it is masked and chooses nobody.
 //
 //===----------------------------------------------------------------------===//
 #include "Raise.h"
@@ -85,13 +85,13 @@ static LogicalResult readShapes(OnnxNodeOp node, FusedMoe &moe) {
     std::string text, got;
     llvm::raw_string_ostream(text) << RankedTensorType::get(shape, element);
     llvm::raw_string_ostream(got) << node.getInputs()[i].getType();
-    return refuse(node, "expected '" + name + "' of type " + text + ", got " + got +
-                            "; weights are [experts, out, in]");
+    return refuse(node,
+                  "expected '" + name + "' of type " + text + ", got " + got + "; weights are [experts, out, in]");
   };
   int64_t wide = fused ? 2 * moe.inner : moe.inner;
   if (!ShapedType::isDynamic(input.getShape().back()) && input.getShape().back() != moe.hidden)
-    return refuse(node, "'input' has rows of " + Twine(input.getShape().back()) + ", fc2_experts_weights gives rows of " +
-                            Twine(moe.hidden));
+    return refuse(node, "'input' has rows of " + Twine(input.getShape().back()) +
+                            ", fc2_experts_weights gives rows of " + Twine(moe.hidden));
   if (logits.getDimSize(1) != moe.experts)
     return refuse(node, "'router_probs' has " + Twine(logits.getDimSize(1)) + " columns, expected one for each of " +
                             Twine(moe.experts) + " experts");
@@ -102,7 +102,8 @@ static LogicalResult readShapes(OnnxNodeOp node, FusedMoe &moe) {
       (node.hasInput(7) && failed(expect(7, "fc3_experts_bias", {moe.experts, moe.inner}))))
     return failure();
   if (moe.k < 1 || moe.k > moe.experts)
-    return refuse(node, "k must be between 1 and the number of experts, " + Twine(moe.experts) + ", got " + Twine(moe.k));
+    return refuse(node,
+                  "k must be between 1 and the number of experts, " + Twine(moe.experts) + ", got " + Twine(moe.k));
   return success();
 }
 
@@ -119,8 +120,9 @@ static Value buildFusedRouting(OnnxNodeOp node, const FusedMoe &moe, NodeBuilder
                          {b.getNamedAttr("keepdims", b.getI64IntegerAttr(1))});
   Value valid = nodes.node("Equal", 13, {sum, sum}, column.clone(b.getI1Type()));
   Value all = RouteOp::create(b, gates, valid);
-  Value routing = TopKOp::create(b, all, /*key=*/logits, /*k=*/Value(), b.getI64IntegerAttr(moe.k), AxisAttr(), IntegerAttr(),
-                                 IntegerAttr(), GroupScoreAttr(), TieBreakAttr::get(b.getContext(), TieBreak::Highest));
+  Value routing =
+      TopKOp::create(b, all, /*key=*/logits, /*k=*/Value(), b.getI64IntegerAttr(moe.k), AxisAttr(), IntegerAttr(),
+                     IntegerAttr(), GroupScoreAttr(), TieBreakAttr::get(b.getContext(), TieBreak::Highest));
   if (moe.normalize)
     routing = NormalizeOp::create(b, routing, NormAttr::get(b.getContext(), Norm::Sum), AxisAttr(), FloatAttr());
   return routing;
@@ -155,7 +157,8 @@ static Value emitActivation(ImplicitLocOpBuilder &b, const FusedMoe &moe, Value 
     Value cube = arith::MulFOp::create(b, arith::MulFOp::create(b, gate, gate), gate);
     Value sum = arith::AddFOp::create(b, gate, arith::MulFOp::create(b, cube, number(0.044715)));
     Value t = math::TanhOp::create(b, arith::MulFOp::create(b, sum, number(0.7978845608028654)));
-    value = arith::MulFOp::create(b, arith::MulFOp::create(b, gate, number(0.5)), arith::AddFOp::create(b, t, number(1.0)));
+    value =
+        arith::MulFOp::create(b, arith::MulFOp::create(b, gate, number(0.5)), arith::AddFOp::create(b, t, number(1.0)));
   }
   return up ? Value(arith::MulFOp::create(b, value, up)) : value;
 }
@@ -201,37 +204,39 @@ LogicalResult mlir::moe::raiseFusedMoe(OnnxNodeOp node, SymbolicShapes &shapes) 
     banks.push_back(node.getInputs()[5]);
 
   auto resultType = RankedTensorType::get({cast<RankedTensorType>(rows.getType()).getDimSize(0), moe.hidden}, wide);
-  auto apply = buildApply(b, routing, rows, banks, WeightMode::After, resultType,
-                          [&](ImplicitLocOpBuilder &body, ValueRange arguments) -> Value {
-    Value block = arguments[0];
-    unsigned next = 1;
-    SmallVector<Value> operands = {buildMatmul(body, block, arguments[next++], /*transposed=*/true)};
-    if (gated)
-      operands.push_back(buildMatmul(body, block, arguments[next++], /*transposed=*/true));
-    if (gateBias)
-      operands.push_back(arguments[next++]);
-    if (gated && upBias)
-      operands.push_back(arguments[next++]);
-    SmallVector<bool> perRow(operands.size(), false);
-    Value hidden = operands[0];
-    if (operands.size() > 1 || moe.activation != "identity")
-      hidden = buildElementwise(body, block, moe.inner, wide, operands, perRow, [&](ImplicitLocOpBuilder &inner, ValueRange v) {
-        Value gate = v[0], up = gated ? v[1] : Value();
-        unsigned bias = gated ? 2 : 1;
-        if (gateBias)
-          gate = arith::AddFOp::create(inner, gate, v[bias++]);
-        if (gated && upBias)
-          up = arith::AddFOp::create(inner, up, v[bias]);
-        return emitActivation(inner, moe, gate, up);
-      });
-    Value out = buildMatmul(body, hidden, arguments[next++], /*transposed=*/true);
-    if (node.hasInput(5))
-      out = buildElementwise(body, block, moe.hidden, wide, {out, arguments[next]}, {false, false},
-                             [](ImplicitLocOpBuilder &inner, ValueRange v) -> Value {
-        return arith::AddFOp::create(inner, v[0], v[1]);
-      });
-    return out;
-  });
+  auto apply =
+      buildApply(b, routing, rows, banks, WeightMode::After, resultType,
+                 [&](ImplicitLocOpBuilder &body, ValueRange arguments) -> Value {
+                   Value block = arguments[0];
+                   unsigned next = 1;
+                   SmallVector<Value> operands = {buildMatmul(body, block, arguments[next++], /*transposed=*/true)};
+                   if (gated)
+                     operands.push_back(buildMatmul(body, block, arguments[next++], /*transposed=*/true));
+                   if (gateBias)
+                     operands.push_back(arguments[next++]);
+                   if (gated && upBias)
+                     operands.push_back(arguments[next++]);
+                   SmallVector<bool> perRow(operands.size(), false);
+                   Value hidden = operands[0];
+                   if (operands.size() > 1 || moe.activation != "identity")
+                     hidden = buildElementwise(body, block, moe.inner, wide, operands, perRow,
+                                               [&](ImplicitLocOpBuilder &inner, ValueRange v) {
+                                                 Value gate = v[0], up = gated ? v[1] : Value();
+                                                 unsigned bias = gated ? 2 : 1;
+                                                 if (gateBias)
+                                                   gate = arith::AddFOp::create(inner, gate, v[bias++]);
+                                                 if (gated && upBias)
+                                                   up = arith::AddFOp::create(inner, up, v[bias]);
+                                                 return emitActivation(inner, moe, gate, up);
+                                               });
+                   Value out = buildMatmul(body, hidden, arguments[next++], /*transposed=*/true);
+                   if (node.hasInput(5))
+                     out = buildElementwise(body, block, moe.hidden, wide, {out, arguments[next]}, {false, false},
+                                            [](ImplicitLocOpBuilder &inner, ValueRange v) -> Value {
+                                              return arith::AddFOp::create(inner, v[0], v[1]);
+                                            });
+                   return out;
+                 });
   apply->setAttr("moe.source", b.getStringAttr("com.microsoft.MoE"));
   nodes.visited(apply);
   Value result = nodes.castTo(apply.getResult(0), element);

@@ -81,7 +81,8 @@ bool BodyEmitter::collect(PairExpr *expr) {
       for (int64_t size : type.getShape().drop_front())
         if (size != 1)
           shape.push_back(size);
-      bank = nodes.node("Reshape", 14, {bank, nodes.constant(shape)}, RankedTensorType::get(shape, type.getElementType()));
+      bank =
+          nodes.node("Reshape", 14, {bank, nodes.constant(shape)}, RankedTensorType::get(shape, type.getElementType()));
     }
     if (expr->cut.dim >= 0)
       bank = nodes.cutBank(bank, expr->cut.dim, expr->cut.offset, expr->cut.stride, expr->cut.size);
@@ -96,7 +97,8 @@ bool BodyEmitter::collect(PairExpr *expr) {
       int64_t rank = expr->features.empty() ? 0 : 1;
       if (type.getRank() != rank) {
         SmallVector<int64_t> shape(rank, widthOf(expr));
-        value = nodes.node("Reshape", 14, {value, nodes.constant(shape)}, RankedTensorType::get(shape, type.getElementType()));
+        value = nodes.node("Reshape", 14, {value, nodes.constant(shape)},
+                           RankedTensorType::get(shape, type.getElementType()));
       }
       captures[expr] = value;
     }
@@ -165,7 +167,8 @@ Value BodyEmitter::emit(ImplicitLocOpBuilder &b, PairExpr *expr) {
                               sizes = {count, b.getIndexAttr(expr->cut.size)},
                               strides = {b.getIndexAttr(1), b.getIndexAttr(expr->cut.stride)};
     value = tensor::ExtractSliceOp::create(
-        b, RankedTensorType::get({ShapedType::kDynamic, expr->cut.size}, type.getElementType()), from, offsets, sizes, strides);
+        b, RankedTensorType::get({ShapedType::kDynamic, expr->cut.size}, type.getElementType()), from, offsets, sizes,
+        strides);
     break;
   }
   case PairExpr::Elementwise: {
@@ -187,15 +190,15 @@ Value BodyEmitter::emit(ImplicitLocOpBuilder &b, PairExpr *expr) {
       operands.push_back(operand);
       perRow.push_back(leaf->kind == PairExpr::Row && leaf->features.empty());
     }
-    value = buildElementwise(b, arguments[0], widthOf(expr), wide, operands, perRow,
-                             [&](ImplicitLocOpBuilder &inner, ValueRange v) {
-      llvm::DenseMap<PairExpr *, Value> values;
-      for (auto &[leaf, scalar] : fixed)
-        values[leaf] = scalar.getType() == wide ? scalar : Value(arith::ExtFOp::create(inner, wide, scalar));
-      for (auto [leaf, scalar] : llvm::zip(slots, v))
-        values[leaf] = scalar;
-      return scalarOf(inner, expr, values);
-    });
+    value = buildElementwise(
+        b, arguments[0], widthOf(expr), wide, operands, perRow, [&](ImplicitLocOpBuilder &inner, ValueRange v) {
+          llvm::DenseMap<PairExpr *, Value> values;
+          for (auto &[leaf, scalar] : fixed)
+            values[leaf] = scalar.getType() == wide ? scalar : Value(arith::ExtFOp::create(inner, wide, scalar));
+          for (auto [leaf, scalar] : llvm::zip(slots, v))
+            values[leaf] = scalar;
+          return scalarOf(inner, expr, values);
+        });
     break;
   }
   case PairExpr::Gate:
@@ -231,7 +234,8 @@ static void missed(OnnxNodeOp node, const Twine &reason) {
       << ("a sum over expert outputs was not raised: " + reason).str();
 }
 
-static bool tryRaise(OnnxNodeOp sum, int64_t slotDim, SymbolicShapes &shapes, PairEvaluator &evaluator, std::string &reason) {
+static bool tryRaise(OnnxNodeOp sum, int64_t slotDim, SymbolicShapes &shapes, PairEvaluator &evaluator,
+                     std::string &reason) {
   Value input = sum.getInputs()[0];
   const DimList &dims = *shapes.getShape(input);
   int64_t rank = dims.size();
@@ -284,7 +288,8 @@ static bool tryRaise(OnnxNodeOp sum, int64_t slotDim, SymbolicShapes &shapes, Pa
   std::string router;
   Value routing;
   if (evaluator.getIndices()) {
-    routing = buildRouting(nodes, shapes, evaluator.getIndices(), gate->value, tokenDims, evaluator.getExperts(), reason, router);
+    routing = buildRouting(nodes, shapes, evaluator.getIndices(), gate->value, tokenDims, evaluator.getExperts(),
+                           reason, router);
   } else {
     routing = buildDenseRouting(nodes, shapes, nodes.flatten(gate->value, tokenDims), evaluator.getExperts(), router);
   }
@@ -297,16 +302,18 @@ static bool tryRaise(OnnxNodeOp sum, int64_t slotDim, SymbolicShapes &shapes, Pa
   auto resultType = RankedTensorType::get({rowCount, evaluator.axis(feature).size.staticSize()}, wide);
   auto apply = buildApply(b, routing, emitter.rows, emitter.banks, WeightMode::After, resultType,
                           [&](ImplicitLocOpBuilder &inner, ValueRange arguments) {
-    emitter.arguments = arguments;
-    Value out = emitter.emit(inner, body);
-    if (cast<RankedTensorType>(out.getType()).getElementType() != wide)
-      out = buildElementwise(inner, out, resultType.getDimSize(1), wide, out, {false},
-                             [](ImplicitLocOpBuilder &, ValueRange v) { return v[0]; });
-    return out;
-  });
-  apply->setAttr("moe.source", b.getStringAttr(evaluator.getIndices() ? "weights gathered per pair" : "all experts computed"));
+                            emitter.arguments = arguments;
+                            Value out = emitter.emit(inner, body);
+                            if (cast<RankedTensorType>(out.getType()).getElementType() != wide)
+                              out = buildElementwise(inner, out, resultType.getDimSize(1), wide, out, {false},
+                                                     [](ImplicitLocOpBuilder &, ValueRange v) { return v[0]; });
+                            return out;
+                          });
+  apply->setAttr("moe.source",
+                 b.getStringAttr(evaluator.getIndices() ? "weights gathered per pair" : "all experts computed"));
   nodes.visited(apply);
-  Value result = nodes.unflatten(nodes.castTo(apply.getResult(0), element), emitter.rows.empty() ? input : gate->value, tokenDims);
+  Value result =
+      nodes.unflatten(nodes.castTo(apply.getResult(0), element), emitter.rows.empty() ? input : gate->value, tokenDims);
   Value old = sum.getResult(0);
   const DimList *oldDims = shapes.getShape(old);
   if (static_cast<int64_t>(oldDims->size()) != tokenDims + 1)

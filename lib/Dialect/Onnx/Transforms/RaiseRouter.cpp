@@ -8,8 +8,9 @@ using namespace mlir::moe;
 
 static Value stripCasts(Value value) {
   while (auto node = value.getDefiningOp<OnnxNodeOp>()) {
-    if (!node.is("Identity") && !(node.is("Cast") && isa<FloatType>(cast<ShapedType>(value.getType()).getElementType()) &&
-                                  isa<FloatType>(cast<ShapedType>(node.getInputs()[0].getType()).getElementType())))
+    if (!node.is("Identity") &&
+        !(node.is("Cast") && isa<FloatType>(cast<ShapedType>(value.getType()).getElementType()) &&
+          isa<FloatType>(cast<ShapedType>(node.getInputs()[0].getType()).getElementType())))
       return value;
     value = node.getInputs()[0];
   }
@@ -26,7 +27,7 @@ namespace {
 struct GateChain {
   SymbolicShapes &shapes;
   OnnxNodeOp topK;
-  Value gathered;   // scores read at the indices (GatherElements), if the gates are not the keys themselves
+  Value gathered; // scores read at the indices (GatherElements), if the gates are not the keys themselves
   std::optional<Norm> norm;
   double eps = 0.0;
   std::optional<double> scaleBefore, scaleAfter;
@@ -125,7 +126,8 @@ Value mlir::moe::buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value 
   auto scoreType = cast<RankedTensorType>(scores.getType());
   int64_t columns = scoreType.getShape().back();
   if (ShapedType::isDynamic(columns) || columns > experts) {
-    reason = "the router chooses among " + (ShapedType::isDynamic(columns) ? "an unknown number" : std::to_string(columns)) +
+    reason = "the router chooses among " +
+             (ShapedType::isDynamic(columns) ? "an unknown number" : std::to_string(columns)) +
              " columns, the weights hold " + std::to_string(experts) + " experts";
     return {};
   }
@@ -137,8 +139,8 @@ Value mlir::moe::buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value 
     Value keys = matrix(scores), weights = chain.gathered ? matrix(chain.gathered) : keys;
     if (weights.getType() == keys.getType()) {
       Value routing = RouteOp::create(b, weights, Value());
-      routing = TopKOp::create(b, routing, chain.gathered ? keys : Value(), Value(), b.getI64IntegerAttr(k->front()), AxisAttr(),
-                               IntegerAttr(), IntegerAttr(), GroupScoreAttr(), TieBreakAttr());
+      routing = TopKOp::create(b, routing, chain.gathered ? keys : Value(), Value(), b.getI64IntegerAttr(k->front()),
+                               AxisAttr(), IntegerAttr(), IntegerAttr(), GroupScoreAttr(), TieBreakAttr());
       if (chain.scaleBefore)
         routing = scaled(b, routing, *chain.scaleBefore);
       if (chain.norm)

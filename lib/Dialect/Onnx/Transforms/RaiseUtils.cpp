@@ -8,7 +8,8 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-Value NodeBuilder::node(StringRef op, int64_t since, ValueRange inputs, Type type, ArrayRef<NamedAttribute> attributes) {
+Value NodeBuilder::node(StringRef op, int64_t since, ValueRange inputs, Type type,
+                        ArrayRef<NamedAttribute> attributes) {
   auto made = OnnxNodeOp::create(b, TypeRange{type}, inputs, op, "", since, b.getDictionaryAttr(attributes),
                                  at.getNodeName(), ArrayAttr(), 0);
   shapes.visit(made);
@@ -54,8 +55,9 @@ Value NodeBuilder::unflatten(Value value, Value like, int64_t count) {
   SmallVector<int64_t> shape(likeType.getShape().take_front(count));
   shape.append(type.getShape().begin() + 1, type.getShape().end());
   Type vector = RankedTensorType::get({count}, b.getI64Type());
-  Value leading = node("Shape", 15, like, vector,
-                       {b.getNamedAttr("start", b.getI64IntegerAttr(0)), b.getNamedAttr("end", b.getI64IntegerAttr(count))});
+  Value leading =
+      node("Shape", 15, like, vector,
+           {b.getNamedAttr("start", b.getI64IntegerAttr(0)), b.getNamedAttr("end", b.getI64IntegerAttr(count))});
   Value target = node("Concat", 13, {leading, constant(type.getShape().drop_front())},
                       RankedTensorType::get({static_cast<int64_t>(shape.size())}, b.getI64Type()),
                       {b.getNamedAttr("axis", b.getI64IntegerAttr(0))});
@@ -70,8 +72,9 @@ Value NodeBuilder::matchRows(Value value, Value like) {
     return value;
   SmallVector<int64_t> shape(type.getShape());
   shape[0] = likeType.getDimSize(0);
-  Value leading = node("Shape", 15, like, RankedTensorType::get({1}, b.getI64Type()),
-                       {b.getNamedAttr("start", b.getI64IntegerAttr(0)), b.getNamedAttr("end", b.getI64IntegerAttr(1))});
+  Value leading =
+      node("Shape", 15, like, RankedTensorType::get({1}, b.getI64Type()),
+           {b.getNamedAttr("start", b.getI64IntegerAttr(0)), b.getNamedAttr("end", b.getI64IntegerAttr(1))});
   Value target = node("Concat", 13, {leading, constant(type.getShape().drop_front())},
                       RankedTensorType::get({static_cast<int64_t>(shape.size())}, b.getI64Type()),
                       {b.getNamedAttr("axis", b.getI64IntegerAttr(0))});
@@ -90,7 +93,8 @@ Value NodeBuilder::transpose(Value value, ArrayRef<int64_t> permutation) {
 
 Value NodeBuilder::cutBank(Value bank, int64_t dim, int64_t offset, int64_t stride, int64_t size) {
   auto type = cast<RankedTensorType>(bank.getType());
-  SmallVector<OpFoldResult> offsets(type.getRank(), b.getIndexAttr(0)), strides(type.getRank(), b.getIndexAttr(1)), sizes;
+  SmallVector<OpFoldResult> offsets(type.getRank(), b.getIndexAttr(0)), strides(type.getRank(), b.getIndexAttr(1)),
+      sizes;
   for (int64_t s : type.getShape())
     sizes.push_back(b.getIndexAttr(s));
   offsets[dim] = b.getIndexAttr(offset);
@@ -102,17 +106,18 @@ Value NodeBuilder::cutBank(Value bank, int64_t dim, int64_t offset, int64_t stri
     shape[dim] = size;
     Value init = tensor::EmptyOp::create(b, shape, type.getElementType());
     SmallVector<utils::IteratorType> iterators(shape.size(), utils::IteratorType::parallel);
-    auto copy = linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{}, ValueRange{init},
-                                          ArrayRef<AffineMap>{b.getMultiDimIdentityMap(shape.size())}, iterators,
-                                          [&](OpBuilder &nested, Location loc, ValueRange) {
-      ImplicitLocOpBuilder inner(loc, nested);
-      SmallVector<Value> position;
-      for (size_t i = 0; i < shape.size(); ++i)
-        position.push_back(linalg::IndexOp::create(inner, i));
-      Value scaled = arith::MulIOp::create(inner, position[dim], arith::ConstantIndexOp::create(inner, stride));
-      position[dim] = arith::AddIOp::create(inner, scaled, arith::ConstantIndexOp::create(inner, offset));
-      linalg::YieldOp::create(inner, Value(tensor::ExtractOp::create(inner, bank, position)));
-    });
+    auto copy = linalg::GenericOp::create(
+        b, TypeRange{init.getType()}, ValueRange{}, ValueRange{init},
+        ArrayRef<AffineMap>{b.getMultiDimIdentityMap(shape.size())}, iterators,
+        [&](OpBuilder &nested, Location loc, ValueRange) {
+          ImplicitLocOpBuilder inner(loc, nested);
+          SmallVector<Value> position;
+          for (size_t i = 0; i < shape.size(); ++i)
+            position.push_back(linalg::IndexOp::create(inner, i));
+          Value scaled = arith::MulIOp::create(inner, position[dim], arith::ConstantIndexOp::create(inner, stride));
+          position[dim] = arith::AddIOp::create(inner, scaled, arith::ConstantIndexOp::create(inner, offset));
+          linalg::YieldOp::create(inner, Value(tensor::ExtractOp::create(inner, bank, position)));
+        });
     shapes.visit(copy);
     return copy.getResult(0);
   }
@@ -141,9 +146,11 @@ Value mlir::moe::buildMatmul(ImplicitLocOpBuilder &b, Value rows, Value matrix, 
   Value init = emptyLike(b, rows, type.getDimSize(transposed ? 0 : 1), sum);
   init = linalg::FillOp::create(b, zero, init).getResult(0);
   if (transposed)
-    return linalg::MatmulTransposeBOp::create(b, b.getLoc(), TypeRange{init.getType()}, ValueRange{rows, matrix}, ValueRange{init})
+    return linalg::MatmulTransposeBOp::create(b, b.getLoc(), TypeRange{init.getType()}, ValueRange{rows, matrix},
+                                              ValueRange{init})
         ->getResult(0);
-  return linalg::MatmulOp::create(b, TypeRange{init.getType()}, ValueRange{rows, matrix}, ValueRange{init}).getResult(0);
+  return linalg::MatmulOp::create(b, TypeRange{init.getType()}, ValueRange{rows, matrix}, ValueRange{init})
+      .getResult(0);
 }
 
 Value mlir::moe::buildElementwise(ImplicitLocOpBuilder &b, Value rows, int64_t width, Type element, ValueRange operands,
@@ -160,22 +167,24 @@ Value mlir::moe::buildElementwise(ImplicitLocOpBuilder &b, Value rows, int64_t w
   maps.push_back(b.getMultiDimIdentityMap(2));
   Value init = emptyLike(b, rows, width, element);
   SmallVector<utils::IteratorType> iterators(2, utils::IteratorType::parallel);
-  auto generic = linalg::GenericOp::create(b, TypeRange{init.getType()}, operands, ValueRange{init}, maps, iterators,
-                                           [&](OpBuilder &nested, Location loc, ValueRange arguments) {
-    ImplicitLocOpBuilder inner(loc, nested);
-    SmallVector<Value> values;
-    for (Value argument : arguments.drop_back())
-      values.push_back(argument.getType() == element ? argument
-                       : argument.getType().getIntOrFloatBitWidth() < element.getIntOrFloatBitWidth()
-                           ? Value(arith::ExtFOp::create(inner, element, argument))
-                           : Value(arith::TruncFOp::create(inner, element, argument)));
-    linalg::YieldOp::create(inner, body(inner, values));
-  });
+  auto generic = linalg::GenericOp::create(
+      b, TypeRange{init.getType()}, operands, ValueRange{init}, maps, iterators,
+      [&](OpBuilder &nested, Location loc, ValueRange arguments) {
+        ImplicitLocOpBuilder inner(loc, nested);
+        SmallVector<Value> values;
+        for (Value argument : arguments.drop_back())
+          values.push_back(argument.getType() == element ? argument
+                           : argument.getType().getIntOrFloatBitWidth() < element.getIntOrFloatBitWidth()
+                               ? Value(arith::ExtFOp::create(inner, element, argument))
+                               : Value(arith::TruncFOp::create(inner, element, argument)));
+        linalg::YieldOp::create(inner, body(inner, values));
+      });
   return generic.getResult(0);
 }
 
-ApplyOp mlir::moe::buildApply(ImplicitLocOpBuilder &b, Value routing, ValueRange rows, ValueRange experts, WeightMode weighted,
-                              RankedTensorType result, function_ref<Value(ImplicitLocOpBuilder &, ValueRange)> body) {
+ApplyOp mlir::moe::buildApply(ImplicitLocOpBuilder &b, Value routing, ValueRange rows, ValueRange experts,
+                              WeightMode weighted, RankedTensorType result,
+                              function_ref<Value(ImplicitLocOpBuilder &, ValueRange)> body) {
   MLIRContext *context = b.getContext();
   AffineMap identity = AffineMap::get(2, 0, b.getAffineDimExpr(0));
   SmallVector<Attribute> slices(experts.size(), SliceAttr::getStacked(context));

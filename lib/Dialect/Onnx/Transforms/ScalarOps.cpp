@@ -35,12 +35,13 @@ bool mlir::moe::isScalarOperator(OnnxNodeOp node, const SymbolicShapes &shapes) 
     auto exponent = splatNumber(node.getInputs()[1]);
     return exponent && (*exponent == 2.0 || *exponent == 3.0);
   }
-  return llvm::is_contained({"Add", "Sub", "Mul", "Div", "Sigmoid", "Relu", "Tanh", "Erf", "Exp", "Log", "Neg", "Abs", "Sqrt",
-                             "Reciprocal", "Min", "Max", "Sum", "Gelu", "Swish"},
+  return llvm::is_contained({"Add", "Sub", "Mul", "Div", "Sigmoid", "Relu", "Tanh", "Erf", "Exp", "Log", "Neg", "Abs",
+                             "Sqrt", "Reciprocal", "Min", "Max", "Sum", "Gelu", "Swish"},
                             op);
 }
 
-Value mlir::moe::emitScalarOperator(ImplicitLocOpBuilder &b, OnnxNodeOp node, const SymbolicShapes &shapes, ValueRange v) {
+Value mlir::moe::emitScalarOperator(ImplicitLocOpBuilder &b, OnnxNodeOp node, const SymbolicShapes &shapes,
+                                    ValueRange v) {
   StringRef op = node.getOpType();
   Type type = v[0].getType();
   auto number = [&](double x) -> Value { return arith::ConstantOp::create(b, b.getFloatAttr(type, x)); };
@@ -70,7 +71,8 @@ Value mlir::moe::emitScalarOperator(ImplicitLocOpBuilder &b, OnnxNodeOp node, co
     return sigmoid(v[0]);
   if (op == "Swish") {
     double alpha = node.getFloat("alpha", 1.0);
-    return arith::MulFOp::create(b, v[0], sigmoid(alpha == 1.0 ? v[0] : Value(arith::MulFOp::create(b, v[0], number(alpha)))));
+    return arith::MulFOp::create(b, v[0],
+                                 sigmoid(alpha == 1.0 ? v[0] : Value(arith::MulFOp::create(b, v[0], number(alpha)))));
   }
   if (op == "Relu")
     return arith::MaximumFOp::create(b, v[0], number(0.0));

@@ -14,8 +14,8 @@ struct BodyFact {
   bool expert = false;   ///< depends on the expert's parameters or number, not on rows
 };
 
-/// Proves from indexing maps that row i of everything a body yields depends on row i of its blocks alone. Then blocks may
-/// be cut, joined, or extended by rows that nobody asked for. A body that is not understood counts as coupled.
+/// Proves from indexing maps that row i of everything a body yields depends on row i of its blocks alone. Then blocks
+/// may be cut, joined, or extended by rows that nobody asked for. A body that is not understood counts as coupled.
 class RowIndependence {
 public:
   RowIndependence(ApplyOp op, unsigned caseIndex);
