@@ -37,7 +37,7 @@ struct ReadRoutingEarlier : OpRewritePattern<ApplyOp> {
       routing = source->getOperand(0);
     }
     if (routing == op.getRouting())
-      return failure();
+      return rewriter.notifyMatchFailure(op, "no change of weights before it");
     rewriter.modifyOpInPlace(op, [&] { op.getRoutingMutable().assign(routing); });
     return success();
   }
@@ -108,7 +108,7 @@ struct DropUnused : OpRewritePattern<ApplyOp> {
     }
     // An apply without any use is dead code, and leaves as a whole.
     if (kept.empty() || (!changed && kept.size() == op.getNumResults()))
-      return failure();
+      return rewriter.notifyMatchFailure(op, "every result is used, or none");
     parts.outModes = modes;
     parts.capacities = capacities;
 
@@ -186,7 +186,7 @@ struct InlineOnlyExpert : OpRewritePattern<ApplyOp> {
   LogicalResult matchAndRewrite(ApplyOp op, PatternRewriter &rewriter) const override {
     auto route = op.getRouting().getDefiningOp<RouteOp>();
     if (!route || route.getMask() || cast<RoutingType>(route.getType()).getExperts() != 1)
-      return failure();
+      return rewriter.notifyMatchFailure(op, "not one expert that every token chooses");
     if (op.hasIndexArg(IndexArg::Row) || op.hasIndexArg(IndexArg::Rank) || op.hasIndexArg(IndexArg::Weight))
       return rewriter.notifyMatchFailure(op, "the body asks for the pairs' numbers or weights");
     AffineMap plain = AffineMap::get(2, 0, getAffineDimExpr(0, op.getContext()));

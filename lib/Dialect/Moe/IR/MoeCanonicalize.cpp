@@ -111,7 +111,7 @@ struct FromSlotsOfToSlots : OpRewritePattern<FromSlotsOp> {
   LogicalResult matchAndRewrite(FromSlotsOp op, PatternRewriter &rewriter) const override {
     auto slots = op.getIndices().getDefiningOp<ToSlotsOp>();
     if (!slots || op.getIndices() != slots.getIndices() || op.getWeights() != slots.getWeights())
-      return failure();
+      return rewriter.notifyMatchFailure(op, "not the two results of one moe.to_slots");
     RoutingType source = routingOf(slots.getInput()), target = routingOf(op);
     if (source.getExperts() != target.getExperts() || source.getEncoding() != target.getEncoding())
       return rewriter.notifyMatchFailure(op, "another number of experts or encoding");
@@ -136,7 +136,7 @@ struct FlattenConcat : OpRewritePattern<ConcatOp> {
         inputs.push_back(input);
     }
     if (inputs.size() == op.getInputs().size())
-      return failure();
+      return rewriter.notifyMatchFailure(op, "no operand is a concat");
     rewriter.replaceOpWithNewOp<ConcatOp>(op, op.getType(), inputs);
     return success();
   }
@@ -152,7 +152,7 @@ struct ConstantK : OpRewritePattern<TopKOp> {
   LogicalResult matchAndRewrite(TopKOp op, PatternRewriter &rewriter) const override {
     std::optional<int64_t> k = getConstantAmount(op.getK());
     if (!k)
-      return failure();
+      return rewriter.notifyMatchFailure(op, "k is not a constant");
     Value tighter =
         TopKOp::create(rewriter, op.getLoc(), op.getInput(), op.getKey(), /*k=*/Value(), rewriter.getI64IntegerAttr(*k),
                        op.getAxisAttr(), op.getGroupsAttr(), op.getKeepAttr(), op.getScoreAttr(), op.getTiesAttr());
@@ -166,7 +166,7 @@ struct ConstantCap : OpRewritePattern<LimitOp> {
   LogicalResult matchAndRewrite(LimitOp op, PatternRewriter &rewriter) const override {
     std::optional<int64_t> cap = getConstantAmount(op.getCap());
     if (!cap)
-      return failure();
+      return rewriter.notifyMatchFailure(op, "the capacity is not a constant");
     Value tighter = LimitOp::create(rewriter, op.getLoc(), op.getInput(), op.getKey(), /*cap=*/Value(),
                                     rewriter.getI64IntegerAttr(*cap), op.getOrderAttr());
     rewriter.replaceOp(op, castTo(rewriter, op.getLoc(), tighter, routingOf(op)));
@@ -180,7 +180,7 @@ struct ClampK : OpRewritePattern<TopKOp> {
   LogicalResult matchAndRewrite(TopKOp op, PatternRewriter &rewriter) const override {
     int64_t slots = routingOf(op.getInput()).getSlots();
     if (op.getAxis() != Axis::Expert || op.getStaticK().value_or(0) <= slots)
-      return failure();
+      return rewriter.notifyMatchFailure(op, "k is within the slots of a row");
     rewriter.modifyOpInPlace(op, [&] { op.setStaticK(slots); });
     return success();
   }
@@ -194,7 +194,7 @@ struct TopKOfTopK : OpRewritePattern<TopKOp> {
     if (!inner || op.getAxis() != Axis::Expert || inner.getAxis() != Axis::Expert || op.getGroups() ||
         (inner.getGroups() && !inner.getKeep()) || op.getKey() != inner.getKey() || op.getTies() != inner.getTies() ||
         !op.getStaticK() || !inner.getStaticK())
-      return failure();
+      return rewriter.notifyMatchFailure(op, "not two plain choices by the same key");
     int64_t k = std::min(*op.getStaticK(), *inner.getStaticK());
     Value both = TopKOp::create(rewriter, op.getLoc(), inner.getInput(), inner.getKey(), /*k=*/Value(),
                                 rewriter.getI64IntegerAttr(k), inner.getAxisAttr(), inner.getGroupsAttr(),
@@ -229,7 +229,7 @@ template <typename OpTy> struct KeepsEverything : OpRewritePattern<OpTy> {
 
   LogicalResult matchAndRewrite(OpTy op, PatternRewriter &rewriter) const override {
     if (!keepsEverything(op))
-      return failure();
+      return rewriter.notifyMatchFailure(op, "it may drop pairs");
     if (!reorders(op) && op.getType() == op.getInput().getType()) {
       rewriter.replaceOp(op, op.getInput());
       return success();
@@ -264,7 +264,7 @@ struct NormalizeOfNormalize : OpRewritePattern<NormalizeOp> {
     auto inner = op.getInput().getDefiningOp<NormalizeOp>();
     if (!inner || op.getBy() != Norm::Sum || inner.getBy() == Norm::Max || op.getAxis() != inner.getAxis() ||
         !op.getEps().isZero() || !inner.getEps().isZero())
-      return failure();
+      return rewriter.notifyMatchFailure(op, "the weights are not normalised to a sum of one");
     rewriter.replaceOp(op, inner.getResult());
     return success();
   }
@@ -276,7 +276,7 @@ struct IdentityMap : OpRewritePattern<MapOp> {
   LogicalResult matchAndRewrite(MapOp op, PatternRewriter &rewriter) const override {
     Block &body = op.getBody().front();
     if (body.getTerminator()->getOperand(0) != body.getArgument(0))
-      return failure();
+      return rewriter.notifyMatchFailure(op, "the weights change");
     rewriter.replaceOp(op, op.getInput());
     return success();
   }
@@ -288,7 +288,7 @@ struct MapOfMap : OpRewritePattern<MapOp> {
   LogicalResult matchAndRewrite(MapOp op, PatternRewriter &rewriter) const override {
     auto inner = op.getInput().getDefiningOp<MapOp>();
     if (!inner || !inner->hasOneUse())
-      return failure();
+      return rewriter.notifyMatchFailure(op, "no map before it, or one with other uses");
     // Into the outer one, where all that both read from outside is defined.
     Block &first = inner.getBody().front(), &second = op.getBody().front();
     Operation *yield = first.getTerminator();
@@ -314,7 +314,7 @@ template <typename OpTy> struct ReadSupportEarlier : OpRewritePattern<OpTy> {
   LogicalResult matchAndRewrite(OpTy op, PatternRewriter &rewriter) const override {
     Operation *source = op.getInput().getDefiningOp();
     if (!source || !isa<NormalizeOp, MapOp>(source) || readsWeights(op))
-      return failure();
+      return rewriter.notifyMatchFailure(op, "no change of weights before it, or weights are read");
     rewriter.modifyOpInPlace(op, [&] { op.getInputMutable().assign(source->getOperand(0)); });
     return success();
   }
