@@ -14,7 +14,7 @@ def Moe_RoutingType : TypeDef<Moe_Dialect, "Routing"> {
 
     `max_per_row = k` bounds the length of every row's list, `max_per_expert = c` the number of pairs of every expert. Bounds
     size buffers; they are inferred by the ops and widened with `moe.cast`. How a routing is stored is an encoding
-    (`slots`, `dense`) that `moe-choose-encodings` assigns; before that pass no type carries one.
+    (`slots`, `dense`) in the type; no pass assigns one yet, and everything is lowered as slots.
 
     Not a tensor: bufferisation never sees it (`docs/rationale.md`). Public functions cannot carry it.
 
