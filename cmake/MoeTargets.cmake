@@ -6,12 +6,22 @@ add_custom_target(moe-headers)
 # Without its time stamp the precompiled header is the same file in every build tree, and ccache can share it.
 add_compile_options("SHELL:-Xclang -fno-pch-timestamp")
 
-# The heavy upstream headers, parsed once. Libraries reuse it unless they say NO_PCH.
+# The heavy upstream headers, parsed once. Libraries reuse it unless they say NO_PCH. CMake's REUSE_FROM passes absolute paths
+# behind -Xclang, which ccache cannot make relative (nothing would be shared between clones): moe_use_pch uses the driver's
+# option instead.
 file(WRITE ${CMAKE_BINARY_DIR}/MoePch.cpp.in "// carries the precompiled header\n")
 configure_file(${CMAKE_BINARY_DIR}/MoePch.cpp.in ${CMAKE_BINARY_DIR}/MoePch.cpp COPYONLY)
 add_library(MoePch OBJECT ${CMAKE_BINARY_DIR}/MoePch.cpp)
 target_include_directories(MoePch PRIVATE ${CMAKE_SOURCE_DIR}/cmake)
 target_precompile_headers(MoePch PRIVATE <MoePch.h>)
+set(moe_pch ${CMAKE_BINARY_DIR}/CMakeFiles/MoePch.dir/cmake_pch.hxx.pch)
+
+function(moe_use_pch name)
+  add_dependencies(${name} MoePch)
+  get_target_property(sources ${name} SOURCES)
+  set_source_files_properties(${sources} PROPERTIES OBJECT_DEPENDS ${moe_pch})
+  target_compile_options(${name} PRIVATE "SHELL:$<$<COMPILE_LANGUAGE:CXX>:-Winvalid-pch -include-pch ${moe_pch}>")
+endfunction()
 
 # A precompiled header holds absolute paths, so its bytes differ between clones. With CCACHE_PCH_EXTSUM, ccache takes
 # this sum in their place: what the header is made of.
@@ -40,7 +50,7 @@ function(moe_library name)
   add_dependencies(${name} moe-headers)
   target_link_libraries(${name} PUBLIC ${ARG_LINK})
   if(NOT ARG_NO_PCH)
-    target_precompile_headers(${name} REUSE_FROM MoePch)
+    moe_use_pch(${name})
   endif()
 endfunction()
 
@@ -51,6 +61,6 @@ function(moe_tool name)
   add_dependencies(${name} moe-headers)
   target_link_libraries(${name} PRIVATE ${ARG_LINK} MLIR LLVM)
   if(NOT ARG_NO_PCH)
-    target_precompile_headers(${name} REUSE_FROM MoePch)
+    moe_use_pch(${name})
   endif()
 endfunction()
