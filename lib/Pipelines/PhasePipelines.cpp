@@ -128,7 +128,9 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
     pm.addPass(createMoeChooseLoweringPass({options.forceLowering}));
     break;
   case Phase::Raise:
-    pm.addNestedPass<func::FuncOp>(createOnnxRaiseMoePass());
+    if (!options.allowTracedExperts)
+      pm.addNestedPass<func::FuncOp>(createOnnxRefuseTracedExpertsPass());
+    pm.addNestedPass<func::FuncOp>(createOnnxRaiseMoePass({options.raiseDecomposed}));
     pm.addNestedPass<func::FuncOp>(createConvertOnnxToLinalgPass());
     addCleanup(pm);
     break;

@@ -44,6 +44,13 @@ static cl::opt<std::string>
                   cl::value_desc("name"), cl::cat(category));
 static cl::opt<bool> singleThread("single-thread", cl::desc("Never split a loop over the host's threads"),
                                   cl::cat(category));
+static cl::opt<bool> noRaising("no-raising",
+                               cl::desc("Compile the decomposed MoE layers of an ONNX file as they are written"),
+                               cl::cat(category));
+static cl::opt<bool>
+    allowTracedExperts("allow-traced-experts",
+                       cl::desc("Compile an ONNX file that holds only the experts that were hit while tracing"),
+                       cl::cat(category));
 static cl::opt<bool> remarks("remarks", cl::desc("Say what was optimised, what was not, and why"), cl::cat(category));
 static cl::opt<bool> json("json", cl::desc("Print the summary as JSON"), cl::cat(category));
 static cl::opt<bool> quiet("quiet", cl::desc("No progress and no summary"), cl::cat(category));
@@ -130,6 +137,8 @@ int main(int argc, char **argv) {
     return usageError("--force-lowering takes reference, fused, pairwise or dense, not '" + forceLowering + "'");
   options.phases.forceLowering = forceLowering;
   options.phases.threads = !singleThread;
+  options.phases.raiseDecomposed = !noRaising;
+  options.phases.allowTracedExperts = allowTracedExperts;
   options.emit = options.compileTo == Phase::Link ? emitKind.getValue() : Emit::Mlir;
   if (options.emit == Emit::Mlir && emitKind.getNumOccurrences())
     return usageError("--emit and --compile-to exclude each other");
@@ -154,6 +163,10 @@ int main(int argc, char **argv) {
     options.recorded.push_back("--force-lowering=" + forceLowering);
   if (singleThread)
     options.recorded.push_back("--single-thread");
+  if (noRaising)
+    options.recorded.push_back("--no-raising");
+  if (allowTracedExperts)
+    options.recorded.push_back("--allow-traced-experts");
 
   // The linker is a library in this process that registers its own -mcpu, and forgets the values of all options.
   bool asJson = json, silent = quiet, withRemarks = remarks;

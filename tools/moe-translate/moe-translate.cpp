@@ -68,6 +68,7 @@ int main(int argc, char **argv) {
     bool good = module && succeeded(verify(*module));
     if (good && lower) {
       PassManager passes(&context);
+      passes.addNestedPass<func::FuncOp>(moe::createOnnxRefuseTracedExpertsPass());
       passes.addNestedPass<func::FuncOp>(moe::createOnnxRaiseMoePass());
       passes.addNestedPass<func::FuncOp>(moe::createConvertOnnxToLinalgPass());
       good = succeeded(passes.run(*module));

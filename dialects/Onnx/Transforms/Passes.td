@@ -4,6 +4,20 @@
 
 include "mlir/Pass/PassBase.td"
 
+def OnnxRefuseTracedExpertsPass : Pass<"onnx-refuse-traced-experts", "::mlir::func::FuncOp"> {
+  let summary = "refuses files that hold only the experts that were hit while tracing";
+  let description = [{
+    A trace of a loop over the experts that were chosen unrolls the loop as often as experts were chosen for the example
+    input. The graph still lists the chosen experts at run time, but takes a fixed number of them from the list: any
+    input that chooses another number fails, or gets a wrong result without a word.
+
+    That is proved, not guessed: a list of a router's chosen experts (`NonZero` or `Unique` of what depends on the
+    expert numbers of a `TopK` or `ArgMax`, over dimensions that are all known) whose length is not known, and that is
+    split into a fixed number of pieces, or read at fixed positions. Then the pass fails, and names the nodes and the
+    export that avoids it. A router with more columns than there are experts with weights (null experts) is not refused.
+  }];
+}
+
 def OnnxRaiseMoePass : Pass<"onnx-raise-moe", "::mlir::func::FuncOp"> {
   let summary = "raises MoE layers of an ONNX graph to the routed level";
   let description = [{
@@ -16,6 +30,10 @@ def OnnxRaiseMoePass : Pass<"onnx-raise-moe", "::mlir::func::FuncOp"> {
     What cannot be proved is not raised: the graph stays as it is, which is correct and slower, and a remark
     (`MoeNotRaised`) says what was missing. A fused node that the operator's specification does not allow is an error.
   }];
+  let options = [
+    Option<"decomposed", "decomposed", "bool", /*default=*/"true",
+           "Raise decomposed layers too, not only the operators that are a whole layer">
+  ];
   let dependentDialects = ["::mlir::moe::MoeDialect", "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
                            "::mlir::math::MathDialect", "::mlir::tensor::TensorDialect"];
 }

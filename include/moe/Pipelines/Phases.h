@@ -42,6 +42,10 @@ struct PhaseOptions {
   int64_t vectorLanes = 8;
   /// Whether loops that are worth it are split over the host's threads.
   bool threads = true;
+  /// Whether decomposed MoE layers of an ONNX file are raised; otherwise they are compiled as they are written.
+  bool raiseDecomposed = true;
+  /// Whether a file that holds only the experts that were hit while tracing is compiled all the same.
+  bool allowTracedExperts = false;
 };
 
 /// Adds the passes of `phase`, and the check at its end, to the pipeline of a module. Import and Link add nothing but

@@ -19,6 +19,7 @@ using namespace mlir::moe;
 
 namespace {
 struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe> {
+  using OnnxRaiseMoePassBase::OnnxRaiseMoePassBase;
   void runOnOperation() override {
     func::FuncOp function = getOperation();
     if (function.isExternal())
@@ -34,7 +35,7 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
     for (OnnxNodeOp node : nodes) {
       if (node.is("MoE", "com.microsoft"))
         failedAny |= failed(raiseFusedMoe(node, shapes));
-      else
+      else if (decomposed)
         raisePairSum(node, shapes);
     }
     if (failedAny)
