@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes docs/zoo.md from the programs in test/zoo, their references and lowerings.toml; with --check, compares instead."""
+"""Writes docs/zoo.md from the programs in test/zoo, their references and lowerings.toml; with --check, compares
+instead and complains about programs that are too long or too wide."""
 
 import argparse
 import difflib
@@ -15,17 +16,22 @@ ZOO = ROOT / "test" / "zoo"
 sys.path[:0] = [str(ZOO), str(ZOO / "reference")]
 sys.dont_write_bytecode = True
 
+MEDIAN_BOUND = 45  # lines of the median program of the design set
+COLUMNS = 120
+
 INTRO = """# The zoo: published mechanisms as programs
 
 {count} published mechanisms, each a program in `test/zoo`, written in the `moe` dialect and upstream dialects. The median
-program has {median} lines without its comment block. This page is written by `utils/zoo-doc.py`.
+program has {median} lines; of the {core} in `test/zoo/design-set.txt`, on which the op set was designed, {core_median} (a test
+holds it to {bound}). This page is written by `utils/zoo-doc.py`.
 
-- *Lines*: lines of the program that are neither blank nor comments.
+- *Lines*: lines of the program that are neither blank nor comments, of 120 columns at most.
 - *Lowering*: what each `moe.apply` gets, in the order of the program: `fused` (grouped matmuls over the list of all pairs), `pairwise` (a
   loop over pairs), `dense` (every expert on every row), `reference` (a loop over experts; any body).
 - *Checked*: every program is compiled and run against the example that came with its contract, against its numpy reference in
-  `test/zoo/reference` at other sizes and inputs, with one and two threads, and with the lowering `reference` forced. Where the mechanism allows it, `permute D`: reordering a
-  dimension of all arguments reorders the results, and `split D`: two calls on parts of a dimension give the parts of the results.
+  `test/zoo/reference` at other sizes and inputs and on exact ties, with one and two threads, and with the lowering `reference` forced.
+  Where the mechanism allows it, `permute D`: reordering a dimension of all arguments reorders the results, and `split D`: two calls
+  on parts of a dimension give the parts of the results.
 
 | Mechanism | Paper | Ops of the dialect | Lines | Lowering | Checked |
 |---|---|---|---|---|---|
@@ -43,6 +49,7 @@ class Program:
         self.readings = " ".join(words).split("Reading:")[1:]
         code = [l for l in lines if l.strip() and not l.lstrip().startswith("//")]
         self.lines = len(code)
+        self.wide = [n for n, l in enumerate(lines, 1) if len(l) > COLUMNS and not l.startswith("//")]
         used = re.findall(r"\bmoe\.(\w+) %", "\n".join(code))
         self.ops = [op for op in dict.fromkeys(used) if op != "yield"]
         chosen = lowerings.get(self.slug, [])
@@ -58,10 +65,31 @@ class Program:
         return "| " + " | ".join(cells) + " |\n"
 
 
-def document():
+def design_set():
+    lines = (ZOO / "design-set.txt").read_text().splitlines()
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+def complaints(programs):
+    """What is wrong with the programs' form."""
+    out = [f"test/zoo/{p.slug}.mlir:{n}: more than {COLUMNS} columns" for p in programs for n in p.wide]
+    core = {p.slug: p.lines for p in programs if p.slug in design_set()}
+    out += [f"test/zoo/design-set.txt: there is no program '{slug}'" for slug in sorted(design_set() - set(core))]
+    median = statistics.median(core.values())
+    if median > MEDIAN_BOUND:
+        out.append(f"the median program of the design set has {median} lines, more than {MEDIAN_BOUND}")
+    return out
+
+
+def load():
     lowerings = tomllib.loads((ZOO / "lowerings.toml").read_text())
-    programs = [Program(p, lowerings) for p in sorted(ZOO.glob("*.mlir"))]
-    text = INTRO.format(count=len(programs), median=round(statistics.median(p.lines for p in programs)))
+    return [Program(p, lowerings) for p in sorted(ZOO.glob("*.mlir"))]
+
+
+def document(programs):
+    core = [p.lines for p in programs if p.slug in design_set()]
+    text = INTRO.format(count=len(programs), median=round(statistics.median(p.lines for p in programs)), core=len(core),
+                        core_median=round(statistics.median(core)), bound=MEDIAN_BOUND)
     text += "".join(p.row() for p in programs)
     text += "\n## Who uses which op\n\n"
     ops = sorted({op for p in programs for op in p.ops}, key=lambda o: (-sum(o in p.ops for p in programs), o))
@@ -82,14 +110,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail if docs/zoo.md differs from what would be written")
     options = parser.parse_args()
-    path, text = ROOT / "docs" / "zoo.md", document()
+    programs = load()
+    path, text = ROOT / "docs" / "zoo.md", document(programs)
     if not options.check:
         path.write_text(text)
         return 0
     have = path.read_text() if path.exists() else ""
     diff = list(difflib.unified_diff(have.splitlines(), text.splitlines(), "docs/zoo.md", "as generated", lineterm=""))
-    print("\n".join(diff[:40]) or "docs/zoo.md is up to date")
-    return 1 if diff else 0
+    wrong = complaints(programs)
+    print("\n".join(wrong + diff[:40]) or "docs/zoo.md is up to date")
+    return 1 if diff or wrong else 0
 
 
 if __name__ == "__main__":

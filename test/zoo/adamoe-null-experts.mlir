@@ -11,14 +11,13 @@
 !k = tensor<?x3xf32>   !r = !moe.routing<?x5xf32, max_per_row = 3>
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x9xf32> {moe.name = "wr"},
-                %wg: tensor<5x24x30xf32> {moe.name = "wg"}, %wu: tensor<5x24x30xf32> {moe.name = "wu"},
-                %wd: tensor<5x30x24xf32> {moe.name = "wd"})
+    %wg: tensor<5x24x30xf32> {moe.name = "wg"}, %wu: tensor<5x24x30xf32> {moe.name = "wu"},
+    %wd: tensor<5x30x24xf32> {moe.name = "wd"})
     -> (!x {moe.name = "y"}, tensor<?x5xf32> {moe.name = "routing"}, tensor<?xi32> {moe.name = "used"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : tensor<?x9xf32>
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x9xf32>) outs(%ze : tensor<?x9xf32>) -> tensor<?x9xf32>
-  %all = moe.route %logits : tensor<?x9xf32>
-  %probs = moe.normalize %all by(softmax) : !moe.routing<?x9xf32>
+  %all = moe.route %logits : tensor<?x9xf32>   %probs = moe.normalize %all by(softmax) : !moe.routing<?x9xf32>
   %top = moe.top_k %probs k(3) : !moe.routing<?x9xf32>
   %idx, %w = moe.to_slots %top : !moe.routing<?x9xf32, max_per_row = 3>
   %true = moe.from_slots %idx, %w experts(5) : tensor<?x3xi32>, !k

@@ -10,16 +10,15 @@
 !x = tensor<?x24xf32>   !h = tensor<?x40xf32>   !e = tensor<?x6xf32>   !all = !moe.routing<?x6xf32>
 !r = !moe.routing<?x6xf32, max_per_row = 2>
 
-func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<24x6xf32> {moe.name = "w_gate"}, %w1: tensor<6x24x40xf32> {moe.name = "w1"},
-                %w2: tensor<6x40x24xf32> {moe.name = "w2"})
+func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<24x6xf32> {moe.name = "w_gate"},
+    %w1: tensor<6x24x40xf32> {moe.name = "w1"}, %w2: tensor<6x40x24xf32> {moe.name = "w2"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, tensor<?xi32> {moe.name = "count"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %threshold = arith.constant 0.2 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %w_gate : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
-  %every = moe.route %logits : !e
-  %probs = moe.normalize %every by(softmax) : !all
+  %every = moe.route %logits : !e   %probs = moe.normalize %every by(softmax) : !all
   %top = moe.top_k %probs k(2) : !all
   %r = moe.select %top {
   ^bb0(%key: f32, %rank: index, %before: f32, %row: index, %expert: index):

@@ -10,9 +10,9 @@
 !x = tensor<?x24xf32>   !h = tensor<?x40xf32>   !l = tensor<?x6xf32>   !z = tensor<?x6x6xf32>
 !all = !moe.routing<?x6xf32>   !top = !moe.routing<?x6xf32, max_per_row = 2>
 
-func.func @main(%x: !x {moe.name = "x"}, %wd: tensor<6x24x6xf32> {moe.name = "wd"}, %wu: tensor<6x6x40xf32> {moe.name = "wu"},
-    %wv: tensor<6x24x40xf32> {moe.name = "wv"}, %wo: tensor<6x40x24xf32> {moe.name = "wo"})
-    -> (!x {moe.name = "y"}, !l {moe.name = "routing"}) {
+func.func @main(%x: !x {moe.name = "x"}, %wd: tensor<6x24x6xf32> {moe.name = "wd"},
+    %wu: tensor<6x6x40xf32> {moe.name = "wu"}, %wv: tensor<6x24x40xf32> {moe.name = "wv"},
+    %wo: tensor<6x40x24xf32> {moe.name = "wo"}) -> (!x {moe.name = "y"}, !l {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %x, %c0 : !x   %zeros = tensor.splat %f0[%t] : !l
   %every = moe.route %zeros : !l
@@ -25,9 +25,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wd: tensor<6x24x6xf32> {moe.name = "wd
   %squares = arith.mulf %z, %z : !z
   %sums = linalg.reduce {arith.addf} ins(%squares : !z) outs(%zeros : !l) dimensions = [2]
   %norms = math.sqrt %sums : !l
-  %scores = moe.route %norms : !l
-  %p = moe.normalize %scores by(softmax) : !all
-  %r = moe.top_k %p k(2) : !all
+  %scores = moe.route %norms : !l   %p = moe.normalize %scores by(softmax) : !all   %r = moe.top_k %p k(2) : !all
   %y = moe.apply %r rows(%x) experts(%wu, %wv, %wo) pairs(%z) weighted(after) out(sum)
       : !top, !x, tensor<6x6x40xf32>, tensor<6x24x40xf32>, tensor<6x40x24xf32>, !z -> !x {
   ^bb0(%v: !x, %up: tensor<6x40xf32>, %lin: tensor<24x40xf32>, %out: tensor<40x24xf32>, %ze: !l):

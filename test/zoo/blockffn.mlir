@@ -2,16 +2,16 @@
 //
 // BlockFFN: Towards End-Side Acceleration-Friendly Mixture-of-Experts with Chunk-Level Activation Sparsity
 //
-// The gate is an RMSNorm of ReLU scores: an expert whose score is not positive is skipped, so that the number of experts
-// of a token varies from none to all; the union over the chunk says which experts must be read.
+// The gate is an RMSNorm of ReLU scores: an expert whose score is not positive is skipped, so that the number of
+// experts of a token varies from none to all; the union over the chunk says which experts must be read.
 //
 // Ops: route with a mask (a chosen pair is not the same as a weight other than zero), counts per row and expert, apply.
 
 !x = tensor<?x24xf32>   !h = tensor<?x10xf32>   !e = tensor<?x12xf32>   !r = !moe.routing<?x12xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x12xf32> {moe.name = "wr"},
-                %gamma: tensor<12xf32> {moe.name = "gamma"}, %wu: tensor<12x24x10xf32> {moe.name = "wu"},
-                %wd: tensor<12x10x24xf32> {moe.name = "wd"})
+    %gamma: tensor<12xf32> {moe.name = "gamma"}, %wu: tensor<12x24x10xf32> {moe.name = "wu"},
+    %wd: tensor<12x10x24xf32> {moe.name = "wd"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, tensor<?xi32> {moe.name = "active"},
         tensor<12xi1> {moe.name = "needed"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32

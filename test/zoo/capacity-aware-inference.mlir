@@ -13,10 +13,8 @@
 // The layer when every token claims its n best experts.
 func.func private @layer(%x: !x, %p: !all, %n: index, %cap: index, %wg: !up, %wu: !up, %wd: !down) -> (!x, !s) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %claims = moe.top_k %p k(%n : index) : !all
-  %survivors = moe.limit %claims cap(%cap : index) order(key) : !all
-  %best = moe.top_k %survivors k(2) : !all
-  %r = moe.normalize %best by(sum) : !top
+  %claims = moe.top_k %p k(%n : index) : !all   %survivors = moe.limit %claims cap(%cap : index) order(key) : !all
+  %best = moe.top_k %survivors k(2) : !all   %r = moe.normalize %best by(sum) : !top
   %y = moe.apply %r rows(%x) experts(%wg, %wu, %wd) weighted(after) out(sum) : !top, !x, !up, !up, !down -> !x {
   ^bb0(%v: !x, %gate: tensor<24x40xf32>, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):
     %m = tensor.dim %v, %c0 : !x
@@ -39,8 +37,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x6xf32> {moe.name = "w_ga
   %c4 = arith.constant 4 : index   %f0 = arith.constant 0.0 : f32
   %t = tensor.dim %x, %c0 : !x   %z = tensor.splat %f0[%t] : !s
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%z : !s) -> !s
-  %all = moe.route %logits : !s
-  %p = moe.normalize %all by(softmax) : !all
+  %all = moe.route %logits : !s   %p = moe.normalize %all by(softmax) : !all
   // C = ceil(K T / E) = ceil(T / 3)
   %cap = arith.ceildivui %t, %c3 : index
   %y, %r = call @layer(%x, %p, %c4, %cap, %wg, %wu, %wd) : (!x, !all, index, index, !up, !up, !down) -> (!x, !s)

@@ -11,17 +11,16 @@
 !e = tensor<?x6xf32>   !all = tensor<3x?x6xf32>   !r = !moe.routing<?x6xf32, max_per_row = 2>
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<3x24x6xf32> {moe.name = "wr"},
-                %w1: tensor<6x24x20xf32> {moe.name = "w1"}, %w3: tensor<6x24x20xf32> {moe.name = "w3"},
-                %w2: tensor<6x20x24xf32> {moe.name = "w2"}, %ws1: !up {moe.name = "ws1"}, %ws3: !up {moe.name = "ws3"},
-                %ws2: !down {moe.name = "ws2"}) -> (!x {moe.name = "y"}, !all {moe.name = "routing"}) {
+    %w1: tensor<6x24x20xf32> {moe.name = "w1"}, %w3: tensor<6x24x20xf32> {moe.name = "w3"},
+    %w2: tensor<6x20x24xf32> {moe.name = "w2"}, %ws1: !up {moe.name = "ws1"}, %ws3: !up {moe.name = "ws3"},
+    %ws2: !down {moe.name = "ws2"}) -> (!x {moe.name = "y"}, !all {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index
   %f0 = arith.constant 0.0 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zr = tensor.splat %f0[%t] : !all
   %y, %routing = scf.for %c = %c0 to %c3 step %c1 iter_args(%v = %x, %seen = %zr) -> (!x, !all) {
     %wc = tensor.extract_slice %wr[%c, 0, 0] [1, 24, 6] [1, 1, 1] : tensor<3x24x6xf32> to tensor<24x6xf32>
     %logits = linalg.matmul ins(%v, %wc : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
-    %every = moe.route %logits : !e
-    %probs = moe.normalize %every by(softmax) : !moe.routing<?x6xf32>
+    %every = moe.route %logits : !e   %probs = moe.normalize %every by(softmax) : !moe.routing<?x6xf32>
     %r = moe.top_k %probs k(2) : !moe.routing<?x6xf32>
     %routed = moe.apply %r rows(%v) experts(%w1, %w3, %w2) weighted(after) out(sum)
         : !r, !x, tensor<6x24x20xf32>, tensor<6x24x20xf32>, tensor<6x20x24xf32> -> !x {

@@ -12,9 +12,7 @@
 
 // The two best scores of each token, as softmax weights over the winners, mix the experts' outputs.
 func.func private @winners(%scores: !s, %outputs: !o) -> (!x, !s) {
-  %every = moe.route %scores : !s
-  %best = moe.top_k %every k(2) : !all
-  %r = moe.normalize %best by(softmax) : !top
+  %every = moe.route %scores : !s   %best = moe.top_k %every k(2) : !all   %r = moe.normalize %best by(softmax) : !top
   %y = moe.apply %r pairs(%outputs) weighted(after) out(sum) : !top, !o -> !x {
   ^bb0(%e: !x):
     moe.yield %e : !x
@@ -25,12 +23,14 @@ func.func private @winners(%scores: !s, %outputs: !o) -> (!x, !s) {
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x6xf32> {moe.name = "wr"},
     %w1: tensor<6x24x40xf32> {moe.name = "w1"}, %w2: tensor<6x40x24xf32> {moe.name = "w2"})
-    -> (!x {moe.name = "y_comp"}, !s {moe.name = "routing_comp"}, !x {moe.name = "y_router"}, !s {moe.name = "routing_router"}) {
+    -> (!x {moe.name = "y_comp"}, !s {moe.name = "routing_comp"}, !x {moe.name = "y_router"},
+        !s {moe.name = "routing_router"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %t = tensor.dim %x, %c0 : !x   %zs = tensor.splat %f0[%t] : !s
   %every = moe.route %zs : !s
-  %o = moe.apply %every rows(%x) experts(%w1, %w2) out(dense) : !all, !x, tensor<6x24x40xf32>, tensor<6x40x24xf32> -> !o {
+  %o = moe.apply %every rows(%x) experts(%w1, %w2) out(dense) : !all, !x, tensor<6x24x40xf32>, tensor<6x40x24xf32>
+      -> !o {
   ^bb0(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):
     %n = tensor.dim %v, %c0 : !x
     %zh = tensor.splat %f0[%n] : !h   %zx = tensor.splat %f0[%n] : !x   %ones = tensor.splat %f1[%n] : !h

@@ -2,17 +2,18 @@
 //
 // CompeteSMoE -- Statistically Guaranteed Mixture of Experts Training via Competition
 //
-// Experts compete with what they answer: the score of an expert is the mean softplus of its output, and the winners' outputs
-// are combined. A cheap router learns to guess the winners; its result is the second one.
+// Experts compete with what they answer: the score of an expert is the mean softplus of its output, and the winners'
+// outputs are combined. A cheap router learns to guess the winners; its result is the second one.
 //
 // Ops: apply of all experts with a dense result, top_k, normalize, two applies with pairs (no expert runs twice).
 
 !x = tensor<?x24xf32>   !h = tensor<?x40xf32>   !e = tensor<?x6xf32>   !all = !moe.routing<?x6xf32>
 !r = !moe.routing<?x6xf32, max_per_row = 2>   !o = tensor<?x6x24xf32>
 
-func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x6xf32> {moe.name = "wr"}, %w1: tensor<6x24x40xf32> {moe.name = "w1"},
-                %w2: tensor<6x40x24xf32> {moe.name = "w2"})
-    -> (!x {moe.name = "y_comp"}, !e {moe.name = "routing_comp"}, !x {moe.name = "y_router"}, !e {moe.name = "routing_router"}) {
+func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x6xf32> {moe.name = "wr"},
+    %w1: tensor<6x24x40xf32> {moe.name = "w1"}, %w2: tensor<6x40x24xf32> {moe.name = "w2"})
+    -> (!x {moe.name = "y_comp"}, !e {moe.name = "routing_comp"}, !x {moe.name = "y_router"},
+        !e {moe.name = "routing_router"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %width = arith.constant 24.0 : f32
@@ -40,11 +41,9 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x6xf32> {moe.name = "wr"}
     %part = arith.divf %softplus, %width : f32   %next = arith.addf %sum, %part : f32
     linalg.yield %next : f32
   } -> !e
-  %contest = moe.route %scores : !e
-  %winners = moe.top_k %contest k(2) : !all
+  %contest = moe.route %scores : !e   %winners = moe.top_k %contest k(2) : !all
   %rc = moe.normalize %winners by(sum) : !r
-  %guess = moe.top_k %every k(2) : !all
-  %rr = moe.normalize %guess by(softmax) : !r
+  %guess = moe.top_k %every k(2) : !all   %rr = moe.normalize %guess by(softmax) : !r
   %y_comp = moe.apply %rc pairs(%o) weighted(after) out(sum) : !r, !o -> !x {
   ^bb0(%out: !x):
     moe.yield %out : !x

@@ -30,11 +30,12 @@ func.func @main(%u: !x {moe.name = "u"}, %cent: tensor<10x24xf32> {moe.name = "c
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %u, %c0 : !x   %z = tensor.splat %f0[%t] : tensor<?x10xf32>
   %logits = linalg.matmul indexing_maps = [affine_map<(t, e, d) -> (t, d)>, affine_map<(t, e, d) -> (e, d)>,
-      affine_map<(t, e, d) -> (t, e)>] ins(%u, %cent : !x, tensor<10x24xf32>) outs(%z : tensor<?x10xf32>) -> tensor<?x10xf32>
-  %all = moe.route %logits : tensor<?x10xf32>
-  %p = moe.normalize %all by(softmax) : !moe.routing<?x10xf32>
+      affine_map<(t, e, d) -> (t, e)>] ins(%u, %cent : !x, tensor<10x24xf32>) outs(%z
+          : tensor<?x10xf32>) -> tensor<?x10xf32>
+  %all = moe.route %logits : tensor<?x10xf32>   %p = moe.normalize %all by(softmax) : !moe.routing<?x10xf32>
   %r = moe.top_k %p k(4) : !moe.routing<?x10xf32>
-  %routed = moe.apply %r rows(%u) experts(%w1, %w3, %w2) weighted(after) out(sum) : !moe.routing<?x10xf32, max_per_row = 4>,
+  %routed = moe.apply %r rows(%u) experts(%w1, %w3, %w2) weighted(after) out(sum)
+      : !moe.routing<?x10xf32, max_per_row = 4>,
       !x, tensor<10x24x12xf32>, tensor<10x24x12xf32>, tensor<10x12x24xf32> -> !x {
   ^bb0(%v: !x, %gate: !in, %up: !in, %down: !out):
     %o = func.call @ffn(%v, %gate, %up, %down) : (!x, !in, !in, !out) -> !x

@@ -2,19 +2,19 @@
 //
 // Exploiting Transformer Activation Sparsity with Dynamic Inference
 //
-// A small network predicts how large every expert's contribution will be; a token runs the experts whose prediction comes
-// close to the largest one. Gates are 1: the experts' sum is what a dense layer was cut into.
+// A small network predicts how large every expert's contribution will be; a token runs the experts whose prediction
+// comes close to the largest one. Gates are 1: the experts' sum is what a dense layer was cut into.
 //
 // Ops: route, select by a threshold relative to the row's largest key, map, apply.
 
 !x = tensor<?x24xf32>   !h = tensor<?x12xf32>   !e = tensor<?x7xf32>   !all = !moe.routing<?x7xf32>
 !c = tensor<?x9xf32>
 
-func.func @main(%x: !x {moe.name = "x"}, %r1: tensor<24x9xf32> {moe.name = "r1"}, %rb1: tensor<9xf32> {moe.name = "rb1"},
-                %r2: tensor<9x7xf32> {moe.name = "r2"}, %rb2: tensor<7xf32> {moe.name = "rb2"},
-                %w1: tensor<7x24x12xf32> {moe.name = "w1"}, %b1: tensor<7x12xf32> {moe.name = "b1"},
-                %w2: tensor<7x12x24xf32> {moe.name = "w2"}, %b2: tensor<24xf32> {moe.name = "b2"})
-    -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
+func.func @main(%x: !x {moe.name = "x"}, %r1: tensor<24x9xf32> {moe.name = "r1"},
+    %rb1: tensor<9xf32> {moe.name = "rb1"}, %r2: tensor<9x7xf32> {moe.name = "r2"},
+    %rb2: tensor<7xf32> {moe.name = "rb2"}, %w1: tensor<7x24x12xf32> {moe.name = "w1"},
+    %b1: tensor<7x12xf32> {moe.name = "b1"}, %w2: tensor<7x12x24xf32> {moe.name = "w2"},
+    %b2: tensor<24xf32> {moe.name = "b2"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %threshold = arith.constant 0.5 : f32
   %t = tensor.dim %x, %c0 : !x   %zc = tensor.splat %f0[%t] : !c   %ze = tensor.splat %f0[%t] : !e

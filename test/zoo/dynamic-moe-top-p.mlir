@@ -11,15 +11,14 @@
 !e = tensor<?x8xf32>   !r = !moe.routing<?x8xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x8xf32> {moe.name = "wr"},
-                %w1: tensor<8x24x40xf32> {moe.name = "w1"}, %w3: tensor<8x24x40xf32> {moe.name = "w3"},
-                %w2: tensor<8x40x24xf32> {moe.name = "w2"})
+    %w1: tensor<8x24x40xf32> {moe.name = "w1"}, %w3: tensor<8x24x40xf32> {moe.name = "w3"},
+    %w2: tensor<8x40x24xf32> {moe.name = "w2"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, tensor<?xi32> {moe.name = "count"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %p = arith.constant 0.4 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x8xf32>) outs(%ze : !e) -> !e
-  %all = moe.route %logits : !e
-  %probs = moe.normalize %all by(softmax) : !r
+  %all = moe.route %logits : !e   %probs = moe.normalize %all by(softmax) : !r
   %kept = moe.select %probs {
   ^bb0(%key: f32, %rank: index, %before: f32, %row: index, %expert: index):
     %in = arith.cmpf ole, %before, %p : f32

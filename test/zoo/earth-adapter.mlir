@@ -5,12 +5,14 @@
 // Three adapters see the feature map, its low-pass and its high-pass part; a dense softmax router mixes them per
 // position. The box mask is a product of two symmetric masks, so the low-pass filter is one real convolution per axis.
 //
-// Ops: route, normalize, apply with a view per expert (rows by (t, e) -> (e, t)), to_dense. The transform is plain linalg.
+// Ops: route, normalize, apply with a view per expert (rows by (t, e) -> (e, t)), to_dense. The transform is plain
+// linalg.
 
 !img = tensor<?x6x5x16xf32>   !x = tensor<?x16xf32>   !h = tensor<?x6xf32>   !g = tensor<?x3xf32>
 !views = tensor<3x?x16xf32>   !r = !moe.routing<?x3xf32>
 
-// The periodic convolution of a low-pass filter: f[m, n] = (1 + 2 cos(2 pi (m - n) / size)) / size keeps frequencies -1 to 1.
+// The periodic convolution of a low-pass filter: f[m, n] = (1 + 2 cos(2 pi (m - n) / size)) / size keeps frequencies -1
+// to 1.
 func.func private @filter(%m: index, %n: index, %size: f32) -> f32 {
   %f1 = arith.constant 1.0 : f32   %f2 = arith.constant 2.0 : f32   %tau = arith.constant 6.283185307179586 : f32
   %d = arith.subi %m, %n : index   %i = arith.index_cast %d : index to i32   %f = arith.sitofp %i : i32 to f32
@@ -19,8 +21,10 @@ func.func private @filter(%m: index, %n: index, %size: f32) -> f32 {
   return %value : f32
 }
 
-func.func @main(%x: !img {moe.name = "x"}, %wr: tensor<16x3xf32> {moe.name = "wr"}, %a: tensor<3x16x6xf32> {moe.name = "a"},
-    %ba: tensor<3x6xf32> {moe.name = "ba"}, %bw: tensor<3x6x16xf32> {moe.name = "bw"}, %bb: tensor<3x16xf32> {moe.name = "bb"}, %s: tensor<1xf32> {moe.name = "s"})
+func.func @main(%x: !img {moe.name = "x"}, %wr: tensor<16x3xf32> {moe.name = "wr"},
+    %a: tensor<3x16x6xf32> {moe.name = "a"}, %ba: tensor<3x6xf32> {moe.name = "ba"},
+    %bw: tensor<3x6x16xf32> {moe.name = "bw"}, %bb: tensor<3x16xf32> {moe.name = "bb"},
+    %s: tensor<1xf32> {moe.name = "s"})
     -> (!img {moe.name = "y"}, tensor<?x6x5x3xf32> {moe.name = "gate"}, !img {moe.name = "low"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f5 = arith.constant 5.0 : f32
   %f6 = arith.constant 6.0 : f32
@@ -33,9 +37,11 @@ func.func @main(%x: !img {moe.name = "x"}, %wr: tensor<16x3xf32> {moe.name = "wr
     %v = func.call @filter(%m, %n, %f5) : (index, index, f32) -> f32
     tensor.yield %v : f32
   } : tensor<5x5xf32>
-  %low0 = linalg.contract indexing_maps = [affine_map<(b, m, n, d, k) -> (m, k)>, affine_map<(b, m, n, d, k) -> (b, k, n, d)>, affine_map<(b, m, n, d, k) -> (b, m, n, d)>]
+  %low0 = linalg.contract indexing_maps = [affine_map<(b, m, n, d, k) -> (m, k)>,
+      affine_map<(b, m, n, d, k) -> (b, k, n, d)>, affine_map<(b, m, n, d, k) -> (b, m, n, d)>]
       ins(%rows_f, %x : tensor<6x6xf32>, !img) outs(%zi : !img) -> !img
-  %low = linalg.contract indexing_maps = [affine_map<(b, m, n, d, k) -> (n, k)>, affine_map<(b, m, n, d, k) -> (b, m, k, d)>, affine_map<(b, m, n, d, k) -> (b, m, n, d)>]
+  %low = linalg.contract indexing_maps = [affine_map<(b, m, n, d, k) -> (n, k)>,
+      affine_map<(b, m, n, d, k) -> (b, m, k, d)>, affine_map<(b, m, n, d, k) -> (b, m, n, d)>]
       ins(%cols_f, %low0 : tensor<5x5xf32>, !img) outs(%zi : !img) -> !img
   %high = arith.subf %x, %low : !img
   %xr = tensor.collapse_shape %x [[0, 1, 2], [3]] : !img into !x
@@ -47,8 +53,7 @@ func.func @main(%x: !img {moe.name = "x"}, %wr: tensor<16x3xf32> {moe.name = "wr
   %views = tensor.insert_slice %hr into %v2[2, 0, 0] [1, %t, 16] [1, 1, 1] : !x into !views
   %zg = tensor.splat %f0[%t] : !g
   %logits = linalg.matmul ins(%xr, %wr : !x, tensor<16x3xf32>) outs(%zg : !g) -> !g
-  %all = moe.route %logits : !g
-  %r = moe.normalize %all by(softmax) : !r
+  %all = moe.route %logits : !g   %r = moe.normalize %all by(softmax) : !r
   %mixed = moe.apply %r rows(%views by (t, e) -> (e, t)) experts(%a, %ba, %bw, %bb) weighted(after) out(sum)
       : !r, !views, tensor<3x16x6xf32>, tensor<3x6xf32>, tensor<3x6x16xf32>, tensor<3x16xf32> -> !x {
   ^bb0(%v: !x, %down: tensor<16x6xf32>, %bd: tensor<6xf32>, %up: tensor<6x16xf32>, %bu: tensor<16xf32>):

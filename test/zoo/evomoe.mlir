@@ -10,9 +10,9 @@
 !x = tensor<?x24xf32>   !h = tensor<?x32xf32>   !e = tensor<?x6xf32>   !all = !moe.routing<?x6xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %noise: !e {moe.name = "noise"}, %temp: tensor<1xf32> {moe.name = "temp"},
-                %wr: tensor<24x6xf32> {moe.name = "wr"}, %w1: tensor<6x24x32xf32> {moe.name = "w1"},
-                %b1: tensor<6x32xf32> {moe.name = "b1"}, %w2: tensor<6x32x24xf32> {moe.name = "w2"},
-                %b2: tensor<6x24xf32> {moe.name = "b2"})
+    %wr: tensor<24x6xf32> {moe.name = "wr"}, %w1: tensor<6x24x32xf32> {moe.name = "w1"},
+    %b1: tensor<6x32xf32> {moe.name = "b1"}, %w2: tensor<6x32x24xf32> {moe.name = "w2"},
+    %b2: tensor<6x24xf32> {moe.name = "b2"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, tensor<?xi32> {moe.name = "count"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
@@ -22,8 +22,7 @@ func.func @main(%x: !x {moe.name = "x"}, %noise: !e {moe.name = "noise"}, %temp:
   %kelvin = tensor.extract %temp[%c0] : tensor<1xf32>
   %temps = tensor.splat %kelvin[%t] : !e
   %noisy = arith.addf %clean, %noise : !e   %logits = arith.divf %noisy, %temps : !e
-  %every = moe.route %logits : !e
-  %probs = moe.normalize %every by(softmax) : !all
+  %every = moe.route %logits : !e   %probs = moe.normalize %every by(softmax) : !all
   %r = moe.select %probs {
   ^bb0(%key: f32, %rank: index, %before: f32, %row: index, %expert: index):
     %in = arith.cmpf ogt, %key, %threshold : f32

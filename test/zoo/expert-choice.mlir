@@ -16,8 +16,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x6xf32> {moe.name = "w_ga
   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %t = tensor.dim %x, %c0 : !x   %z = tensor.splat %f0[%t] : !s
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%z : !s) -> !s
-  %all = moe.route %logits : !s
-  %p = moe.normalize %all by(softmax) : !r
+  %all = moe.route %logits : !s   %p = moe.normalize %all by(softmax) : !r
   // k = ceil(T / E), which is at most T
   %k = arith.ceildivui %t, %c6 : index
   %chosen = moe.top_k %p k(%k : index) axis(token) : !r

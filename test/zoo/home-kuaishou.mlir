@@ -23,7 +23,8 @@ func.func private @feature_gate(%v: tensor<?x?xf32>, %a: tensor<?x3xf32>, %b: te
   %zl = tensor.splat %f0[%n] : !l   %zv = tensor.splat %f0[%n, %d] : tensor<?x?xf32>
   %low = linalg.matmul ins(%v, %a : tensor<?x?xf32>, tensor<?x3xf32>) outs(%zl : !l) -> !l
   %up = linalg.matmul ins(%low, %b : !l, tensor<3x?xf32>) outs(%zv : tensor<?x?xf32>) -> tensor<?x?xf32>
-  %o = linalg.map ins(%v, %up : tensor<?x?xf32>, tensor<?x?xf32>) outs(%zv : tensor<?x?xf32>) (%in: f32, %g: f32, %init: f32) {
+  %o = linalg.map ins(%v, %up : tensor<?x?xf32>, tensor<?x?xf32>)
+      outs(%zv : tensor<?x?xf32>) (%in: f32, %g: f32, %init: f32) {
     %neg = arith.negf %g : f32   %exp = math.exp %neg : f32   %den = arith.addf %exp, %f1 : f32
     %twice = arith.mulf %in, %f2 : f32   %gated = arith.divf %twice, %den : f32
     linalg.yield %gated : f32
@@ -51,11 +52,15 @@ func.func private @layer(%v: tensor<?x?xf32>, %w: tensor<?x14xf32>, %bn: tensor<
   return %o : !h
 }
 
-func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = "w1"}, %a1: tensor<3x2x20x3xf32> {moe.name = "a1"}, %b1: tensor<3x2x3x20xf32> {moe.name = "b1"},
-    %bn1: tensor<3x2x4x14xf32> {moe.name = "bn1"}, %g1_shared: tensor<20x6xf32> {moe.name = "g1_shared"}, %g1_cat: tensor<2x20x4xf32> {moe.name = "g1_cat"}, %sg1: tensor<3x20x2xf32> {moe.name = "sg1"},
-    %w2: tensor<6x2x14x14xf32> {moe.name = "w2"}, %a2: tensor<6x2x14x3xf32> {moe.name = "a2"}, %b2: tensor<6x2x3x14xf32> {moe.name = "b2"},
-    %bn2: tensor<6x2x4x14xf32> {moe.name = "bn2"}, %g2: tensor<3x14x6xf32> {moe.name = "g2"}, %sg2: tensor<3x14x2xf32> {moe.name = "sg2"})
-    -> (tensor<3x?x14xf32> {moe.name = "y"}, tensor<3x?x6xf32> {moe.name = "routing"}, tensor<3x?x14xf32> {moe.name = "z"}) {
+func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = "w1"},
+    %a1: tensor<3x2x20x3xf32> {moe.name = "a1"}, %b1: tensor<3x2x3x20xf32> {moe.name = "b1"},
+    %bn1: tensor<3x2x4x14xf32> {moe.name = "bn1"}, %g1_shared: tensor<20x6xf32> {moe.name = "g1_shared"},
+    %g1_cat: tensor<2x20x4xf32> {moe.name = "g1_cat"}, %sg1: tensor<3x20x2xf32> {moe.name = "sg1"},
+    %w2: tensor<6x2x14x14xf32> {moe.name = "w2"}, %a2: tensor<6x2x14x3xf32> {moe.name = "a2"},
+    %b2: tensor<6x2x3x14xf32> {moe.name = "b2"}, %bn2: tensor<6x2x4x14xf32> {moe.name = "bn2"},
+    %g2: tensor<3x14x6xf32> {moe.name = "g2"}, %sg2: tensor<3x14x2xf32> {moe.name = "sg2"})
+    -> (tensor<3x?x14xf32> {moe.name = "y"}, tensor<3x?x6xf32> {moe.name = "routing"},
+        tensor<3x?x14xf32> {moe.name = "z"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
   %t = tensor.dim %x, %c0 : !x   %z6 = tensor.splat %f0[%t] : tensor<?x6xf32>
   %z12 = tensor.splat %f0[%t] : tensor<?x12xf32>   %z22 = tensor.splat %f0[%t] : tensor<?x2x2xf32>
@@ -63,8 +68,10 @@ func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = 
   %z36 = tensor.splat %f0[%t] : tensor<?x3x6xf32>
   // Level 1: all six experts on x.
   %every = moe.route %z6 : tensor<?x6xf32>
-  %o = moe.apply %every rows(%x) experts(%w1 by (e) -> (e floordiv 2, e mod 2), %a1 by (e) -> (e floordiv 2, e mod 2), %b1 by (e) -> (e floordiv 2, e mod 2), %bn1 by (e) -> (e floordiv 2, e mod 2))
-      out(dense) : !r, !x, tensor<3x2x20x14xf32>, tensor<3x2x20x3xf32>, tensor<3x2x3x20xf32>, tensor<3x2x4x14xf32> -> tensor<?x6x14xf32> {
+  %o = moe.apply %every rows(%x) experts(%w1 by (e) -> (e floordiv 2, e mod 2), %a1 by (e) -> (e floordiv 2, e mod 2),
+      %b1 by (e) -> (e floordiv 2, e mod 2), %bn1 by (e) -> (e floordiv 2, e mod 2))
+      out(dense) : !r, !x, tensor<3x2x20x14xf32>, tensor<3x2x20x3xf32>, tensor<3x2x3x20xf32>, tensor<3x2x4x14xf32>
+          -> tensor<?x6x14xf32> {
   ^bb0(%v: !x, %w: tensor<20x14xf32>, %a: tensor<20x3xf32>, %b: tensor<3x20xf32>, %bn: tensor<4x14xf32>):
     %vc = tensor.cast %v : !x to tensor<?x?xf32>
     %wc = tensor.cast %w : tensor<20x14xf32> to tensor<?x14xf32>
@@ -76,8 +83,10 @@ func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = 
   }
   // The slots of the shared stream: six experts, then its own two again; of a category: own, shared, own again.
   %ls = linalg.matmul ins(%x, %g1_shared : !x, tensor<20x6xf32>) outs(%z6 : tensor<?x6xf32>) -> tensor<?x6xf32>
-  %lc = linalg.contract indexing_maps = [#td, #sde, #tse] ins(%x, %g1_cat : !x, tensor<2x20x4xf32>) outs(%z24 : tensor<?x2x4xf32>) -> tensor<?x2x4xf32>
-  %lo = linalg.contract indexing_maps = [#td, #sde, #tse] ins(%x, %sg1 : !x, tensor<3x20x2xf32>) outs(%z32 : tensor<?x3x2xf32>) -> tensor<?x3x2xf32>
+  %lc = linalg.contract indexing_maps = [#td, #sde, #tse] ins(%x, %g1_cat : !x, tensor<2x20x4xf32>)
+      outs(%z24 : tensor<?x2x4xf32>) -> tensor<?x2x4xf32>
+  %lo = linalg.contract indexing_maps = [#td, #sde, #tse] ins(%x, %sg1 : !x, tensor<3x20x2xf32>)
+      outs(%z32 : tensor<?x3x2xf32>) -> tensor<?x3x2xf32>
   %qs = linalg.softmax dimension(1) ins(%ls : tensor<?x6xf32>) outs(%z6 : tensor<?x6xf32>) -> tensor<?x6xf32>
   %qc = linalg.softmax dimension(2) ins(%lc : tensor<?x2x4xf32>) outs(%z24 : tensor<?x2x4xf32>) -> tensor<?x2x4xf32>
   %qo = linalg.softmax dimension(2) ins(%lo : tensor<?x3x2xf32>) outs(%z32 : tensor<?x3x2xf32>) -> tensor<?x3x2xf32>
@@ -85,15 +94,18 @@ func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = 
   %qo0 = tensor.extract_slice %qo[0, 0, 0] [%t, 1, 2] [1, 1, 1] : tensor<?x3x2xf32> to tensor<?x1x2xf32>
   %qo12 = tensor.extract_slice %qo[0, 1, 0] [%t, 2, 2] [1, 1, 1] : tensor<?x3x2xf32> to tensor<?x2x2xf32>
   %m0 = tensor.concat dim(2) %qs3, %qo0 : (tensor<?x1x6xf32>, tensor<?x1x2xf32>) -> tensor<?x1x8xf32>
-  %m12 = tensor.concat dim(2) %qc, %qo12, %z22 : (tensor<?x2x4xf32>, tensor<?x2x2xf32>, tensor<?x2x2xf32>) -> tensor<?x2x8xf32>
+  %m12 = tensor.concat dim(2) %qc, %qo12, %z22 : (tensor<?x2x4xf32>, tensor<?x2x2xf32>, tensor<?x2x2xf32>)
+      -> tensor<?x2x8xf32>
   %m1 = tensor.concat dim(1) %m0, %m12 : (tensor<?x1x8xf32>, tensor<?x2x8xf32>) -> !mixed
-  %ids1 = arith.constant dense<[[0, 1, 2, 3, 4, 5, 0, 1], [2, 3, 0, 1, 2, 3, -1, -1], [4, 5, 0, 1, 4, 5, -1, -1]]> : !ids
+  %ids1 = arith.constant dense<[[0, 1, 2, 3, 4, 5, 0, 1], [2, 3, 0, 1, 2, 3, -1, -1], [4, 5, 0, 1, 4, 5, -1, -1]]>
+      : !ids
   %i0 = tensor.empty(%t) : tensor<?x3x8xi32>
   %i1 = linalg.broadcast ins(%ids1 : !ids) outs(%i0 : tensor<?x3x8xi32>) dimensions = [0]
   %slots1 = tensor.collapse_shape %i1 [[0, 1], [2]] : tensor<?x3x8xi32> into tensor<?x8xi32>
   %w8 = tensor.collapse_shape %m1 [[0, 1], [2]] : !mixed into tensor<?x8xf32>
   %streams = moe.from_slots %slots1, %w8 experts(6) : tensor<?x8xi32>, tensor<?x8xf32>
-  %zr = moe.apply %streams rows(%o by (t, e) -> (t floordiv 3, e)) weighted(after) out(sum) : !moe.routing<?x6xf32, max_per_row = 8>, tensor<?x6x14xf32> -> !h {
+  %zr = moe.apply %streams rows(%o by (t, e) -> (t floordiv 3, e)) weighted(after) out(sum)
+      : !moe.routing<?x6xf32, max_per_row = 8>, tensor<?x6x14xf32> -> !h {
   ^bb0(%v: !h):
     moe.yield %v : !h
   }
@@ -103,8 +115,11 @@ func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = 
   %z2 = tensor.extract_slice %z[0, 2, 0] [%t, 1, 14] [1, 1, 1] : !hs to tensor<?x1x14xf32>
   %groups = tensor.concat dim(1) %z, %z1, %z2 : (!hs, tensor<?x2x14xf32>, tensor<?x1x14xf32>) -> tensor<?x6x14xf32>
   %every2 = moe.route %z12 : tensor<?x12xf32>
-  %u = moe.apply %every2 rows(%groups by (t, e) -> (t, e floordiv 2)) experts(%w2 by (e) -> (e floordiv 2, e mod 2), %a2 by (e) -> (e floordiv 2, e mod 2), %b2 by (e) -> (e floordiv 2, e mod 2), %bn2 by (e) -> (e floordiv 2, e mod 2))
-      out(dense) : !r2, tensor<?x6x14xf32>, tensor<6x2x14x14xf32>, tensor<6x2x14x3xf32>, tensor<6x2x3x14xf32>, tensor<6x2x4x14xf32> -> tensor<?x12x14xf32> {
+  %u = moe.apply %every2 rows(%groups by (t, e) -> (t, e floordiv 2))
+      experts(%w2 by (e) -> (e floordiv 2, e mod 2), %a2 by (e) -> (e floordiv 2, e mod 2),
+          %b2 by (e) -> (e floordiv 2, e mod 2), %bn2 by (e) -> (e floordiv 2, e mod 2))
+      out(dense) : !r2, tensor<?x6x14xf32>, tensor<6x2x14x14xf32>, tensor<6x2x14x3xf32>, tensor<6x2x3x14xf32>,
+          tensor<6x2x4x14xf32> -> tensor<?x12x14xf32> {
   ^bb0(%v: !h, %w: tensor<14x14xf32>, %a: tensor<14x3xf32>, %b: tensor<3x14xf32>, %bn: tensor<4x14xf32>):
     %vc = tensor.cast %v : !h to tensor<?x?xf32>
     %wc = tensor.cast %w : tensor<14x14xf32> to tensor<?x14xf32>
@@ -116,17 +131,21 @@ func.func @main(%x: !x {moe.name = "x"}, %w1: tensor<3x2x20x14xf32> {moe.name = 
   }
   // A task's slots: own, category, shared, own again.
   %zt = tensor.extract_slice %groups[0, 3, 0] [%t, 3, 14] [1, 1, 1] : tensor<?x6x14xf32> to !hs
-  %lt = linalg.contract indexing_maps = [#tsd, #sde, #tse] ins(%zt, %g2 : !hs, tensor<3x14x6xf32>) outs(%z36 : tensor<?x3x6xf32>) -> tensor<?x3x6xf32>
-  %lp = linalg.contract indexing_maps = [#tsd, #sde, #tse] ins(%zt, %sg2 : !hs, tensor<3x14x2xf32>) outs(%z32 : tensor<?x3x2xf32>) -> tensor<?x3x2xf32>
+  %lt = linalg.contract indexing_maps = [#tsd, #sde, #tse] ins(%zt, %g2 : !hs, tensor<3x14x6xf32>)
+      outs(%z36 : tensor<?x3x6xf32>) -> tensor<?x3x6xf32>
+  %lp = linalg.contract indexing_maps = [#tsd, #sde, #tse] ins(%zt, %sg2 : !hs, tensor<3x14x2xf32>)
+      outs(%z32 : tensor<?x3x2xf32>) -> tensor<?x3x2xf32>
   %qt = linalg.softmax dimension(2) ins(%lt : tensor<?x3x6xf32>) outs(%z36 : tensor<?x3x6xf32>) -> tensor<?x3x6xf32>
   %qp = linalg.softmax dimension(2) ins(%lp : tensor<?x3x2xf32>) outs(%z32 : tensor<?x3x2xf32>) -> tensor<?x3x2xf32>
   %m2 = tensor.concat dim(2) %qt, %qp : (tensor<?x3x6xf32>, tensor<?x3x2xf32>) -> !mixed
-  %ids2 = arith.constant dense<[[6, 7, 2, 3, 0, 1, 6, 7], [8, 9, 4, 5, 0, 1, 8, 9], [10, 11, 4, 5, 0, 1, 10, 11]]> : !ids
+  %ids2 = arith.constant dense<[[6, 7, 2, 3, 0, 1, 6, 7], [8, 9, 4, 5, 0, 1, 8, 9], [10, 11, 4, 5, 0, 1, 10, 11]]>
+      : !ids
   %i2 = linalg.broadcast ins(%ids2 : !ids) outs(%i0 : tensor<?x3x8xi32>) dimensions = [0]
   %slots2 = tensor.collapse_shape %i2 [[0, 1], [2]] : tensor<?x3x8xi32> into tensor<?x8xi32>
   %w82 = tensor.collapse_shape %m2 [[0, 1], [2]] : !mixed into tensor<?x8xf32>
   %tasks = moe.from_slots %slots2, %w82 experts(12) : tensor<?x8xi32>, tensor<?x8xf32>
-  %yr = moe.apply %tasks rows(%u by (t, e) -> (t floordiv 3, e)) weighted(after) out(sum) : !moe.routing<?x12xf32, max_per_row = 8>, tensor<?x12x14xf32> -> !h {
+  %yr = moe.apply %tasks rows(%u by (t, e) -> (t floordiv 3, e)) weighted(after) out(sum)
+      : !moe.routing<?x12xf32, max_per_row = 8>, tensor<?x12x14xf32> -> !h {
   ^bb0(%v: !h):
     moe.yield %v : !h
   }

@@ -2,8 +2,8 @@
 //
 // Jointly-Learned Exit and Inference for a Dynamic Neural Network : JEI-DNN
 //
-// After each block a head gives class logits, and a gate on four uncertainty features decides whether the sample leaves.
-// Block l is expert l: in step l only the samples that have not left are routed to it, the others do no work.
+// After each block a head gives class logits, and a gate on four uncertainty features decides whether the sample
+// leaves. Block l is expert l: in step l only the samples that have not left are routed to it, the others do no work.
 //
 // Ops: from_slots (an empty slot for a sample that has left), apply with three results, inside scf.for.
 
@@ -27,8 +27,10 @@ func.func private @features(%c: !c) -> (!f, !f, !f) {
   return %best, %entropy, %lse : !f, !f, !f
 }
 
-func.func @main(%x: !x {moe.name = "x"}, %wb: tensor<4x24x24xf32> {moe.name = "wb"}, %bb: tensor<4x24xf32> {moe.name = "bb"}, %wc: tensor<4x24x7xf32> {moe.name = "wc"},
-    %bc: tensor<4x7xf32> {moe.name = "bc"}, %wu: tensor<3x4xf32> {moe.name = "wu"}, %bu: tensor<3xf32> {moe.name = "bu"})
+func.func @main(%x: !x {moe.name = "x"}, %wb: tensor<4x24x24xf32> {moe.name = "wb"},
+    %bb: tensor<4x24xf32> {moe.name = "bb"}, %wc: tensor<4x24x7xf32> {moe.name = "wc"},
+    %bc: tensor<4x7xf32> {moe.name = "bc"}, %wu: tensor<3x4xf32> {moe.name = "wu"},
+    %bu: tensor<3xf32> {moe.name = "bu"})
     -> (!c {moe.name = "logits"}, !i {moe.name = "exit"}, !f {moe.name = "gate"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %c3 = arith.constant 3 : index   %c4 = arith.constant 4 : index   %f0 = arith.constant 0.0 : f32
@@ -37,14 +39,16 @@ func.func @main(%x: !x {moe.name = "x"}, %wb: tensor<4x24x24xf32> {moe.name = "w
   %t = tensor.dim %x, %c0 : !x   %logits0 = tensor.splat %f0[%t] : !c   %gate0 = tensor.splat %f0[%t] : !f
   %exit0 = tensor.splat %i0[%t] : !i   %all = tensor.splat %true[%t] : !b   %none = tensor.splat %im1[%t] : !i
   %halves = tensor.splat %half[%t] : !f   %ones = tensor.splat %f1[%t] : tensor<?x1xf32>
-  %r:5 = scf.for %l = %c0 to %c4 step %c1 iter_args(%h = %x, %logits = %logits0, %exit = %exit0, %gate = %gate0, %active = %all) -> (!x, !c, !i, !f, !b) {
+  %r:5 = scf.for %l = %c0 to %c4 step %c1 iter_args(%h = %x, %logits = %logits0, %exit = %exit0, %gate = %gate0,
+      %active = %all) -> (!x, !c, !i, !f, !b) {
     %li = arith.index_cast %l : index to i32
     %ls = tensor.splat %li[%t] : !i
     %idx = arith.select %active, %ls, %none : !b, !i
     %slots = tensor.expand_shape %idx [[0, 1]] output_shape [%t, 1] : !i into tensor<?x1xi32>
     %here = moe.from_slots %slots, %ones experts(4) : tensor<?x1xi32>, tensor<?x1xf32>
     %next, %classes, %g = moe.apply %here rows(%h) experts(%wb, %bb, %wc, %bc) index(expert) out(sum, sum, sum)
-        : !moe.routing<?x4xf32, max_per_row = 1>, !x, tensor<4x24x24xf32>, tensor<4x24xf32>, tensor<4x24x7xf32>, tensor<4x7xf32> -> (!x, !c, !f) {
+        : !moe.routing<?x4xf32, max_per_row = 1>, !x, tensor<4x24x24xf32>, tensor<4x24xf32>, tensor<4x24x7xf32>,
+            tensor<4x7xf32> -> (!x, !c, !f) {
     ^bb0(%v: !x, %w: tensor<24x24xf32>, %b: tensor<24xf32>, %head: tensor<24x7xf32>, %hb: tensor<7xf32>, %e: index):
       %n = tensor.dim %v, %c0 : !x
       %zx = tensor.splat %f0[%n] : !x   %zc = tensor.splat %f0[%n] : !c   %zf = tensor.splat %f0[%n] : !f
@@ -61,7 +65,8 @@ func.func @main(%x: !x {moe.name = "x"}, %wb: tensor<4x24x24xf32> {moe.name = "w
       %w1 = tensor.extract %wu[%k, %c1] : tensor<3x4xf32>   %w2 = tensor.extract %wu[%k, %c2] : tensor<3x4xf32>
       %w3 = tensor.extract %wu[%k, %c3] : tensor<3x4xf32>   %bias = tensor.extract %bu[%k] : tensor<3xf32>
       %last = arith.cmpi eq, %e, %c3 : index
-      %open = linalg.map ins(%u0, %u1, %u2, %u3 : !f, !f, !f, !f) outs(%zf : !f) (%a0: f32, %a1: f32, %a2: f32, %a3: f32, %init: f32) {
+      %open = linalg.map ins(%u0, %u1, %u2, %u3 : !f, !f, !f, !f)
+          outs(%zf : !f) (%a0: f32, %a1: f32, %a2: f32, %a3: f32, %init: f32) {
         %s0 = math.fma %a0, %w0, %bias : f32   %s1 = math.fma %a1, %w1, %s0 : f32   %s2 = math.fma %a2, %w2, %s1 : f32
         %s3 = math.fma %a3, %w3, %s2 : f32   %neg = arith.negf %s3 : f32   %exp = math.exp %neg : f32
         %den = arith.addf %exp, %f1 : f32   %sigmoid = arith.divf %f1, %den : f32

@@ -2,11 +2,11 @@
 //
 // LLaMA-MoE v2: Exploring Sparsity of LLaMA from Perspective of Mixture-of-Experts with Post-Training
 //
-// Attention experts are KV-head groups: attention inside one sees only the tokens routed to it, now and in earlier calls
-// (a ragged cache per expert). The MLP side has routed experts and one that is always on.
+// Attention experts are KV-head groups: attention inside one sees only the tokens routed to it, now and in earlier
+// calls (a ragged cache per expert). The MLP side has routed experts and one that is always on.
 //
-// Ops: route, normalize, top_k, apply with a coupled body (rows' positions, a sum and the new cache rows as buckets), counts,
-// apply (MLP), to_dense.
+// Ops: route, normalize, top_k, apply with a coupled body (rows' positions, a sum and the new cache rows as buckets),
+// counts, apply (MLP), to_dense.
 
 !x = tensor<?x24xf32>   !v = tensor<?x8xf32>   !q = tensor<?x2x8xf32>   !a = tensor<?x2x?xf32>   !pos = tensor<?xindex>
 !s = tensor<?x4xf32>   !m = tensor<?x6xf32>   !top4 = !moe.routing<?x4xf32, max_per_row = 2>
@@ -22,7 +22,8 @@ func.func private @rms(%x: !x, %g: tensor<24xf32>) -> !x {
   %n = tensor.dim %x, %c0 : !x   %zt = tensor.splat %f0[%n] : tensor<?xf32>   %e = tensor.empty(%n) : !x
   %xx = arith.mulf %x, %x : !x
   %sums = linalg.reduce {arith.addf} ins(%xx : !x) outs(%zt : tensor<?xf32>) dimensions = [1]
-  %o = linalg.generic {indexing_maps = [#td, #t, #d, #td], iterator_types = ["parallel", "parallel"]} ins(%x, %sums, %g : !x, tensor<?xf32>, tensor<24xf32>) outs(%e : !x) {
+  %o = linalg.generic {indexing_maps = [#td, #t, #d, #td], iterator_types = ["parallel", "parallel"]}
+      ins(%x, %sums, %g : !x, tensor<?xf32>, tensor<24xf32>) outs(%e : !x) {
   ^bb0(%v: f32, %sum: f32, %w: f32, %init: f32):
     %mean = arith.divf %sum, %f24 : f32   %safe = arith.addf %mean, %eps : f32   %root = math.sqrt %safe : f32
     %unit = arith.divf %v, %root : f32   %scaled = arith.mulf %unit, %w : f32
@@ -36,7 +37,8 @@ func.func private @rope(%v: !v, %pos: !pos, %pos0: index) -> !v {
   %c0 = arith.constant 0 : index   %c3 = arith.constant 3 : index   %c4 = arith.constant 4 : index
   %rate = arith.constant -2.302585092994046 : f32
   %n = tensor.dim %v, %c0 : !v   %e = tensor.empty(%n) : !v
-  %o = linalg.generic {indexing_maps = [#td, #t, #td], iterator_types = ["parallel", "parallel"]} ins(%v, %pos : !v, !pos) outs(%e : !v) {
+  %o = linalg.generic {indexing_maps = [#td, #t, #td], iterator_types = ["parallel", "parallel"]}
+      ins(%v, %pos : !v, !pos) outs(%e : !v) {
   ^bb0(%own: f32, %p: index, %init: f32):
     %row = linalg.index 0 : index   %i = linalg.index 1 : index   %partner = arith.xori %i, %c4 : index
     %other = tensor.extract %v[%row, %partner] : !v
@@ -68,13 +70,19 @@ func.func private @swiglu(%v: !x, %gate: tensor<24x?xf32>, %up: tensor<24x?xf32>
   return %o : !x
 }
 
-func.func @main(%x: !x {moe.name = "x"}, %p0: tensor<i32> {moe.name = "pos0"}, %past_len: tensor<4xi32> {moe.name = "past_len"},
-    %past_k: tensor<4x7x8xf32> {moe.name = "past_k"}, %past_v: tensor<4x7x8xf32> {moe.name = "past_v"}, %g_attn: tensor<24xf32> {moe.name = "g_attn"}, %w_ga: tensor<24x4xf32> {moe.name = "w_ga"},
-    %w_q: tensor<4x24x2x8xf32> {moe.name = "w_q"}, %w_k: tensor<4x24x8xf32> {moe.name = "w_k"}, %w_v: tensor<4x24x8xf32> {moe.name = "w_v"}, %w_o: tensor<4x2x8x24xf32> {moe.name = "w_o"},
-    %g_mlp: tensor<24xf32> {moe.name = "g_mlp"}, %w_gm: tensor<24x6xf32> {moe.name = "w_gm"}, %w_g: tensor<6x24x20xf32> {moe.name = "w_g"}, %w_u: tensor<6x24x20xf32> {moe.name = "w_u"},
-    %w_d: tensor<6x20x24xf32> {moe.name = "w_d"}, %r_g: tensor<24x12xf32> {moe.name = "r_g"}, %r_u: tensor<24x12xf32> {moe.name = "r_u"}, %r_d: tensor<12x24xf32> {moe.name = "r_d"})
-    -> (!x {moe.name = "y"}, !s {moe.name = "routing_attn"}, !m {moe.name = "routing_mlp"}, tensor<4xi32> {moe.name = "new_len"},
-        tensor<4x?x8xf32> {moe.name = "new_k"}, tensor<4x?x8xf32> {moe.name = "new_v"}) {
+func.func @main(%x: !x {moe.name = "x"}, %p0: tensor<i32> {moe.name = "pos0"},
+    %past_len: tensor<4xi32> {moe.name = "past_len"}, %past_k: tensor<4x7x8xf32> {moe.name = "past_k"},
+    %past_v: tensor<4x7x8xf32> {moe.name = "past_v"}, %g_attn: tensor<24xf32> {moe.name = "g_attn"},
+    %w_ga: tensor<24x4xf32> {moe.name = "w_ga"}, %w_q: tensor<4x24x2x8xf32> {moe.name = "w_q"},
+    %w_k: tensor<4x24x8xf32> {moe.name = "w_k"}, %w_v: tensor<4x24x8xf32> {moe.name = "w_v"},
+    %w_o: tensor<4x2x8x24xf32> {moe.name = "w_o"}, %g_mlp: tensor<24xf32> {moe.name = "g_mlp"},
+    %w_gm: tensor<24x6xf32> {moe.name = "w_gm"}, %w_g: tensor<6x24x20xf32> {moe.name = "w_g"},
+    %w_u: tensor<6x24x20xf32> {moe.name = "w_u"}, %w_d: tensor<6x20x24xf32> {moe.name = "w_d"},
+    %r_g: tensor<24x12xf32> {moe.name = "r_g"}, %r_u: tensor<24x12xf32> {moe.name = "r_u"},
+    %r_d: tensor<12x24xf32> {moe.name = "r_d"})
+    -> (!x {moe.name = "y"}, !s {moe.name = "routing_attn"}, !m {moe.name = "routing_mlp"},
+        tensor<4xi32> {moe.name = "new_len"}, tensor<4x?x8xf32> {moe.name = "new_k"},
+        tensor<4x?x8xf32> {moe.name = "new_v"}) {
   %c0 = arith.constant 0 : index   %c7 = arith.constant 7 : index   %f0 = arith.constant 0.0 : f32
   %scale = arith.constant 0.35355339059327379 : f32   %minf = arith.constant 0xFF800000 : f32
   %t = tensor.dim %x, %c0 : !x
@@ -82,14 +90,15 @@ func.func @main(%x: !x {moe.name = "x"}, %p0: tensor<i32> {moe.name = "pos0"}, %
   %zs = tensor.splat %f0[%t] : !s   %zm = tensor.splat %f0[%t] : !m
   %n = call @rms(%x, %g_attn) : (!x, tensor<24xf32>) -> !x
   %la = linalg.matmul ins(%n, %w_ga : !x, tensor<24x4xf32>) outs(%zs : !s) -> !s
-  %alla = moe.route %la : !s
-  %pa = moe.normalize %alla by(softmax) : !moe.routing<?x4xf32>
-  %besta = moe.top_k %pa k(2) : !moe.routing<?x4xf32>
-  %ra = moe.normalize %besta by(sum) : !top4
-  %attn, %new_k, %new_v = moe.apply %ra rows(%n) experts(%w_q, %w_k, %w_v, %w_o, %past_k, %past_v, %past_len) index(row) weighted(after)
-      out(sum, buckets(%t), buckets(%t)) : !top4, !x, tensor<4x24x2x8xf32>, tensor<4x24x8xf32>, tensor<4x24x8xf32>, tensor<4x2x8x24xf32>,
+  %alla = moe.route %la : !s   %pa = moe.normalize %alla by(softmax) : !moe.routing<?x4xf32>
+  %besta = moe.top_k %pa k(2) : !moe.routing<?x4xf32>   %ra = moe.normalize %besta by(sum) : !top4
+  %attn, %new_k, %new_v = moe.apply %ra rows(%n) experts(%w_q, %w_k, %w_v, %w_o, %past_k, %past_v, %past_len) index(row)
+      weighted(after)
+      out(sum, buckets(%t), buckets(%t)) : !top4, !x, tensor<4x24x2x8xf32>, tensor<4x24x8xf32>, tensor<4x24x8xf32>,
+          tensor<4x2x8x24xf32>,
       tensor<4x7x8xf32>, tensor<4x7x8xf32>, tensor<4xi32> -> (!x, tensor<4x?x8xf32>, tensor<4x?x8xf32>) {
-  ^bb0(%v: !x, %wq: tensor<24x2x8xf32>, %wk: tensor<24x8xf32>, %wv: tensor<24x8xf32>, %wo: tensor<2x8x24xf32>, %pk: tensor<7x8xf32>, %pv: tensor<7x8xf32>, %plen: tensor<i32>, %pos: !pos):
+  ^bb0(%v: !x, %wq: tensor<24x2x8xf32>, %wk: tensor<24x8xf32>, %wv: tensor<24x8xf32>, %wo: tensor<2x8x24xf32>,
+      %pk: tensor<7x8xf32>, %pv: tensor<7x8xf32>, %plen: tensor<i32>, %pos: !pos):
     %m = tensor.dim %v, %c0 : !x
     %keys_n = arith.addi %m, %c7 : index   %li = tensor.extract %plen[] : tensor<i32>
     %len = arith.index_cast %li : i32 to index
@@ -98,7 +107,8 @@ func.func @main(%x: !x {moe.name = "x"}, %p0: tensor<i32> {moe.name = "pos0"}, %
     %k0 = linalg.matmul ins(%v, %wk : !x, tensor<24x8xf32>) outs(%zv : !v) -> !v
     %k = func.call @rope(%k0, %pos, %pos0) : (!v, !pos, index) -> !v
     %vn = linalg.matmul ins(%v, %wv : !x, tensor<24x8xf32>) outs(%zv : !v) -> !v
-    %q0 = linalg.contract indexing_maps = [affine_map<(t, h, i, d) -> (t, d)>, affine_map<(t, h, i, d) -> (d, h, i)>, affine_map<(t, h, i, d) -> (t, h, i)>]
+    %q0 = linalg.contract indexing_maps = [affine_map<(t, h, i, d) -> (t, d)>, affine_map<(t, h, i, d) -> (d, h, i)>,
+        affine_map<(t, h, i, d) -> (t, h, i)>]
         ins(%v, %wq : !x, tensor<24x2x8xf32>) outs(%zq : !q) -> !q
     %qa = tensor.extract_slice %q0[0, 0, 0] [%m, 1, 8] [1, 1, 1] : !q to !v
     %qb = tensor.extract_slice %q0[0, 1, 0] [%m, 1, 8] [1, 1, 1] : !q to !v
@@ -114,7 +124,8 @@ func.func @main(%x: !x {moe.name = "x"}, %p0: tensor<i32> {moe.name = "pos0"}, %
     }
     %keys = tensor.concat dim(0) %pk, %k : (tensor<7x8xf32>, !v) -> !v
     %values = tensor.concat dim(0) %pvs, %vn : (tensor<7x8xf32>, !v) -> !v
-    %scores = linalg.contract indexing_maps = [affine_map<(t, h, j, d) -> (t, h, d)>, affine_map<(t, h, j, d) -> (j, d)>, affine_map<(t, h, j, d) -> (t, h, j)>]
+    %scores = linalg.contract indexing_maps = [affine_map<(t, h, j, d) -> (t, h, d)>,
+        affine_map<(t, h, j, d) -> (j, d)>, affine_map<(t, h, j, d) -> (t, h, j)>]
         ins(%q, %keys : !q, !v) outs(%za : !a) -> !a
     %masked = linalg.map ins(%scores : !a) outs(%za : !a) (%s: f32, %init: f32) {
       %i = linalg.index 0 : index   %j = linalg.index 2 : index   %last = arith.addi %i, %c7 : index
@@ -124,9 +135,11 @@ func.func @main(%x: !x {moe.name = "x"}, %p0: tensor<i32> {moe.name = "pos0"}, %
       linalg.yield %m1 : f32
     }
     %p = linalg.softmax dimension(2) ins(%masked : !a) outs(%za : !a) -> !a
-    %c = linalg.contract indexing_maps = [affine_map<(t, h, i, j) -> (t, h, j)>, affine_map<(t, h, i, j) -> (j, i)>, affine_map<(t, h, i, j) -> (t, h, i)>]
+    %c = linalg.contract indexing_maps = [affine_map<(t, h, i, j) -> (t, h, j)>, affine_map<(t, h, i, j) -> (j, i)>,
+        affine_map<(t, h, i, j) -> (t, h, i)>]
         ins(%p, %values : !a, !v) outs(%zq : !q) -> !q
-    %o = linalg.contract indexing_maps = [affine_map<(t, d, h, i) -> (t, h, i)>, affine_map<(t, d, h, i) -> (h, i, d)>, affine_map<(t, d, h, i) -> (t, d)>]
+    %o = linalg.contract indexing_maps = [affine_map<(t, d, h, i) -> (t, h, i)>, affine_map<(t, d, h, i) -> (h, i, d)>,
+        affine_map<(t, d, h, i) -> (t, d)>]
         ins(%c, %wo : !q, tensor<2x8x24xf32>) outs(%zx : !x) -> !x
     moe.yield %o, %k, %vn : !x, !v, !v
   }
@@ -135,11 +148,10 @@ func.func @main(%x: !x {moe.name = "x"}, %p0: tensor<i32> {moe.name = "pos0"}, %
   %h = arith.addf %x, %attn : !x
   %mn = call @rms(%h, %g_mlp) : (!x, tensor<24xf32>) -> !x
   %lm = linalg.matmul ins(%mn, %w_gm : !x, tensor<24x6xf32>) outs(%zm : !m) -> !m
-  %allm = moe.route %lm : !m
-  %pm = moe.normalize %allm by(softmax) : !moe.routing<?x6xf32>
-  %bestm = moe.top_k %pm k(2) : !moe.routing<?x6xf32>
-  %rm = moe.normalize %bestm by(sum) : !top6
-  %mlp = moe.apply %rm rows(%mn) experts(%w_g, %w_u, %w_d) weighted(after) out(sum) : !top6, !x, tensor<6x24x20xf32>, tensor<6x24x20xf32>, tensor<6x20x24xf32> -> !x {
+  %allm = moe.route %lm : !m   %pm = moe.normalize %allm by(softmax) : !moe.routing<?x6xf32>
+  %bestm = moe.top_k %pm k(2) : !moe.routing<?x6xf32>   %rm = moe.normalize %bestm by(sum) : !top6
+  %mlp = moe.apply %rm rows(%mn) experts(%w_g, %w_u, %w_d) weighted(after) out(sum) : !top6, !x, tensor<6x24x20xf32>,
+      tensor<6x24x20xf32>, tensor<6x20x24xf32> -> !x {
   ^bb0(%v: !x, %gate: tensor<24x20xf32>, %up: tensor<24x20xf32>, %down: tensor<20x24xf32>):
     %gc = tensor.cast %gate : tensor<24x20xf32> to tensor<24x?xf32>
     %uc = tensor.cast %up : tensor<24x20xf32> to tensor<24x?xf32>
@@ -153,5 +165,6 @@ func.func @main(%x: !x {moe.name = "x"}, %p0: tensor<i32> {moe.name = "pos0"}, %
   %rdc = tensor.cast %r_d : tensor<12x24xf32> to tensor<?x24xf32>
   %always = call @swiglu(%mn, %rgc, %ruc, %rdc) : (!x, tensor<24x?xf32>, tensor<24x?xf32>, tensor<?x24xf32>) -> !x
   %both = arith.addf %mlp, %always : !x   %y = arith.addf %h, %both : !x
-  return %y, %routing_attn, %routing_mlp, %new_len, %new_k, %new_v : !x, !s, !m, tensor<4xi32>, tensor<4x?x8xf32>, tensor<4x?x8xf32>
+  return %y, %routing_attn, %routing_mlp, %new_len, %new_k, %new_v : !x, !s, !m, tensor<4xi32>, tensor<4x?x8xf32>,
+      tensor<4x?x8xf32>
 }

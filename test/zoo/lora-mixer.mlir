@@ -2,8 +2,8 @@
 //
 // LoRA-Mixer: Coordinate Modular LoRA Experts Through Serial Attention Routing
 //
-// Routed LoRA experts sit on the query, key, value and output projection of an attention block; one routing decision per
-// token, taken from the block's input, is used by all four.
+// Routed LoRA experts sit on the query, key, value and output projection of an attention block; one routing decision
+// per token, taken from the block's input, is used by all four.
 //
 // Ops: top_k, normalize, four applies of one routing (one plan: it depends on the support only); attention is upstream.
 
@@ -11,9 +11,9 @@
 !b = tensor<4x4x24xf32>   !r = !moe.routing<?x4xf32, max_per_row = 2>   !bsd = tensor<?x?x24xf32>
 !heads = tensor<?x?x3x8xf32>   !scores = tensor<?x3x?x?xf32>
 
-func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr"}, %w: tensor<4x24x24xf32> {moe.name = "w"},
-                %a: tensor<4x4x24x4xf32> {moe.name = "a"}, %b: tensor<4x4x4x24xf32> {moe.name = "b"})
-    -> (!bsd {moe.name = "y"}, tensor<?x?x4xf32> {moe.name = "routing"}) {
+func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr"},
+    %w: tensor<4x24x24xf32> {moe.name = "w"}, %a: tensor<4x4x24x4xf32> {moe.name = "a"},
+    %b: tensor<4x4x4x24xf32> {moe.name = "b"}) -> (!bsd {moe.name = "y"}, tensor<?x?x4xf32> {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32   %minf = arith.constant 0xFF800000 : f32
   %scale = arith.constant 0.35355339059327376 : f32  // 1 / sqrt(DH)
@@ -21,19 +21,21 @@ func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr
   %tokens = tensor.collapse_shape %x [[0, 1], [2]] : !bsd into !x
   %t = tensor.dim %tokens, %c0 : !x   %zl = tensor.splat %f0[%t] : !low
   %logits = linalg.matmul ins(%tokens, %wr : !x, tensor<24x4xf32>) outs(%zl : !low) -> !low
-  %all = moe.route %logits : !low
-  %probs = moe.normalize %all by(softmax) : !moe.routing<?x4xf32>
-  %top = moe.top_k %probs k(2) : !moe.routing<?x4xf32>
-  %r = moe.normalize %top by(sum) : !r
+  %all = moe.route %logits : !low   %probs = moe.normalize %all by(softmax) : !moe.routing<?x4xf32>
+  %top = moe.top_k %probs k(2) : !moe.routing<?x4xf32>   %r = moe.normalize %top by(sum) : !r
 
-  %q = func.call @linear(%tokens, %r, %w, %a, %b, %c0) : (!x, !r, tensor<4x24x24xf32>, tensor<4x4x24x4xf32>, tensor<4x4x4x24xf32>, index) -> !x
-  %k = func.call @linear(%tokens, %r, %w, %a, %b, %c1) : (!x, !r, tensor<4x24x24xf32>, tensor<4x4x24x4xf32>, tensor<4x4x4x24xf32>, index) -> !x
-  %v = func.call @linear(%tokens, %r, %w, %a, %b, %c2) : (!x, !r, tensor<4x24x24xf32>, tensor<4x4x24x4xf32>, tensor<4x4x4x24xf32>, index) -> !x
+  %q = func.call @linear(%tokens, %r, %w, %a, %b, %c0) : (!x, !r, tensor<4x24x24xf32>, tensor<4x4x24x4xf32>,
+      tensor<4x4x4x24xf32>, index) -> !x
+  %k = func.call @linear(%tokens, %r, %w, %a, %b, %c1) : (!x, !r, tensor<4x24x24xf32>, tensor<4x4x24x4xf32>,
+      tensor<4x4x4x24xf32>, index) -> !x
+  %v = func.call @linear(%tokens, %r, %w, %a, %b, %c2) : (!x, !r, tensor<4x24x24xf32>, tensor<4x4x24x4xf32>,
+      tensor<4x4x4x24xf32>, index) -> !x
   %qh = tensor.expand_shape %q [[0, 1], [2, 3]] output_shape [%batch, %seq, 3, 8] : !x into !heads
   %kh = tensor.expand_shape %k [[0, 1], [2, 3]] output_shape [%batch, %seq, 3, 8] : !x into !heads
   %vh = tensor.expand_shape %v [[0, 1], [2, 3]] output_shape [%batch, %seq, 3, 8] : !x into !heads
   %zs = tensor.splat %f0[%batch, %seq, %seq] : !scores
-  %qk = linalg.contract indexing_maps = [affine_map<(b, h, s, j, d) -> (b, s, h, d)>, affine_map<(b, h, s, j, d) -> (b, j, h, d)>,
+  %qk = linalg.contract indexing_maps = [affine_map<(b, h, s, j, d) -> (b, s, h, d)>,
+      affine_map<(b, h, s, j, d) -> (b, j, h, d)>,
                                          affine_map<(b, h, s, j, d) -> (b, h, s, j)>]
       ins(%qh, %kh : !heads, !heads) outs(%zs : !scores) -> !scores
   %causal = linalg.map ins(%qk : !scores) outs(%zs : !scores) (%s: f32, %o: f32) {
@@ -43,11 +45,13 @@ func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr
   }
   %attention = linalg.softmax dimension(3) ins(%causal : !scores) outs(%zs : !scores) -> !scores
   %zh = tensor.splat %f0[%batch, %seq] : !heads
-  %mixed = linalg.contract indexing_maps = [affine_map<(b, s, h, d, j) -> (b, h, s, j)>, affine_map<(b, s, h, d, j) -> (b, j, h, d)>,
+  %mixed = linalg.contract indexing_maps = [affine_map<(b, s, h, d, j) -> (b, h, s, j)>,
+      affine_map<(b, s, h, d, j) -> (b, j, h, d)>,
                                             affine_map<(b, s, h, d, j) -> (b, s, h, d)>]
       ins(%attention, %vh : !scores, !heads) outs(%zh : !heads) -> !heads
   %c = tensor.collapse_shape %mixed [[0, 1], [2, 3]] : !heads into !x
-  %o = func.call @linear(%c, %r, %w, %a, %b, %c3) : (!x, !r, tensor<4x24x24xf32>, tensor<4x4x24x4xf32>, tensor<4x4x4x24xf32>, index) -> !x
+  %o = func.call @linear(%c, %r, %w, %a, %b, %c3) : (!x, !r, tensor<4x24x24xf32>, tensor<4x4x24x4xf32>,
+      tensor<4x4x4x24xf32>, index) -> !x
   %y = tensor.expand_shape %o [[0, 1], [2]] output_shape [%batch, %seq, 24] : !x into !bsd
   %dense = moe.to_dense %r : !r
   %routing = tensor.expand_shape %dense [[0, 1], [2]] output_shape [%batch, %seq, 4] : !low into tensor<?x?x4xf32>
@@ -55,7 +59,8 @@ func.func @main(%x: !bsd {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr
 }
 
 // Projection n with its LoRA experts.
-func.func private @linear(%v: !x, %r: !r, %ws: tensor<4x24x24xf32>, %as: tensor<4x4x24x4xf32>, %bs: tensor<4x4x4x24xf32>, %n: index) -> !x {
+func.func private @linear(%v: !x, %r: !r, %ws: tensor<4x24x24xf32>, %as: tensor<4x4x24x4xf32>,
+    %bs: tensor<4x4x4x24xf32>, %n: index) -> !x {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %scale = arith.constant 1.5 : f32
   %w = tensor.extract_slice %ws[%n, 0, 0] [1, 24, 24] [1, 1, 1] : tensor<4x24x24xf32> to !w
   %a = tensor.extract_slice %as[%n, 0, 0, 0] [1, 4, 24, 4] [1, 1, 1, 1] : tensor<4x4x24x4xf32> to !a

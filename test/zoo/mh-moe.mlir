@@ -11,8 +11,8 @@
 !r = !moe.routing<?x5xf32, max_per_row = 2>
 
 func.func @main(%x: !x {moe.name = "x"}, %w_head: tensor<24x24xf32> {moe.name = "w_head"},
-                %w_gate: tensor<8x5xf32> {moe.name = "w_gate"}, %w1: tensor<5x8x20xf32> {moe.name = "w1"},
-                %w2: tensor<5x20x8xf32> {moe.name = "w2"}, %w_merge: tensor<24x24xf32> {moe.name = "w_merge"})
+    %w_gate: tensor<8x5xf32> {moe.name = "w_gate"}, %w1: tensor<5x8x20xf32> {moe.name = "w1"},
+    %w2: tensor<5x20x8xf32> {moe.name = "w2"}, %w_merge: tensor<24x24xf32> {moe.name = "w_merge"})
     -> (!x {moe.name = "y"}, tensor<?x3x5xf32> {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %c3 = arith.constant 3 : index   %f0 = arith.constant 0.0 : f32
   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
@@ -23,8 +23,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w_head: tensor<24x24xf32> {moe.name = 
   %heads = tensor.expand_shape %u [[0], [1, 2]] output_shape [%t, 3, 8] : !x into tensor<?x3x8xf32>
   %s = tensor.collapse_shape %heads [[0, 1], [2]] : tensor<?x3x8xf32> into !s
   %logits = linalg.matmul ins(%s, %w_gate : !s, tensor<8x5xf32>) outs(%ze : !e) -> !e
-  %all = moe.route %logits : !e
-  %probs = moe.normalize %all by(softmax) : !moe.routing<?x5xf32>
+  %all = moe.route %logits : !e   %probs = moe.normalize %all by(softmax) : !moe.routing<?x5xf32>
   %gates = moe.top_k %probs k(2) : !moe.routing<?x5xf32>
   %o = moe.apply %gates rows(%s) experts(%w1, %w2) weighted(after) out(sum)
       : !r, !s, tensor<5x8x20xf32>, tensor<5x20x8xf32> -> !s {

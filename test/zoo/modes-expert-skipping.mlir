@@ -2,8 +2,8 @@
 //
 // MoDES: Accelerating Mixture-of-Experts Multimodal Large Language Models via Dynamic Expert Skipping
 //
-// An expert of the top-k is skipped when its gate, scaled by what its layer matters, stays below a threshold of the token's
-// modality. The gates that remain are not renormalised; a token may keep none.
+// An expert of the top-k is skipped when its gate, scaled by what its layer matters, stays below a threshold of the
+// token's modality. The gates that remain are not renormalised; a token may keep none.
 //
 // Ops: top_k, normalize, select by a threshold per token and layer, counts, apply in scf.for over the layers.
 
@@ -11,24 +11,26 @@
 !r = !moe.routing<?x8xf32, max_per_row = 3>   !seen = tensor<2x?x8xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %modality: tensor<?xi32> {moe.name = "modality"},
-                %alpha: tensor<2xf32> {moe.name = "alpha"}, %tau: tensor<2xf32> {moe.name = "tau"},
-                %wr: tensor<2x24x8xf32> {moe.name = "wr"}, %wg: tensor<2x8x24x30xf32> {moe.name = "wg"},
-                %wu: tensor<2x8x24x30xf32> {moe.name = "wu"}, %wd: tensor<2x8x30x24xf32> {moe.name = "wd"})
+    %alpha: tensor<2xf32> {moe.name = "alpha"}, %tau: tensor<2xf32> {moe.name = "tau"},
+    %wr: tensor<2x24x8xf32> {moe.name = "wr"}, %wg: tensor<2x8x24x30xf32> {moe.name = "wg"},
+    %wu: tensor<2x8x24x30xf32> {moe.name = "wu"}, %wd: tensor<2x8x30x24xf32> {moe.name = "wd"})
     -> (!x {moe.name = "y"}, !seen {moe.name = "routing"}, tensor<2x?xi32> {moe.name = "kept"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32   %i0 = arith.constant 0 : i32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
   %zcounts = tensor.splat %i0[%t] : tensor<2x?xi32>
-  %y, %routing, %counts_out = scf.for %l = %c0 to %c2 step %c1 iter_args(%hidden = %x, %seen = %zseen, %counts = %zcounts) -> (!x, !seen, tensor<2x?xi32>) {
+  %y, %routing, %counts_out = scf.for %l = %c0 to %c2 step %c1 iter_args(%hidden = %x, %seen = %zseen,
+      %counts = %zcounts) -> (!x, !seen, tensor<2x?xi32>) {
     %wl = tensor.extract_slice %wr[%l, 0, 0] [1, 24, 8] [1, 1, 1] : tensor<2x24x8xf32> to tensor<24x8xf32>
-    %wg_l = tensor.extract_slice %wg[%l, 0, 0, 0] [1, 8, 24, 30] [1, 1, 1, 1] : tensor<2x8x24x30xf32> to tensor<8x24x30xf32>
-    %wu_l = tensor.extract_slice %wu[%l, 0, 0, 0] [1, 8, 24, 30] [1, 1, 1, 1] : tensor<2x8x24x30xf32> to tensor<8x24x30xf32>
-    %wd_l = tensor.extract_slice %wd[%l, 0, 0, 0] [1, 8, 30, 24] [1, 1, 1, 1] : tensor<2x8x30x24xf32> to tensor<8x30x24xf32>
+    %wg_l = tensor.extract_slice %wg[%l, 0, 0, 0] [1, 8, 24, 30] [1, 1, 1, 1] : tensor<2x8x24x30xf32>
+        to tensor<8x24x30xf32>
+    %wu_l = tensor.extract_slice %wu[%l, 0, 0, 0] [1, 8, 24, 30] [1, 1, 1, 1] : tensor<2x8x24x30xf32>
+        to tensor<8x24x30xf32>
+    %wd_l = tensor.extract_slice %wd[%l, 0, 0, 0] [1, 8, 30, 24] [1, 1, 1, 1] : tensor<2x8x30x24xf32>
+        to tensor<8x30x24xf32>
     %logits = linalg.matmul ins(%hidden, %wl : !x, tensor<24x8xf32>) outs(%ze : !e) -> !e
     %factor = tensor.extract %alpha[%l] : tensor<2xf32>
-    %every = moe.route %logits : !e
-    %top = moe.top_k %every k(3) : !all
-    %gates = moe.normalize %top by(softmax) : !r
+    %every = moe.route %logits : !e   %top = moe.top_k %every k(3) : !all   %gates = moe.normalize %top by(softmax) : !r
     %r = moe.select %gates {
     ^bb0(%key: f32, %rank: index, %before: f32, %row: index, %expert: index):
       %m = tensor.extract %modality[%row] : tensor<?xi32>   %mode = arith.index_cast %m : i32 to index

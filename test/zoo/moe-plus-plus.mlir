@@ -17,15 +17,14 @@ func.func private @layer(%x: !x, %logits: !s, %w1: !up, %w2: !down, %cv: !cv, %w
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32
   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %t = tensor.dim %x, %c0 : !x
-  %all = moe.route %logits : !s
-  %p = moe.normalize %all by(softmax) : !all
-  %best = moe.top_k %p k(2) : !all
+  %all = moe.route %logits : !s   %p = moe.normalize %all by(softmax) : !all   %best = moe.top_k %p k(2) : !all
   // Capacities ceil(66 T / 280) of an FFN expert and ceil(22 T / 70) of the others.
   %t66 = arith.muli %t, %c66 : index   %t22 = arith.muli %t, %c22 : index   %cf = arith.ceildivui %t66, %c280 : index
   %cz = arith.ceildivui %t22, %c70 : index
   %caps = tensor.from_elements %cf, %cf, %cf, %cf, %cz, %cz, %cz, %cz : tensor<8xindex>
   %kept = moe.limit %best cap(%caps : tensor<8xindex>) order(row) : !top
-  %moe = moe.apply %kept rows(%x) experts(%w1 case(0), %w2 case(0), %cv case(3), %wc case(3)) cases([0, 0, 0, 0, 1, 2, 3, 3])
+  %moe = moe.apply %kept rows(%x)
+      experts(%w1 case(0), %w2 case(0), %cv case(3), %wc case(3)) cases([0, 0, 0, 0, 1, 2, 3, 3])
       weighted(after) out(sum) : !top, !x, !up, !down, !cv, !wc -> !x {
   ^bb0(%v: !x, %up: tensor<24x32xf32>, %down: tensor<32x24xf32>):
     %n = tensor.dim %v, %c0 : !x
@@ -49,7 +48,8 @@ func.func private @layer(%x: !x, %logits: !s, %w1: !up, %w2: !down, %cv: !cv, %w
     %l = linalg.matmul ins(%v, %w : !x, tensor<24x2xf32>) outs(%zc : !c) -> !c
     %a = linalg.softmax dimension(1) ins(%l : !c) outs(%zc : !c) -> !c
     %e = tensor.empty(%n) : !x
-    %o = linalg.generic {indexing_maps = [affine_map<(n, d) -> (n, d)>, affine_map<(n, d) -> (d)>, affine_map<(n, d) -> (n, d)>],
+    %o = linalg.generic {indexing_maps = [affine_map<(n, d) -> (n, d)>, affine_map<(n, d) -> (d)>,
+        affine_map<(n, d) -> (n, d)>],
         iterator_types = ["parallel", "parallel"]} ins(%v, %vector : !x, tensor<24xf32>) outs(%e : !x) {
     ^bb0(%vi: f32, %ci: f32, %init: f32):
       %i = linalg.index 0 : index   %a1 = tensor.extract %a[%i, %c0] : !c   %a2 = tensor.extract %a[%i, %c1] : !c
@@ -63,8 +63,10 @@ func.func private @layer(%x: !x, %logits: !s, %w1: !up, %w2: !down, %cv: !cv, %w
   return %y, %routing : !x, !s
 }
 
-func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<2x24x8xf32> {moe.name = "wr"}, %wres: tensor<2x8x8xf32> {moe.name = "wres"}, %w1: tensor<2x4x24x32xf32> {moe.name = "w1"},
-    %w2: tensor<2x4x32x24xf32> {moe.name = "w2"}, %cv: tensor<2x2x24xf32> {moe.name = "cv"}, %wc: tensor<2x2x24x2xf32> {moe.name = "wc"})
+func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<2x24x8xf32> {moe.name = "wr"},
+    %wres: tensor<2x8x8xf32> {moe.name = "wres"}, %w1: tensor<2x4x24x32xf32> {moe.name = "w1"},
+    %w2: tensor<2x4x32x24xf32> {moe.name = "w2"}, %cv: tensor<2x2x24xf32> {moe.name = "cv"},
+    %wc: tensor<2x2x24x2xf32> {moe.name = "wc"})
     -> (!x {moe.name = "y"}, tensor<2x?x8xf32> {moe.name = "routing"}, !s {moe.name = "logits"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
   %t = tensor.dim %x, %c0 : !x   %zs = tensor.splat %f0[%t] : !s

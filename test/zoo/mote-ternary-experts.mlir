@@ -12,18 +12,18 @@
 !qd = tensor<6x32x24xi32>   !s = tensor<6xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x6xf32> {moe.name = "wr"}, %q_g: !qu {moe.name = "q_g"},
-                %s_g: !s {moe.name = "s_g"}, %q_u: !qu {moe.name = "q_u"}, %s_u: !s {moe.name = "s_u"},
-                %q_d: !qd {moe.name = "q_d"}, %s_d: !s {moe.name = "s_d"}, %fg: !up {moe.name = "fg"},
-                %fu: !up {moe.name = "fu"}, %fd: !down {moe.name = "fd"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
+    %s_g: !s {moe.name = "s_g"}, %q_u: !qu {moe.name = "q_u"}, %s_u: !s {moe.name = "s_u"},
+    %q_d: !qd {moe.name = "q_d"}, %s_d: !s {moe.name = "s_d"}, %fg: !up {moe.name = "fg"}, %fu: !up {moe.name = "fu"},
+    %fd: !down {moe.name = "fd"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
-  %all = moe.route %logits : !e
-  %probs = moe.normalize %all by(softmax) : !moe.routing<?x6xf32>
+  %all = moe.route %logits : !e   %probs = moe.normalize %all by(softmax) : !moe.routing<?x6xf32>
   %gates = moe.top_k %probs k(2) : !moe.routing<?x6xf32>
   %routed = moe.apply %gates rows(%x) experts(%q_g, %s_g, %q_u, %s_u, %q_d, %s_d) weighted(after) out(sum)
       : !r, !x, !qu, !s, !qu, !s, !qd, !s -> !x {
-  ^bb0(%v: !x, %cg: tensor<24x32xi32>, %sg: tensor<f32>, %cu: tensor<24x32xi32>, %su: tensor<f32>, %cd: tensor<32x24xi32>, %sd: tensor<f32>):
+  ^bb0(%v: !x, %cg: tensor<24x32xi32>, %sg: tensor<f32>, %cu: tensor<24x32xi32>, %su: tensor<f32>,
+      %cd: tensor<32x24xi32>, %sd: tensor<f32>):
     %wg = arith.sitofp %cg : tensor<24x32xi32> to !up   %wu = arith.sitofp %cu : tensor<24x32xi32> to !up
     %wd = arith.sitofp %cd : tensor<32x24xi32> to !down   %kg = tensor.extract %sg[] : tensor<f32>
     %ku = tensor.extract %su[] : tensor<f32>   %kd = tensor.extract %sd[] : tensor<f32>

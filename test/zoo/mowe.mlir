@@ -9,9 +9,10 @@
 
 !x = tensor<?x24xf32>   !h = tensor<?x6xf32>   !id = tensor<?xi32>   !r = !moe.routing<?x15xf32, max_per_row = 1>
 
-func.func @main(%x: !x {moe.name = "x"}, %ids: !id {moe.name = "ids"}, %block: tensor<40xi32> {moe.name = "block"}, %slot: tensor<40xi32> {moe.name = "slot"},
-    %bucket: tensor<15xi32> {moe.name = "bucket"}, %num: tensor<3xi32> {moe.name = "num"}, %w1: tensor<15x24x6xf32> {moe.name = "w1"}, %w2: tensor<15x6x24xf32> {moe.name = "w2"})
-    -> (!x {moe.name = "y"}, !id {moe.name = "expert"}) {
+func.func @main(%x: !x {moe.name = "x"}, %ids: !id {moe.name = "ids"}, %block: tensor<40xi32> {moe.name = "block"},
+    %slot: tensor<40xi32> {moe.name = "slot"}, %bucket: tensor<15xi32> {moe.name = "bucket"},
+    %num: tensor<3xi32> {moe.name = "num"}, %w1: tensor<15x24x6xf32> {moe.name = "w1"},
+    %w2: tensor<15x6x24xf32> {moe.name = "w2"}) -> (!x {moe.name = "y"}, !id {moe.name = "expert"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %i5 = arith.constant 5 : i32
   %i16 = arith.constant 16 : i32   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32

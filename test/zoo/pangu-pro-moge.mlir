@@ -11,15 +11,14 @@
 !r = !moe.routing<?x12xf32, max_per_row = 8>
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x12xf32> {moe.name = "wr"},
-                %wg: tensor<12x24x30xf32> {moe.name = "wg"}, %wu: tensor<12x24x30xf32> {moe.name = "wu"},
-                %wd: tensor<12x30x24xf32> {moe.name = "wd"}, %sg: tensor<24x20xf32> {moe.name = "sg"},
-                %su: tensor<24x20xf32> {moe.name = "su"}, %sd: tensor<20x24xf32> {moe.name = "sd"})
+    %wg: tensor<12x24x30xf32> {moe.name = "wg"}, %wu: tensor<12x24x30xf32> {moe.name = "wu"},
+    %wd: tensor<12x30x24xf32> {moe.name = "wd"}, %sg: tensor<24x20xf32> {moe.name = "sg"},
+    %su: tensor<24x20xf32> {moe.name = "su"}, %sd: tensor<20x24xf32> {moe.name = "sd"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x12xf32>) outs(%ze : !e) -> !e
-  %all = moe.route %logits : !e
-  %probs = moe.normalize %all by(softmax) : !moe.routing<?x12xf32>
+  %all = moe.route %logits : !e   %probs = moe.normalize %all by(softmax) : !moe.routing<?x12xf32>
   %gates = moe.top_k %probs k(2) groups(4) : !moe.routing<?x12xf32>
   %routed = moe.apply %gates rows(%x) experts(%wg, %wu, %wd) weighted(after) out(sum)
       : !r, !x, tensor<12x24x30xf32>, tensor<12x24x30xf32>, tensor<12x30x24xf32> -> !x {

@@ -5,7 +5,8 @@
 // A vector added to the router's logits is improved by gradient steps on the next-token loss of the context, and the
 // changed router serves the new tokens. The gradient runs through the normalised weights of the chosen experts alone.
 //
-// Ops: route, top_k, normalize, apply (the chosen experts' outputs, dense, for the gradient), apply (mixing pairs), to_dense.
+// Ops: route, top_k, normalize, apply (the chosen experts' outputs, dense, for the gradient), apply (mixing pairs),
+// to_dense.
 
 !x = tensor<?x24xf32>   !h = tensor<?x28xf32>   !s = tensor<?x6xf32>   !d = tensor<6xf32>   !l = tensor<?x17xf32>
 !f = tensor<?xf32>   !o = tensor<?x6x24xf32>   !up = tensor<6x24x28xf32>   !down = tensor<6x28x24xf32>
@@ -17,8 +18,7 @@ func.func private @layer(%x: !x, %delta: !d, %wr: tensor<24x6xf32>, %wg: !up, %w
   %t = tensor.dim %x, %c0 : !x   %e = tensor.empty(%t) : !s
   %offset = linalg.broadcast ins(%delta : !d) outs(%e : !s) dimensions = [0]
   %z = linalg.matmul ins(%x, %wr : !x, tensor<24x6xf32>) outs(%offset : !s) -> !s
-  %all = moe.route %z : !s
-  %best = moe.top_k %all k(2) : !moe.routing<?x6xf32>
+  %all = moe.route %z : !s   %best = moe.top_k %all k(2) : !moe.routing<?x6xf32>
   %r = moe.normalize %best by(softmax) : !top
   %outputs = moe.apply %r rows(%x) experts(%wg, %wu, %wd) out(dense) : !top, !x, !up, !up, !down -> !o {
   ^bb0(%v: !x, %gate: tensor<24x28xf32>, %up: tensor<24x28xf32>, %down: tensor<28x24xf32>):
@@ -40,9 +40,12 @@ func.func private @layer(%x: !x, %delta: !d, %wr: tensor<24x6xf32>, %wg: !up, %w
   return %y, %weights, %outputs : !x, !s, !o
 }
 
-func.func @main(%x: !x {moe.name = "x"}, %target: tensor<?xi32> {moe.name = "target"}, %x2: !x {moe.name = "x2"}, %delta_in: !d {moe.name = "delta_in"}, %lr: tensor<1xf32> {moe.name = "lr"},
-    %wr: tensor<24x6xf32> {moe.name = "wr"}, %wg: !up {moe.name = "wg"}, %wu: !up {moe.name = "wu"}, %wd: !down {moe.name = "wd"}, %wv: tensor<24x17xf32> {moe.name = "wv"})
-    -> (!x {moe.name = "y"}, !s {moe.name = "routing"}, !d {moe.name = "delta_out"}, tensor<2xf32> {moe.name = "loss"}) {
+func.func @main(%x: !x {moe.name = "x"}, %target: tensor<?xi32> {moe.name = "target"}, %x2: !x {moe.name = "x2"},
+    %delta_in: !d {moe.name = "delta_in"}, %lr: tensor<1xf32> {moe.name = "lr"},
+    %wr: tensor<24x6xf32> {moe.name = "wr"}, %wg: !up {moe.name = "wg"}, %wu: !up {moe.name = "wu"},
+    %wd: !down {moe.name = "wd"}, %wv: tensor<24x17xf32> {moe.name = "wv"})
+    -> (!x {moe.name = "y"}, !s {moe.name = "routing"}, !d {moe.name = "delta_out"},
+        tensor<2xf32> {moe.name = "loss"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %x, %c0 : !x
@@ -52,8 +55,10 @@ func.func @main(%x: !x {moe.name = "x"}, %target: tensor<?xi32> {moe.name = "tar
   %losses0 = tensor.splat %f0 : tensor<2xf32>
   %rate = tensor.extract %lr[%c0] : tensor<1xf32>
   %rates = tensor.splat %rate : !d
-  %delta, %losses = scf.for %step = %c0 to %c2 step %c1 iter_args(%d = %delta_in, %sofar = %losses0) -> (!d, tensor<2xf32>) {
-    %h, %g, %o = func.call @layer(%x, %d, %wr, %wg, %wu, %wd) : (!x, !d, tensor<24x6xf32>, !up, !up, !down) -> (!x, !s, !o)
+  %delta, %losses = scf.for %step = %c0 to %c2 step %c1 iter_args(%d = %delta_in, %sofar = %losses0)
+      -> (!d, tensor<2xf32>) {
+    %h, %g, %o = func.call @layer(%x, %d, %wr, %wg, %wu, %wd) : (!x, !d, tensor<24x6xf32>, !up, !up, !down)
+        -> (!x, !s, !o)
     %logits = linalg.matmul ins(%h, %wv : !x, tensor<24x17xf32>) outs(%zl : !l) -> !l
     %r = linalg.softmax dimension(1) ins(%logits : !l) outs(%zl : !l) -> !l
     // -(1/T) ln r[target], and the gradient of the logits (1/T) (r - onehot(target))
@@ -71,10 +76,12 @@ func.func @main(%x: !x {moe.name = "x"}, %target: tensor<?xi32> {moe.name = "tar
       %diff = arith.select %hit, %less, %p : f32   %mean = arith.divf %diff, %tf : f32
       linalg.yield %mean : f32
     }
-    %dh = linalg.matmul indexing_maps = [affine_map<(t, d, v) -> (t, v)>, affine_map<(t, d, v) -> (d, v)>, affine_map<(t, d, v) -> (t, d)>]
+    %dh = linalg.matmul indexing_maps = [affine_map<(t, d, v) -> (t, v)>, affine_map<(t, d, v) -> (d, v)>,
+        affine_map<(t, d, v) -> (t, d)>]
         ins(%dlogits, %wv : !l, tensor<24x17xf32>) outs(%zx : !x) -> !x
     // dz_e = g_e (c_e - sum_j g_j c_j) with c_e = dh . E_e(x); experts that were not chosen have g = 0.
-    %c = linalg.contract indexing_maps = [affine_map<(t, e, d) -> (t, d)>, affine_map<(t, e, d) -> (t, e, d)>, affine_map<(t, e, d) -> (t, e)>]
+    %c = linalg.contract indexing_maps = [affine_map<(t, e, d) -> (t, d)>, affine_map<(t, e, d) -> (t, e, d)>,
+        affine_map<(t, e, d) -> (t, e)>]
         ins(%dh, %o : !x, !o) outs(%zs : !s) -> !s
     %gc = arith.mulf %g, %c : !s
     %mean = linalg.reduce {arith.addf} ins(%gc : !s) outs(%zf : !f) dimensions = [1]
@@ -84,6 +91,7 @@ func.func @main(%x: !x {moe.name = "x"}, %target: tensor<?xi32> {moe.name = "tar
     %move = arith.mulf %rates, %grad : !d   %d1 = arith.subf %d, %move : !d
     scf.yield %d1, %now : !d, tensor<2xf32>
   }
-  %y, %routing, %unused = call @layer(%x2, %delta, %wr, %wg, %wu, %wd) : (!x, !d, tensor<24x6xf32>, !up, !up, !down) -> (!x, !s, !o)
+  %y, %routing, %unused = call @layer(%x2, %delta, %wr, %wg, %wu, %wd) : (!x, !d, tensor<24x6xf32>, !up, !up, !down)
+      -> (!x, !s, !o)
   return %y, %routing, %delta, %losses : !x, !s, !d, tensor<2xf32>
 }

@@ -2,29 +2,31 @@
 //
 // Two Experts Are All You Need for Steering Thinking: Reinforcing Cognitive Effort in MoE Reasoning Models Without Additional Training
 //
-// Some experts of a trained model are known to think better; each layer multiplies the chosen gates by a factor per expert,
-// which changes the weights but never the selection.
+// Some experts of a trained model are known to think better; each layer multiplies the chosen gates by a factor per
+// expert, which changes the weights but never the selection.
 //
 // Ops: top_k, normalize, map with a value per expert, apply in scf.for over the layers.
 
 !x = tensor<?x24xf32>   !h = tensor<?x30xf32>   !e = tensor<?x6xf32>   !all = !moe.routing<?x6xf32>
 !r = !moe.routing<?x6xf32, max_per_row = 2>   !seen = tensor<2x?x6xf32>
 
-func.func @main(%x: !x {moe.name = "x"}, %beta: tensor<2x6xf32> {moe.name = "beta"}, %wr: tensor<2x24x6xf32> {moe.name = "wr"},
-                %wg: tensor<2x6x24x30xf32> {moe.name = "wg"}, %wu: tensor<2x6x24x30xf32> {moe.name = "wu"},
-                %wd: tensor<2x6x30x24xf32> {moe.name = "wd"}) -> (!x {moe.name = "y"}, !seen {moe.name = "routing"}) {
+func.func @main(%x: !x {moe.name = "x"}, %beta: tensor<2x6xf32> {moe.name = "beta"},
+    %wr: tensor<2x24x6xf32> {moe.name = "wr"}, %wg: tensor<2x6x24x30xf32> {moe.name = "wg"},
+    %wu: tensor<2x6x24x30xf32> {moe.name = "wu"}, %wd: tensor<2x6x30x24xf32> {moe.name = "wd"})
+    -> (!x {moe.name = "y"}, !seen {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %zseen = tensor.splat %f0[%t] : !seen
   %y, %routing = scf.for %l = %c0 to %c2 step %c1 iter_args(%hidden = %x, %seen = %zseen) -> (!x, !seen) {
     %wl = tensor.extract_slice %wr[%l, 0, 0] [1, 24, 6] [1, 1, 1] : tensor<2x24x6xf32> to tensor<24x6xf32>
-    %wg_l = tensor.extract_slice %wg[%l, 0, 0, 0] [1, 6, 24, 30] [1, 1, 1, 1] : tensor<2x6x24x30xf32> to tensor<6x24x30xf32>
-    %wu_l = tensor.extract_slice %wu[%l, 0, 0, 0] [1, 6, 24, 30] [1, 1, 1, 1] : tensor<2x6x24x30xf32> to tensor<6x24x30xf32>
-    %wd_l = tensor.extract_slice %wd[%l, 0, 0, 0] [1, 6, 30, 24] [1, 1, 1, 1] : tensor<2x6x30x24xf32> to tensor<6x30x24xf32>
+    %wg_l = tensor.extract_slice %wg[%l, 0, 0, 0] [1, 6, 24, 30] [1, 1, 1, 1] : tensor<2x6x24x30xf32>
+        to tensor<6x24x30xf32>
+    %wu_l = tensor.extract_slice %wu[%l, 0, 0, 0] [1, 6, 24, 30] [1, 1, 1, 1] : tensor<2x6x24x30xf32>
+        to tensor<6x24x30xf32>
+    %wd_l = tensor.extract_slice %wd[%l, 0, 0, 0] [1, 6, 30, 24] [1, 1, 1, 1] : tensor<2x6x30x24xf32>
+        to tensor<6x30x24xf32>
     %logits = linalg.matmul ins(%hidden, %wl : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
-    %every = moe.route %logits : !e
-    %top = moe.top_k %every k(2) : !all
-    %gates = moe.normalize %top by(softmax) : !r
+    %every = moe.route %logits : !e   %top = moe.top_k %every k(2) : !all   %gates = moe.normalize %top by(softmax) : !r
     %r = moe.map %gates {
     ^bb0(%w: f32, %row: index, %expert: index):
       %b = tensor.extract %beta[%l, %expert] : tensor<2x6xf32>   %g = arith.mulf %w, %b : f32

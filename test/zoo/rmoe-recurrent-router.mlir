@@ -11,10 +11,11 @@
 !rzn = tensor<?x3x10xf32>   !e = tensor<?x6xf32>   !all = tensor<3x?x6xf32>   !up = tensor<6x24x28xf32>
 !down = tensor<6x28x24xf32>   !r = !moe.routing<?x6xf32, max_per_row = 2>
 
-func.func @main(%x: !x {moe.name = "x"}, %wp: tensor<3x24x10xf32> {moe.name = "wp"}, %wi: tensor<10x30xf32> {moe.name = "wi"},
-                %wh: tensor<10x30xf32> {moe.name = "wh"}, %bi: tensor<30xf32> {moe.name = "bi"}, %bh: tensor<30xf32> {moe.name = "bh"},
-                %wo: tensor<3x10x6xf32> {moe.name = "wo"}, %wg: tensor<3x6x24x28xf32> {moe.name = "wg"},
-                %wu: tensor<3x6x24x28xf32> {moe.name = "wu"}, %wd: tensor<3x6x28x24xf32> {moe.name = "wd"})
+func.func @main(%x: !x {moe.name = "x"}, %wp: tensor<3x24x10xf32> {moe.name = "wp"},
+    %wi: tensor<10x30xf32> {moe.name = "wi"}, %wh: tensor<10x30xf32> {moe.name = "wh"},
+    %bi: tensor<30xf32> {moe.name = "bi"}, %bh: tensor<30xf32> {moe.name = "bh"},
+    %wo: tensor<3x10x6xf32> {moe.name = "wo"}, %wg: tensor<3x6x24x28xf32> {moe.name = "wg"},
+    %wu: tensor<3x6x24x28xf32> {moe.name = "wu"}, %wd: tensor<3x6x28x24xf32> {moe.name = "wd"})
     -> (!x {moe.name = "y"}, !all {moe.name = "routing"}, !s {moe.name = "state"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
@@ -34,8 +35,10 @@ func.func @main(%x: !x {moe.name = "x"}, %wp: tensor<3x24x10xf32> {moe.name = "w
     %q = linalg.matmul ins(%c, %wh : !s, tensor<10x30xf32>) outs(%bhs : !s3) -> !s3
     %a3 = tensor.expand_shape %a [[0], [1, 2]] output_shape [%t, 3, 10] : !s3 into !rzn
     %q3 = tensor.expand_shape %q [[0], [1, 2]] output_shape [%t, 3, 10] : !s3 into !rzn
-    %c_next = linalg.generic {indexing_maps = [affine_map<(t, i) -> (t, 0, i)>, affine_map<(t, i) -> (t, 1, i)>, affine_map<(t, i) -> (t, 2, i)>,
-        affine_map<(t, i) -> (t, 0, i)>, affine_map<(t, i) -> (t, 1, i)>, affine_map<(t, i) -> (t, 2, i)>, affine_map<(t, i) -> (t, i)>,
+    %c_next = linalg.generic {indexing_maps = [affine_map<(t, i) -> (t, 0, i)>, affine_map<(t, i) -> (t, 1, i)>,
+        affine_map<(t, i) -> (t, 2, i)>,
+        affine_map<(t, i) -> (t, 0, i)>, affine_map<(t, i) -> (t, 1, i)>, affine_map<(t, i) -> (t, 2, i)>,
+            affine_map<(t, i) -> (t, i)>,
         affine_map<(t, i) -> (t, i)>], iterator_types = ["parallel", "parallel"]}
         ins(%a3, %a3, %a3, %q3, %q3, %q3, %c : !rzn, !rzn, !rzn, !rzn, !rzn, !rzn, !s) outs(%zs : !s) {
     ^bb0(%ar: f32, %az: f32, %an: f32, %qr: f32, %qz: f32, %qn: f32, %old: f32, %init: f32):
@@ -47,8 +50,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wp: tensor<3x24x10xf32> {moe.name = "w
       linalg.yield %new : f32
     } -> !s
     %logits = linalg.matmul ins(%c_next, %wol : !s, tensor<10x6xf32>) outs(%ze : !e) -> !e
-    %every = moe.route %logits : !e
-    %top = moe.top_k %every k(2) : !moe.routing<?x6xf32>
+    %every = moe.route %logits : !e   %top = moe.top_k %every k(2) : !moe.routing<?x6xf32>
     %r = moe.normalize %top by(softmax) : !r
     %o = moe.apply %r rows(%v) experts(%wgl, %wul, %wdl) weighted(after) out(sum) : !r, !x, !up, !up, !down -> !x {
     ^bb0(%rows: !x, %gate: tensor<24x28xf32>, %up: tensor<24x28xf32>, %down: tensor<28x24xf32>):

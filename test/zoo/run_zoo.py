@@ -7,6 +7,7 @@
 Each program is compiled with the lowerings that the compiler chooses; then
   example      the stored inputs give the stored results;
   reference    other inputs and sizes give what the reference gives;
+  ties         inputs with exact ties and rows that occur again and again give what the reference gives;
   permute D    permuting a dimension of all values permutes the results (PERMUTES of the reference);
   split D      two calls on the parts of a dimension give the parts of the results (SPLITS of the reference);
   threads      one and two threads give the same bits.
@@ -70,6 +71,11 @@ class Program:
             args, want = zoolib.draw(self.contract, dims, seed)
             self.check(f"reference, seed {seed}", self(args), want, dims)
 
+    def ties(self, seed):
+        dims = max(zoolib.sizes(self.contract), key=lambda d: sum(d[n] for n in self.contract.dynamic))
+        args, want = zoolib.draw(self.contract, dims, seed, ties=True)
+        self.check(f"ties, seed {seed}", self(args), want, dims)
+
     def large(self, dim):
         c = self.contract
         return c.dims | ({dim: max(19, c.min[dim])} if dim in c.dynamic else {})
@@ -114,6 +120,7 @@ def run_program(path, options, lowering):
             program.permute(dim, options.seed)
         for dim in getattr(module, "SPLITS", []):
             program.split(dim, options.seed)
+        program.ties(options.seed)
         program.threads(options.seed)
     except Failure as failure:
         print(f"FAIL {name}: {failure}")

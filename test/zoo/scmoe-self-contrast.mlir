@@ -3,7 +3,8 @@
 // Unchosen Experts Can Contribute Too: Unleashing MoE Models' Power by Self-Contrast
 //
 // One model runs twice over the same weights: strong with its top-2 routing, weak with only the second-ranked expert of
-// every layer. Next-token scores extrapolate from the weak to the strong logits where the strong pass finds them plausible.
+// every layer. Next-token scores extrapolate from the weak to the strong logits where the strong pass finds them
+// plausible.
 //
 // Ops: one function with two uses; select by rank on a top_k (strong: both pairs, weak: rank 1 only), normalize, apply
 // inside scf.for over the layers. The argmax of the scores is a top_k, too.
@@ -12,10 +13,11 @@
 !t = tensor<?xf32>   !g = tensor<24xf32>   !up = tensor<2x6x24x28xf32>   !down = tensor<2x6x28x24xf32>
 !r = !moe.routing<?x6xf32, max_per_row = 2>
 
-func.func @main(%x: !x {moe.name = "x"}, %g_norm: tensor<2x24xf32> {moe.name = "g_norm"}, %w_gate: tensor<2x24x6xf32> {moe.name = "w_gate"},
-                %w_g: !up {moe.name = "w_g"}, %w_u: !up {moe.name = "w_u"}, %w_d: !down {moe.name = "w_d"}, %g_out: !g {moe.name = "g_out"},
-                %w_out: tensor<24x21xf32> {moe.name = "w_out"})
-    -> (!z {moe.name = "scores"}, tensor<?xi32> {moe.name = "next"}, !all {moe.name = "routing_strong"}, !all {moe.name = "routing_weak"}) {
+func.func @main(%x: !x {moe.name = "x"}, %g_norm: tensor<2x24xf32> {moe.name = "g_norm"},
+    %w_gate: tensor<2x24x6xf32> {moe.name = "w_gate"}, %w_g: !up {moe.name = "w_g"}, %w_u: !up {moe.name = "w_u"},
+    %w_d: !down {moe.name = "w_d"}, %g_out: !g {moe.name = "g_out"}, %w_out: tensor<24x21xf32> {moe.name = "w_out"})
+    -> (!z {moe.name = "scores"}, tensor<?xi32> {moe.name = "next"}, !all {moe.name = "routing_strong"},
+        !all {moe.name = "routing_weak"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %f0 = arith.constant 0.0 : f32
   %minf = arith.constant 0xFF800000 : f32   %alpha = arith.constant 0.1 : f32   %beta = arith.constant 0.5 : f32
   %beta1 = arith.constant 1.5 : f32   %masked = arith.constant -1.0e9 : f32
@@ -26,7 +28,8 @@ func.func @main(%x: !x {moe.name = "x"}, %g_norm: tensor<2x24xf32> {moe.name = "
   %t = tensor.dim %x, %c0 : !x   %zz = tensor.splat %f0[%t] : !z   %low = tensor.splat %minf[%t] : !t
   %p = linalg.softmax dimension(1) ins(%z : !z) outs(%zz : !z) -> !z
   %best = linalg.reduce { arith.maximumf } ins(%p : !z) outs(%low : !t) dimensions = [1]
-  %scores = linalg.generic {indexing_maps = [affine_map<(t, v) -> (t, v)>, affine_map<(t, v) -> (t, v)>, affine_map<(t, v) -> (t, v)>,
+  %scores = linalg.generic {indexing_maps = [affine_map<(t, v) -> (t, v)>, affine_map<(t, v) -> (t, v)>,
+      affine_map<(t, v) -> (t, v)>,
       affine_map<(t, v) -> (t)>, affine_map<(t, v) -> (t, v)>], iterator_types = ["parallel", "parallel"]}
       ins(%z, %zw, %p, %best : !z, !z, !z, !t) outs(%zz : !z) {
   ^bb0(%a: f32, %b: f32, %q: f32, %top: f32, %init: f32):
@@ -35,16 +38,15 @@ func.func @main(%x: !x {moe.name = "x"}, %g_norm: tensor<2x24xf32> {moe.name = "
     %score = arith.select %plausible, %contrast, %masked : f32
     linalg.yield %score : f32
   } -> !z
-  %tokens = moe.route %scores : !z
-  %first = moe.top_k %tokens k(1) : !moe.routing<?x21xf32>
+  %tokens = moe.route %scores : !z   %first = moe.top_k %tokens k(1) : !moe.routing<?x21xf32>
   %idx, %w = moe.to_slots %first : !moe.routing<?x21xf32, max_per_row = 1>
   %next = tensor.collapse_shape %idx [[0, 1]] : tensor<?x1xi32> into tensor<?xi32>
   return %scores, %next, %strong, %weak : !z, tensor<?xi32>, !all, !all
 }
 
 // The layers with the experts of rank `first` and 1 in the order of the logits.
-func.func private @pass(%x: !x, %g_norm: tensor<2x24xf32>, %w_gate: tensor<2x24x6xf32>, %w_g: !up, %w_u: !up, %w_d: !down, %g_out: !g,
-                        %w_out: tensor<24x21xf32>, %from: index) -> (!z, !all) {
+func.func private @pass(%x: !x, %g_norm: tensor<2x24xf32>, %w_gate: tensor<2x24x6xf32>, %w_g: !up, %w_u: !up,
+    %w_d: !down, %g_out: !g, %w_out: tensor<24x21xf32>, %from: index) -> (!z, !all) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c2 = arith.constant 2 : index
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e   %za = tensor.splat %f0[%t] : !all
@@ -57,8 +59,7 @@ func.func private @pass(%x: !x, %g_norm: tensor<2x24xf32>, %w_gate: tensor<2x24x
     %wd = tensor.extract_slice %w_d[%l, 0, 0, 0] [1, 6, 28, 24] [1, 1, 1, 1] : !down to tensor<6x28x24xf32>
     %n = func.call @rms(%v, %g) : (!x, !g) -> !x
     %lg = linalg.matmul ins(%n, %wr : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
-    %every = moe.route %lg : !e
-    %top = moe.top_k %every k(2) : !moe.routing<?x6xf32>
+    %every = moe.route %lg : !e   %top = moe.top_k %every k(2) : !moe.routing<?x6xf32>
     %some = moe.select %top {
     ^bb0(%key: f32, %rank: index, %before: f32, %row: index, %expert: index):
       %in = arith.cmpi uge, %rank, %from : index
@@ -94,8 +95,10 @@ func.func private @rms(%v: !x, %g: !g) -> !x {
   %t = tensor.dim %v, %c0 : !x   %zt = tensor.splat %f0[%t] : !t   %zx = tensor.splat %f0[%t] : !x
   %squares = arith.mulf %v, %v : !x
   %sum = linalg.reduce { arith.addf } ins(%squares : !x) outs(%zt : !t) dimensions = [1]
-  %out = linalg.generic {indexing_maps = [affine_map<(t, d) -> (t, d)>, affine_map<(t, d) -> (t)>, affine_map<(t, d) -> (d)>,
-      affine_map<(t, d) -> (t, d)>], iterator_types = ["parallel", "parallel"]} ins(%v, %sum, %g : !x, !t, !g) outs(%zx : !x) {
+  %out = linalg.generic {indexing_maps = [affine_map<(t, d) -> (t, d)>, affine_map<(t, d) -> (t)>,
+      affine_map<(t, d) -> (d)>,
+      affine_map<(t, d) -> (t, d)>], iterator_types = ["parallel",
+          "parallel"]} ins(%v, %sum, %g : !x, !t, !g) outs(%zx : !x) {
   ^bb0(%a: f32, %s: f32, %w: f32, %init: f32):
     %mean = arith.divf %s, %width : f32   %safe = arith.addf %mean, %eps : f32   %root = math.sqrt %safe : f32
     %unit = arith.divf %a, %root : f32   %o = arith.mulf %unit, %w : f32

@@ -2,8 +2,8 @@
 //
 // Approximating Two-Layer Feedforward Networks for Efficient Transformers
 //
-// Independent sigmoid gates, top-K, no renormalisation, ReLU experts. A product-key memory is the same thing with a single
-// value vector as the expert: the best sums of one sub-key score from either half, weighted by their ReLU.
+// Independent sigmoid gates, top-K, no renormalisation, ReLU experts. A product-key memory is the same thing with a
+// single value vector as the expert: the best sums of one sub-key score from either half, weighted by their ReLU.
 //
 // Ops: top_k, to_slots and from_slots (the product of two selections), map, apply (the second one has no rows).
 
@@ -12,9 +12,9 @@
 !rs = !moe.routing<?x6xf32, max_per_row = 4>   !rm = !moe.routing<?x36xf32, max_per_row = 4>   !iw = tensor<?x4xf32>
 !ii = tensor<?x4xi32>
 
-func.func @main(%x: !x {moe.name = "x"}, %ws: tensor<24x10xf32> {moe.name = "ws"}, %w1: tensor<10x24x16xf32> {moe.name = "w1"},
-                %w2: tensor<10x16x24xf32> {moe.name = "w2"}, %ka: !keys {moe.name = "ka"}, %kb: !keys {moe.name = "kb"},
-                %v: tensor<36x24xf32> {moe.name = "v"})
+func.func @main(%x: !x {moe.name = "x"}, %ws: tensor<24x10xf32> {moe.name = "ws"},
+    %w1: tensor<10x24x16xf32> {moe.name = "w1"}, %w2: tensor<10x16x24xf32> {moe.name = "w2"},
+    %ka: !keys {moe.name = "ka"}, %kb: !keys {moe.name = "kb"}, %v: tensor<36x24xf32> {moe.name = "v"})
     -> (!x {moe.name = "y_moe"}, !e {moe.name = "routing"}, !x {moe.name = "y_pkm"}, !m {moe.name = "mem"}) {
   %c0 = arith.constant 0 : index   %i0 = arith.constant 0 : i32   %n6 = arith.constant 6 : i32
   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
@@ -22,8 +22,7 @@ func.func @main(%x: !x {moe.name = "x"}, %ws: tensor<24x10xf32> {moe.name = "ws"
   %logits = linalg.matmul ins(%x, %ws : !x, tensor<24x10xf32>) outs(%ze : !e) -> !e
   %neg = arith.negf %logits : !e   %exp = math.exp %neg : !e   %den = arith.addf %exp, %ones : !e
   %sigmoid = arith.divf %ones, %den : !e
-  %all = moe.route %sigmoid : !e
-  %gates = moe.top_k %all k(4) : !moe.routing<?x10xf32>
+  %all = moe.route %sigmoid : !e   %gates = moe.top_k %all k(4) : !moe.routing<?x10xf32>
   %y_moe = moe.apply %gates rows(%x) experts(%w1, %w2) weighted(after) out(sum)
       : !r, !x, tensor<10x24x16xf32>, tensor<10x16x24xf32> -> !x {
   ^bb0(%rows: !x, %up: tensor<24x16xf32>, %down: tensor<16x24xf32>):
@@ -71,10 +70,10 @@ func.func @main(%x: !x {moe.name = "x"}, %ws: tensor<24x10xf32> {moe.name = "ws"
 func.func private @best(%q: !half, %keys: !keys) -> (!ii, !iw) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32
   %t = tensor.dim %q, %c0 : !half   %zs = tensor.splat %f0[%t] : !s
-  %s = linalg.contract indexing_maps = [affine_map<(t, k, d) -> (t, d)>, affine_map<(t, k, d) -> (k, d)>, affine_map<(t, k, d) -> (t, k)>]
+  %s = linalg.contract indexing_maps = [affine_map<(t, k, d) -> (t, d)>, affine_map<(t, k, d) -> (k, d)>,
+      affine_map<(t, k, d) -> (t, k)>]
       ins(%q, %keys : !half, !keys) outs(%zs : !s) -> !s
-  %all = moe.route %s : !s
-  %top = moe.top_k %all k(4) : !moe.routing<?x6xf32>
+  %all = moe.route %s : !s   %top = moe.top_k %all k(4) : !moe.routing<?x6xf32>
   %i, %v = moe.to_slots %top : !rs
   return %i, %v : !ii, !iw
 }

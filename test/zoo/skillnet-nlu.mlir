@@ -9,22 +9,22 @@
 
 !x = tensor<?x24xf32>   !h = tensor<?x36xf32>   !e = tensor<?x7xf32>   !all = !moe.routing<?x7xf32>
 
-func.func @main(%x: !x {moe.name = "x"}, %task: tensor<?xi32> {moe.name = "task"}, %table: tensor<6x7xi1> {moe.name = "table"},
-                %w1: tensor<7x24x36xf32> {moe.name = "w1"}, %b1: tensor<7x36xf32> {moe.name = "b1"},
-                %w2: tensor<7x36x24xf32> {moe.name = "w2"}, %b2: tensor<7x24xf32> {moe.name = "b2"})
-    -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
+func.func @main(%x: !x {moe.name = "x"}, %task: tensor<?xi32> {moe.name = "task"},
+    %table: tensor<6x7xi1> {moe.name = "table"}, %w1: tensor<7x24x36xf32> {moe.name = "w1"},
+    %b1: tensor<7x36xf32> {moe.name = "b1"}, %w2: tensor<7x36x24xf32> {moe.name = "w2"},
+    %b2: tensor<7x24xf32> {moe.name = "b2"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32   %false = arith.constant false
   %t = tensor.dim %x, %c0 : !x   %none = tensor.splat %false[%t] : tensor<?x7xi1>   %ones = tensor.splat %f1[%t] : !e
-  %needed = linalg.generic {indexing_maps = [affine_map<(t, s) -> (t)>, affine_map<(t, s) -> (t, s)>], iterator_types = ["parallel", "parallel"]}
+  %needed = linalg.generic {indexing_maps = [affine_map<(t, s) -> (t)>, affine_map<(t, s) -> (t, s)>],
+      iterator_types = ["parallel", "parallel"]}
       ins(%task : tensor<?xi32>) outs(%none : tensor<?x7xi1>) {
   ^bb0(%id: i32, %init: i1):
     %row = arith.index_cast %id : i32 to index   %s = linalg.index 1 : index
     %in = tensor.extract %table[%row, %s] : tensor<6x7xi1>
     linalg.yield %in : i1
   } -> tensor<?x7xi1>
-  %every = moe.route %ones mask(%needed : tensor<?x7xi1>) : !e
-  %r = moe.normalize %every by(sum) : !all
+  %every = moe.route %ones mask(%needed : tensor<?x7xi1>) : !e   %r = moe.normalize %every by(sum) : !all
   %y = moe.apply %r rows(%x) experts(%w1, %b1, %w2, %b2) weighted(after) out(sum)
       : !all, !x, tensor<7x24x36xf32>, tensor<7x36xf32>, tensor<7x36x24xf32>, tensor<7x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x36xf32>, %bias: tensor<36xf32>, %down: tensor<36x24xf32>, %shift: tensor<24xf32>):

@@ -11,8 +11,8 @@
 !flat = tensor<?x240xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %w_router: tensor<24x5xf32> {moe.name = "w_router"},
-                %w_down: tensor<5x24x10xf32> {moe.name = "w_down"}, %b_down: tensor<5x10xf32> {moe.name = "b_down"},
-                %w_up: tensor<5x10x24xf32> {moe.name = "w_up"}, %b_up: tensor<5x24xf32> {moe.name = "b_up"})
+    %w_down: tensor<5x24x10xf32> {moe.name = "w_down"}, %b_down: tensor<5x10xf32> {moe.name = "b_down"},
+    %w_up: tensor<5x10x24xf32> {moe.name = "w_up"}, %b_up: tensor<5x24xf32> {moe.name = "b_up"})
     -> (!x {moe.name = "y"}, !p {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %fifth = arith.constant 0.2 : f32
   %n = tensor.dim %x, %c0 : !x   %zd = tensor.splat %f0[%n] : !d   %zf = tensor.splat %f0[%n] : !f
@@ -21,8 +21,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w_router: tensor<24x5xf32> {moe.name =
   %sum = linalg.reduce { arith.addf } ins(%x : !x) outs(%zd : !d) dimensions = [1]
   %mean = arith.mulf %sum, %fifths : !d
   %logits = linalg.matmul ins(%mean, %w_router : !d, tensor<24x5xf32>) outs(%zp : !p) -> !p
-  %all = moe.route %logits : !p
-  %probs = moe.normalize %all by(softmax) : !moe.routing<?x5xf32>
+  %all = moe.route %logits : !p   %probs = moe.normalize %all by(softmax) : !moe.routing<?x5xf32>
   %p = moe.to_dense %probs : !moe.routing<?x5xf32>
 
   %downs = tensor.collapse_shape %w_down [[0], [1, 2]] : tensor<5x24x10xf32> into tensor<5x240xf32>

@@ -2,24 +2,23 @@
 //
 // Sparse MoE as the New Dropout: Scaling Dense and Self-Slimmable Transformers
 //
-// The number of experts per token is an input of the call: training raises it from one to all, and a deployed model takes
-// what the moment affords.
+// The number of experts per token is an input of the call: training raises it from one to all, and a deployed model
+// takes what the moment affords.
 //
 // Ops: top_k with a run-time k, normalize, apply.
 
 !x = tensor<?x24xf32>   !h = tensor<?x40xf32>   !e = tensor<?x7xf32>   !all = !moe.routing<?x7xf32>
 
-func.func @main(%x: !x {moe.name = "x"}, %k: tensor<i32> {moe.name = "k"}, %w_router: tensor<24x7xf32> {moe.name = "w_router"},
-                %w1: tensor<7x24x40xf32> {moe.name = "w1"}, %w2: tensor<7x40x24xf32> {moe.name = "w2"})
-    -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
+func.func @main(%x: !x {moe.name = "x"}, %k: tensor<i32> {moe.name = "k"},
+    %w_router: tensor<24x7xf32> {moe.name = "w_router"}, %w1: tensor<7x24x40xf32> {moe.name = "w1"},
+    %w2: tensor<7x40x24xf32> {moe.name = "w2"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %f0 = arith.constant 0.0 : f32
   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %w_router : !x, tensor<24x7xf32>) outs(%ze : !e) -> !e
   %k32 = tensor.extract %k[] : tensor<i32>   %kindex = arith.index_cast %k32 : i32 to index
   %kk = arith.maxsi %kindex, %c1 : index
-  %every = moe.route %logits : !e
-  %top = moe.top_k %every k(%kk : index) : !all
+  %every = moe.route %logits : !e   %top = moe.top_k %every k(%kk : index) : !all
   %r = moe.normalize %top by(softmax) : !all
   %y = moe.apply %r rows(%x) experts(%w1, %w2) weighted(after) out(sum)
       : !all, !x, tensor<7x24x40xf32>, tensor<7x40x24xf32> -> !x {

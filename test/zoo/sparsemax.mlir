@@ -2,15 +2,15 @@
 //
 // From Softmax to Sparsemax: A Sparse Model of Attention and Multi-Label Classification
 //
-// The gate is the projection of the logits on the simplex: the experts whose logit stands out far enough from the sum of
-// the better ones are kept, and what is above the threshold tau is the weight.
+// The gate is the projection of the logits on the simplex: the experts whose logit stands out far enough from the sum
+// of the better ones are kept, and what is above the threshold tau is the weight.
 //
 // Ops: select (rank and the sum of the better logits give the support), counts, map, apply.
 
 !x = tensor<?x24xf32>   !h = tensor<?x40xf32>   !e = tensor<?x7xf32>   !r = !moe.routing<?x7xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x7xf32> {moe.name = "wr"},
-                %w1: tensor<7x24x40xf32> {moe.name = "w1"}, %w2: tensor<7x40x24xf32> {moe.name = "w2"})
+    %w1: tensor<7x24x40xf32> {moe.name = "w1"}, %w2: tensor<7x40x24xf32> {moe.name = "w2"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, tensor<?xi32> {moe.name = "count"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32

@@ -11,11 +11,12 @@
 !w1 = tensor<4x16xf32>   !w2 = tensor<16x4xf32>   !res = tensor<2xi32>   !tab = tensor<?x?x2xf32>
 !r = !moe.routing<?x3xf32, max_per_row = 1>
 
-func.func @main(%p: tensor<?x6x3xf32> {moe.name = "p"}, %delta: !rn {moe.name = "delta"}, %gres: tensor<3xi32> {moe.name = "gres"},
-                %gtab: tensor<3x67x2xf32> {moe.name = "gtab"}, %gw1: tensor<6x8xf32> {moe.name = "gw1"}, %gw2: tensor<8x3xf32> {moe.name = "gw2"},
-                %eres: tensor<3x2xi32> {moe.name = "eres"}, %tab0: tensor<2x61x2xf32> {moe.name = "tab0"},
-                %tab1: tensor<2x97x2xf32> {moe.name = "tab1"}, %tab2: tensor<2x151x2xf32> {moe.name = "tab2"},
-                %w1: tensor<3x4x16xf32> {moe.name = "w1"}, %w2: tensor<3x16x4xf32> {moe.name = "w2"})
+func.func @main(%p: tensor<?x6x3xf32> {moe.name = "p"}, %delta: !rn {moe.name = "delta"},
+    %gres: tensor<3xi32> {moe.name = "gres"}, %gtab: tensor<3x67x2xf32> {moe.name = "gtab"},
+    %gw1: tensor<6x8xf32> {moe.name = "gw1"}, %gw2: tensor<8x3xf32> {moe.name = "gw2"},
+    %eres: tensor<3x2xi32> {moe.name = "eres"}, %tab0: tensor<2x61x2xf32> {moe.name = "tab0"},
+    %tab1: tensor<2x97x2xf32> {moe.name = "tab1"}, %tab2: tensor<2x151x2xf32> {moe.name = "tab2"},
+    %w1: tensor<3x4x16xf32> {moe.name = "w1"}, %w2: tensor<3x16x4xf32> {moe.name = "w2"})
     -> (tensor<?x3xf32> {moe.name = "rgb"}, tensor<?xf32> {moe.name = "opacity"}, tensor<?x6xi32> {moe.name = "expert"},
         !rn {moe.name = "gate_weight"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
@@ -30,8 +31,7 @@ func.func @main(%p: tensor<?x6x3xf32> {moe.name = "p"}, %delta: !rn {moe.name = 
   %ga = linalg.matmul ins(%g, %gw1 : !rn, tensor<6x8xf32>) outs(%zh : tensor<?x8xf32>) -> tensor<?x8xf32>
   %gh = arith.maximumf %ga, %zh : tensor<?x8xf32>
   %z = linalg.matmul ins(%gh, %gw2 : tensor<?x8xf32>, tensor<8x3xf32>) outs(%ze : !e) -> !e
-  %all = moe.route %z : !e
-  %probs = moe.normalize %all by(softmax) : !moe.routing<?x3xf32>
+  %all = moe.route %z : !e   %probs = moe.normalize %all by(softmax) : !moe.routing<?x3xf32>
   %r = moe.top_k %probs k(1) : !moe.routing<?x3xf32>
   %o = moe.apply %r rows(%points) experts(%eres, %w1, %w2) cases([0, 1, 2]) weighted(after) out(sum)
       : !r, !p, tensor<3x2xi32>, tensor<3x4x16xf32>, tensor<3x16x4xf32> -> !o {
@@ -75,8 +75,10 @@ func.func @main(%p: tensor<?x6x3xf32> {moe.name = "p"}, %delta: !rn {moe.name = 
   %opacity = linalg.reduce { arith.addf } ins(%weight : !rn) outs(%z1 : tensor<?xf32>) dimensions = [1]
   %logits = tensor.extract_slice %raw[0, 0, 1] [%rays, 6, 3] [1, 1, 1] : !rno to tensor<?x6x3xf32>
   %z3 = tensor.splat %f0[%rays] : tensor<?x3xf32>
-  %rgb = linalg.generic {indexing_maps = [affine_map<(r, c, n) -> (r, n)>, affine_map<(r, c, n) -> (r, n, c)>, affine_map<(r, c, n) -> (r, c)>],
-      iterator_types = ["parallel", "parallel", "reduction"]} ins(%weight, %logits : !rn, tensor<?x6x3xf32>) outs(%z3 : tensor<?x3xf32>) {
+  %rgb = linalg.generic {indexing_maps = [affine_map<(r, c, n) -> (r, n)>, affine_map<(r, c, n) -> (r, n, c)>,
+      affine_map<(r, c, n) -> (r, c)>],
+      iterator_types = ["parallel", "parallel", "reduction"]} ins(%weight, %logits : !rn, tensor<?x6x3xf32>) outs(%z3
+          : tensor<?x3xf32>) {
   ^bb0(%w: f32, %l: f32, %sum: f32):
     %m = arith.negf %l : f32   %exp = math.exp %m : f32   %den = arith.addf %exp, %f1 : f32
     %colour = arith.divf %w, %den : f32   %next = arith.addf %sum, %colour : f32
@@ -111,8 +113,10 @@ func.func private @encode(%p: !p, %table: !tab, %res: tensor<?xi32>) -> tensor<?
   %n = tensor.dim %p, %c0 : !p   %levels = tensor.dim %table, %c0 : !tab   %entries = tensor.dim %table, %c1 : !tab
   %m = arith.index_cast %entries : index to i32
   %corners = tensor.empty() : tensor<2x2x2xf32>   %zero = tensor.splat %f0[%n, %levels] : tensor<?x?x2xf32>
-  %features = linalg.generic {indexing_maps = [affine_map<(n, l, f, a, b, g) -> (l)>, affine_map<(n, l, f, a, b, g) -> (a, b, g)>,
-      affine_map<(n, l, f, a, b, g) -> (n, l, f)>], iterator_types = ["parallel", "parallel", "parallel", "reduction", "reduction", "reduction"]}
+  %features = linalg.generic {indexing_maps = [affine_map<(n, l, f, a, b, g) -> (l)>,
+      affine_map<(n, l, f, a, b, g) -> (a, b, g)>,
+      affine_map<(n, l, f, a, b, g) -> (n, l, f)>], iterator_types = ["parallel", "parallel", "parallel", "reduction",
+          "reduction", "reduction"]}
       ins(%res, %corners : tensor<?xi32>, tensor<2x2x2xf32>) outs(%zero : tensor<?x?x2xf32>) {
   ^bb0(%resolution: i32, %window: f32, %sum: f32):
     %point = linalg.index 0 : index   %level = linalg.index 1 : index   %feature = linalg.index 2 : index

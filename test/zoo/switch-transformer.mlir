@@ -17,8 +17,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wr: tensor<24x4xf32> {moe.name = "wr"}
   %t = tensor.dim %x, %c0 : !x   %z = tensor.splat %f0[%t] : !p
   %logits = linalg.matmul ins(%x, %wr : !x, tensor<24x4xf32>) outs(%z : !p) -> !p
   %p = linalg.softmax dimension(1) ins(%logits : !p) outs(%z : !p) -> !p
-  %all = moe.route %p : !p
-  %top = moe.top_k %all k(1) : !moe.routing<?x4xf32>
+  %all = moe.route %p : !p   %top = moe.top_k %all k(1) : !moe.routing<?x4xf32>
   // C = ceil(5 T / (4 E))
   %t5 = arith.muli %t, %c5 : index   %cap = arith.ceildivui %t5, %c16 : index
   %kept = moe.limit %top cap(%cap : index) order(row) : !moe.routing<?x4xf32, max_per_row = 1>

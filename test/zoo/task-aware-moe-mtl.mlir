@@ -4,15 +4,16 @@
 //
 // All tasks share the experts, but each task has its own router: a token is routed by the gate of its task.
 //
-// Ops: route, normalize, top_k, apply; the gate of a token is an apply as well (experts = gates, routing by task number).
+// Ops: route, normalize, top_k, apply; the gate of a token is an apply as well (experts = gates, routing by task
+// number).
 
 !x = tensor<?x24xf32>   !h = tensor<?x40xf32>   !e = tensor<?x6xf32>   !all = !moe.routing<?x6xf32>
 !r = !moe.routing<?x6xf32, max_per_row = 2>   !g = !moe.routing<?x4xf32, max_per_row = 1>   !id = tensor<?x1xi32>
 !one = tensor<?x1xf32>
 
 func.func @main(%x: !x {moe.name = "x"}, %task_id: tensor<?xi32> {moe.name = "task_id"},
-                %w_gate: tensor<4x24x6xf32> {moe.name = "w_gate"}, %w1: tensor<6x24x40xf32> {moe.name = "w1"},
-                %w2: tensor<6x40x24xf32> {moe.name = "w2"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
+    %w_gate: tensor<4x24x6xf32> {moe.name = "w_gate"}, %w1: tensor<6x24x40xf32> {moe.name = "w1"},
+    %w2: tensor<6x40x24xf32> {moe.name = "w2"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %t = tensor.dim %x, %c0 : !x
@@ -25,9 +26,7 @@ func.func @main(%x: !x {moe.name = "x"}, %task_id: tensor<?xi32> {moe.name = "ta
     %o = linalg.matmul ins(%v, %gate : !x, tensor<24x6xf32>) outs(%ze : !e) -> !e
     moe.yield %o : !e
   }
-  %every = moe.route %logits : !e
-  %probs = moe.normalize %every by(softmax) : !all
-  %r = moe.top_k %probs k(2) : !all
+  %every = moe.route %logits : !e   %probs = moe.normalize %every by(softmax) : !all   %r = moe.top_k %probs k(2) : !all
   %y = moe.apply %r rows(%x) experts(%w1, %w2) weighted(after) out(sum)
       : !r, !x, tensor<6x24x40xf32>, tensor<6x40x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):

@@ -2,18 +2,19 @@
 //
 // Taming Sparsely Activated Transformer with Stochastic Experts
 //
-// No gate: a uniformly drawn expert processes each input with weight 1. Three layers draw per token, per sequence and per
-// batch, from explicit random numbers; a second result is the ensemble in which every layer averages all experts.
+// No gate: a uniformly drawn expert processes each input with weight 1. Three layers draw per token, per sequence and
+// per batch, from explicit random numbers; a second result is the ensemble in which every layer averages all experts.
 //
-// Ops: from_slots (experts by number), route of everything with out(mean) for the ensemble, apply in scf.for over the layers.
+// Ops: from_slots (experts by number), route of everything with out(mean) for the ensemble, apply in scf.for over the
+// layers.
 
 !bt = tensor<2x?xf32>   !btd = tensor<2x?x24xf32>   !ids = tensor<3x2x?xi32>   !x = tensor<?x24xf32>
 !h = tensor<?x40xf32>   !up = tensor<5x24x40xf32>   !down = tensor<5x40x24xf32>
 !r = !moe.routing<?x5xf32, max_per_row = 1>   !all = !moe.routing<?x5xf32>
 
 func.func @main(%x: !btd {moe.name = "x"}, %u_tok: !bt {moe.name = "u_tok"}, %u_seq: tensor<2xf32> {moe.name = "u_seq"},
-                %u_batch: tensor<1xf32> {moe.name = "u_batch"}, %w1: tensor<3x5x24x40xf32> {moe.name = "w1"},
-                %w2: tensor<3x5x40x24xf32> {moe.name = "w2"})
+    %u_batch: tensor<1xf32> {moe.name = "u_batch"}, %w1: tensor<3x5x24x40xf32> {moe.name = "w1"},
+    %w2: tensor<3x5x40x24xf32> {moe.name = "w2"})
     -> (!btd {moe.name = "y"}, !ids {moe.name = "experts"}, !btd {moe.name = "y_ens"}) {
   %c0 = arith.constant 0 : index   %c1 = arith.constant 1 : index   %c3 = arith.constant 3 : index
   %i0 = arith.constant 0 : i32   %last = arith.constant 4 : i32   %f1 = arith.constant 1.0 : f32
@@ -23,7 +24,8 @@ func.func @main(%x: !btd {moe.name = "x"}, %u_tok: !bt {moe.name = "u_tok"}, %u_
   %t = tensor.dim %tokens, %c0 : !x
   %whole = tensor.extract %u_batch[%c0] : tensor<1xf32>
   %zi = tensor.splat %i0[%seq] : !ids
-  %experts = linalg.generic {indexing_maps = [affine_map<(l, b, t) -> (b, t)>, affine_map<(l, b, t) -> (b)>, affine_map<(l, b, t) -> (l, b, t)>],
+  %experts = linalg.generic {indexing_maps = [affine_map<(l, b, t) -> (b, t)>, affine_map<(l, b, t) -> (b)>,
+      affine_map<(l, b, t) -> (l, b, t)>],
       iterator_types = ["parallel", "parallel", "parallel"]} ins(%u_tok, %u_seq : !bt, tensor<2xf32>) outs(%zi : !ids) {
   ^bb0(%tok: f32, %sequence: f32, %init: i32):
     %l = linalg.index 0 : index   %first = arith.cmpi eq, %l, %c0 : index   %second = arith.cmpi eq, %l, %c1 : index

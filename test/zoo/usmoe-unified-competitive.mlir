@@ -2,15 +2,16 @@
 //
 // Sparse Mixture of Experts as Unified Competitive Learning
 //
-// Tokens and experts compete in one list: the T*K best pairs of the whole batch are kept, whichever token or expert they
-// belong to. The score is half a softmax and half a scaled sigmoid of the logits.
+// Tokens and experts compete in one list: the T*K best pairs of the whole batch are kept, whichever token or expert
+// they belong to. The score is half a softmax and half a scaled sigmoid of the logits.
 //
 // Ops: top_k over the whole matrix with a run-time k, apply.
 
 !x = tensor<?x24xf32>   !h = tensor<?x40xf32>   !e = tensor<?x6xf32>   !all = !moe.routing<?x6xf32>
 
-func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<24x6xf32> {moe.name = "w_gate"}, %w1: tensor<6x24x40xf32> {moe.name = "w1"},
-                %w2: tensor<6x40x24xf32> {moe.name = "w2"}) -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
+func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<24x6xf32> {moe.name = "w_gate"},
+    %w1: tensor<6x24x40xf32> {moe.name = "w1"}, %w2: tensor<6x40x24xf32> {moe.name = "w2"})
+    -> (!x {moe.name = "y"}, !e {moe.name = "routing"}) {
   %c0 = arith.constant 0 : index   %c2 = arith.constant 2 : index   %f0 = arith.constant 0.0 : f32
   %f1 = arith.constant 1.0 : f32   %half = arith.constant 0.5 : f32   %rsqrt2 = arith.constant 0.70710678118654752 : f32
   %third = arith.constant 0.16666666666666666 : f32
@@ -24,8 +25,7 @@ func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<24x6xf32> {moe.name = "
     %score = arith.addf %ph, %sigmoid : f32
     linalg.yield %score : f32
   }
-  %every = moe.route %s : !e
-  %r = moe.top_k %every k(%pairs : index) axis(all) : !all
+  %every = moe.route %s : !e   %r = moe.top_k %every k(%pairs : index) axis(all) : !all
   %y = moe.apply %r rows(%x) experts(%w1, %w2) weighted(after) out(sum)
       : !all, !x, tensor<6x24x40xf32>, tensor<6x40x24xf32> -> !x {
   ^bb0(%v: !x, %up: tensor<24x40xf32>, %down: tensor<40x24xf32>):

@@ -2,8 +2,8 @@
 //
 // Enhancing Efficiency in Sparse Models with Sparser Selection
 //
-// Many small experts; a token takes them in the order of their probability until these sum to the threshold, but at most
-// K. The weights are the probabilities.
+// Many small experts; a token takes them in the order of their probability until these sum to the threshold, but at
+// most K. The weights are the probabilities.
 //
 // Ops: top_k, select by the sum of the better ones, counts, apply.
 
@@ -11,13 +11,12 @@
 !r = !moe.routing<?x11xf32, max_per_row = 5>
 
 func.func @main(%x: !x {moe.name = "x"}, %w_gate: tensor<24x11xf32> {moe.name = "w_gate"},
-                %w1: tensor<11x24x10xf32> {moe.name = "w1"}, %w2: tensor<11x10x24xf32> {moe.name = "w2"})
+    %w1: tensor<11x24x10xf32> {moe.name = "w1"}, %w2: tensor<11x10x24xf32> {moe.name = "w2"})
     -> (!x {moe.name = "y"}, !e {moe.name = "routing"}, tensor<?xi32> {moe.name = "count"}) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %threshold = arith.constant 0.6 : f32
   %t = tensor.dim %x, %c0 : !x   %ze = tensor.splat %f0[%t] : !e
   %logits = linalg.matmul ins(%x, %w_gate : !x, tensor<24x11xf32>) outs(%ze : !e) -> !e
-  %every = moe.route %logits : !e
-  %probs = moe.normalize %every by(softmax) : !all
+  %every = moe.route %logits : !e   %probs = moe.normalize %every by(softmax) : !all
   %top = moe.top_k %probs k(5) : !all
   %r = moe.select %top {
   ^bb0(%key: f32, %rank: index, %before: f32, %row: index, %expert: index):

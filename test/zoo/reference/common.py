@@ -22,7 +22,8 @@ def record_margins():
 def margin(distance):
     """Reports how far the numbers of a decision were from the other outcome."""
     if _margins is not None and np.size(distance):
-        _margins.append(float(np.min(np.abs(distance))))
+        distances = np.unique(np.abs(distance))
+        _margins.extend(distances[:2].tolist())  # exact ties are judged apart from what comes close to one
 
 
 def topk(values, k):
