@@ -1,6 +1,7 @@
 //===- CpuFeatures.cpp - what this processor can do -----------------------===//
 //
-// The kernel's list is used and not cpuid: it leaves out what the kernel does not save on a context switch.
+// Both the kernel's list and the processor itself must offer a feature. The kernel's list leaves out what the kernel
+// does not save on a context switch; but under an emulator (qemu-user) it is the list of the machine around it.
 //
 //===----------------------------------------------------------------------===//
 #include "CpuFeatures.h"
@@ -24,11 +25,48 @@ static std::set<std::string> readFlags() {
   return {};
 }
 
+/// What cpuid says does not exist. Features that the compiler's table does not know are left to the kernel's list.
+static bool isDeniedByProcessor(const std::string &feature) {
+#if defined(__x86_64__)
+#define MOE_FEATURE(name, builtin)                                                                                     \
+  if (feature == name)                                                                                                 \
+    return !__builtin_cpu_supports(builtin);
+  __builtin_cpu_init();
+  MOE_FEATURE("sse4_2", "sse4.2")
+  MOE_FEATURE("popcnt", "popcnt")
+  MOE_FEATURE("avx", "avx")
+  MOE_FEATURE("avx2", "avx2")
+  MOE_FEATURE("bmi1", "bmi")
+  MOE_FEATURE("bmi2", "bmi2")
+  MOE_FEATURE("fma", "fma")
+  MOE_FEATURE("f16c", "f16c")
+  MOE_FEATURE("avx512f", "avx512f")
+  MOE_FEATURE("avx512bw", "avx512bw")
+  MOE_FEATURE("avx512cd", "avx512cd")
+  MOE_FEATURE("avx512dq", "avx512dq")
+  MOE_FEATURE("avx512vl", "avx512vl")
+  MOE_FEATURE("avx512ifma", "avx512ifma")
+  MOE_FEATURE("avx512vbmi", "avx512vbmi")
+  MOE_FEATURE("avx512_vbmi2", "avx512vbmi2")
+  MOE_FEATURE("avx512_vnni", "avx512vnni")
+  MOE_FEATURE("avx512_bitalg", "avx512bitalg")
+  MOE_FEATURE("avx512_vpopcntdq", "avx512vpopcntdq")
+  MOE_FEATURE("avx512_bf16", "avx512bf16")
+  MOE_FEATURE("avx512_fp16", "avx512fp16")
+  MOE_FEATURE("gfni", "gfni")
+  MOE_FEATURE("amx_tile", "amx-tile")
+  MOE_FEATURE("amx_int8", "amx-int8")
+  MOE_FEATURE("amx_bf16", "amx-bf16")
+#undef MOE_FEATURE
+#endif
+  return false;
+}
+
 std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required) {
   static const std::set<std::string> flags = readFlags();
   std::vector<std::string> missing;
   for (const std::string &feature : required)
-    if (!flags.count(feature))
+    if (!flags.count(feature) || isDeniedByProcessor(feature))
       missing.push_back(feature);
   return missing;
 }

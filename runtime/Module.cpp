@@ -59,15 +59,38 @@ ModuleFile checkModuleFile(const std::string &path, std::string_view bytes) {
   return out;
 }
 
-/// Can this machine run it?
-static void checkTarget(const std::string &path, const Signature &signature) {
-  std::string architecture = signature.triple.substr(0, signature.triple.find('-'));
+/// Can this machine run it, and which version of the code?
+void Module::chooseVersion() {
+  std::string architecture = sig.triple.substr(0, sig.triple.find('-'));
   if (architecture != hostArchitecture())
-    fail(MOE_INCOMPATIBLE, path, ": compiled for ", quote(signature.triple), ", this machine is ", hostArchitecture());
-  std::vector<std::string> missing = missingCpuFeatures(signature.features);
-  if (!missing.empty())
-    fail(MOE_INCOMPATIBLE, path, ": compiled for ", quote(signature.cpu), ", which needs ", joined(missing),
+    fail(MOE_INCOMPATIBLE, modulePath, ": compiled for ", quote(sig.triple), ", this machine is ", hostArchitecture());
+  const std::string &wanted = shared->options.cpu;
+  auto refuse = [&](const std::string &cpu, const std::vector<std::string> &missing) {
+    fail(MOE_INCOMPATIBLE, modulePath, ": compiled for ", quote(cpu), ", which needs ", joined(missing),
          "; this processor has no such feature: compile for an older one with --mcpu");
+  };
+  std::vector<std::string> names{sig.cpu};
+  for (const VersionSignature &version : sig.versions)
+    names.push_back(version.cpu);
+  if (!wanted.empty() && std::find(names.begin(), names.end(), wanted) == names.end())
+    fail(MOE_NOT_FOUND, modulePath, ": has no code for ", quote(wanted), "; it has code for ", quotedList(names));
+
+  // From the best one down; the first one is what every machine needs.
+  for (auto version = sig.versions.rbegin(); version != sig.versions.rend(); ++version) {
+    if (!wanted.empty() && version->cpu != wanted)
+      continue;
+    std::vector<std::string> missing = missingCpuFeatures(version->features);
+    if (missing.empty()) {
+      cpuName = version->cpu;
+      suffix = version->suffix;
+      return;
+    }
+    if (!wanted.empty())
+      refuse(version->cpu, missing);
+  }
+  cpuName = sig.cpu;
+  if (std::vector<std::string> missing = missingCpuFeatures(sig.features); !missing.empty())
+    refuse(sig.cpu, missing);
 }
 
 std::shared_ptr<Module> Module::load(std::shared_ptr<Runtime> runtime, const std::string &path,
@@ -79,7 +102,7 @@ std::shared_ptr<Module> Module::load(std::shared_ptr<Runtime> runtime, const std
   ModuleFile checked = checkModuleFile(path, file->text());
   module->json = checked.json;
   module->sig = std::move(checked.signature);
-  checkTarget(path, module->sig);
+  module->chooseVersion();
   module->open(checked.elf);
   module->bindWeights(weightsPath, verify);
   return module;
@@ -108,9 +131,10 @@ void Module::open(std::string_view elf) {
   host = makeHost(*shared);
   *slot = &host;
   for (const FunctionSignature &function : sig.functions) {
-    auto entry = reinterpret_cast<moe_entry_fn>(::dlsym(handle, function.symbol.c_str()));
+    std::string symbol = function.symbol + suffix;
+    auto entry = reinterpret_cast<moe_entry_fn>(::dlsym(handle, symbol.c_str()));
     if (!entry)
-      fail(MOE_CORRUPT, modulePath, ": the module has no symbol ", quote(function.symbol), " for its function ",
+      fail(MOE_CORRUPT, modulePath, ": the module has no symbol ", quote(symbol), " for its function ",
            quote(function.name));
     entries.push_back({this, &function, entry, {}, {}});
     for (size_t i = 0; i < function.arguments.size(); ++i)

@@ -16,6 +16,7 @@ struct RuntimeOptions {
   int32_t threads = 0;
   bool debugMemory = false;
   uint64_t cacheBytes = 0;
+  std::string cpu; ///< the version of modules' code to take, by its processor; empty: the best that this one can run
   std::function<void(int32_t level, std::string_view message)> log;
 };
 
@@ -60,14 +61,17 @@ public:
   const Signature &signature() const { return sig; }
   const std::vector<Function> &functions() const { return entries; }
   const std::shared_ptr<Runtime> &runtime() const { return shared; }
+  /// The processor that the code in use was compiled for: one of the signature's versions.
+  const std::string &cpu() const { return cpuName; }
 
 private:
   Module() = default;
+  void chooseVersion();
   void open(std::string_view elf);
   void bindWeights(const std::string &weightsPath, bool verify);
 
   std::shared_ptr<Runtime> shared;
-  std::string modulePath, json;
+  std::string modulePath, json, cpuName, suffix;
   Signature sig;
   std::vector<Function> entries;
   moe_host_v1 host{};

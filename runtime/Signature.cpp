@@ -31,6 +31,7 @@ public:
       fail(MOE_CORRUPT, where, ": has no ", quote(key));
     return {*it, str(where, ".", key)};
   }
+  bool has(const char *key) const { return json.is_object() && json.contains(key); }
   std::vector<Place> list() const {
     if (!json.is_array())
       expected("a list");
@@ -124,6 +125,14 @@ Signature parseSignature(std::string_view text, const std::string &what) {
   out.triple = root["target"]["triple"].nonEmptyString();
   out.cpu = root["target"]["cpu"].string();
   out.features = root["target"]["features"].strings();
+  if (root["target"].has("versions"))
+    for (const Place &version : root["target"]["versions"].list()) {
+      out.versions.push_back(
+          {version["cpu"].string(), version["features"].strings(), version["suffix"].nonEmptyString()});
+      for (size_t i = 0; i + 1 < out.versions.size(); ++i)
+        if (out.versions[i].suffix == out.versions.back().suffix)
+          fail(MOE_CORRUPT, version.where, ": the suffix ", quote(out.versions.back().suffix), " is used twice");
+    }
   if (Place weights = root["weights"]; !weights.json.is_null()) {
     out.weights = {weights["file"].nonEmptyString(), weights["content_id"].string()};
     const std::string &file = out.weights->file, &id = out.weights->contentId;

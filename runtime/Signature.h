@@ -27,11 +27,19 @@ struct WeightsSignature {
   std::string file, contentId;
 };
 
+/// Another version of the code, for processors that have more than the first one's features.
+struct VersionSignature {
+  std::string cpu;
+  std::vector<std::string> features;
+  std::string suffix; ///< what the symbols of this version's functions end with
+};
+
 struct Signature {
   std::string compilerVersion;
   std::vector<std::string> options;
   std::string triple, cpu;
   std::vector<std::string> features;
+  std::vector<VersionSignature> versions; ///< in the order of preference, the best last; the first one is not listed
   std::optional<WeightsSignature> weights;
   std::vector<FunctionSignature> functions;
 };

@@ -111,7 +111,13 @@ def MoeBuildEntryPointsPass : Pass<"moe-build-entry-points", "ModuleOp"> {
     On the LLVM dialect. For each entry point F: `moe_call_F(arguments, results)`, which unpacks the descriptors and
     stores the results' (the module format is in docs/module-format.md). Defines the variable `moe_host` and, through
     its table, the allocation functions that memref lowering calls. Everything else becomes internal.
+
+    A module may carry several versions of its code, each compiled by itself and for its own processor. Of all but the
+    first the entry symbols end with `suffix`, and `moe_host` is only declared: the first version defines it for all.
   }];
+  let options = [
+    Option<"suffix", "suffix", "std::string", /*default=*/"\"\"", "What the names of entry symbols end with">
+  ];
   let dependentDialects = ["LLVM::LLVMDialect"];
 }
 

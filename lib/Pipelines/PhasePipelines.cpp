@@ -117,7 +117,7 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(createConvertFuncToLLVMPass());
   pm.addPass(createReconcileUnrealizedCastsPass());
   addCleanup(pm);
-  pm.addPass(createMoeBuildEntryPointsPass());
+  pm.addPass(createMoeBuildEntryPointsPass({options.entrySuffix}));
 }
 
 void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &options) {

@@ -107,4 +107,29 @@ Expected<CpuTarget> createCpuTarget(StringRef cpu, unsigned optLevel) {
   return result;
 }
 
+Expected<SmallVector<CpuTarget>> createCpuTargets(StringRef cpus, unsigned optLevel) {
+  SmallVector<StringRef> names;
+  cpus.split(names, ',');
+  SmallVector<CpuTarget> targets;
+  for (StringRef name : names) {
+    Expected<CpuTarget> target = createCpuTarget(name.trim(), optLevel);
+    if (!target)
+      return target.takeError();
+    if (!targets.empty()) {
+      const CpuTarget &first = targets.front();
+      for (const std::string &feature : first.features)
+        if (!is_contained(target->features, feature))
+          return createStringError("processor '" + target->cpu + "' lacks " + feature + ", which '" + first.cpu +
+                                   "' has; the first of several processors is the one that all machines have");
+      for (const CpuTarget &other : targets)
+        if (other.features == target->features)
+          return createStringError("processors '" + other.cpu + "' and '" + target->cpu +
+                                   "' have the same features; a module needs one version of its code for both");
+      target->suffix = "." + target->cpu;
+    }
+    targets.push_back(std::move(*target));
+  }
+  return targets;
+}
+
 } // namespace mlir::moe

@@ -42,14 +42,16 @@ template <typename T> void append(SmallVectorImpl<char> &out, T value) {
 }
 } // namespace
 
-Expected<SmallVector<char, 0>> linkModule(ArrayRef<char> object) {
+Expected<SmallVector<char, 0>> linkModule(ArrayRef<SmallVector<char, 0>> objects) {
   // lld reads and writes files.
-  SmallString<128> input, output;
-  int descriptor;
-  if (std::error_code error = sys::fs::createTemporaryFile("moe-link", "o", descriptor, input))
-    return createStringError(error, "cannot make a temporary file: " + error.message());
-  FileRemover removeInput(input);
-  {
+  std::vector<SmallString<128>> inputs(objects.size());
+  std::vector<FileRemover> removeInputs(objects.size());
+  for (auto [object, input, remove] : zip_equal(objects, inputs, removeInputs)) {
+    int descriptor;
+    if (std::error_code error = sys::fs::createTemporaryFile("moe-link", "o", descriptor, input))
+      return createStringError(error, "cannot make a temporary file: " + error.message());
+    input.c_str(); // terminates it
+    remove.setFile(input);
     raw_fd_ostream os(descriptor, /*shouldClose=*/true);
     os.write(object.data(), object.size());
     os.close();
@@ -59,7 +61,7 @@ Expected<SmallVector<char, 0>> linkModule(ArrayRef<char> object) {
       return createStringError(error, "cannot write " + input + ": " + error.message());
     }
   }
-  output = input;
+  SmallString<128> output = inputs.front();
   output += ".so";
   FileRemover removeOutput(output);
 
@@ -79,8 +81,9 @@ Expected<SmallVector<char, 0>> linkModule(ArrayRef<char> object) {
                                          "--unresolved-symbols=ignore-all",
                                          "--threads=1",
                                          "-o",
-                                         output.c_str(),
-                                         input.c_str()};
+                                         output.c_str()};
+  for (const SmallString<128> &input : inputs)
+    arguments.push_back(input.data());
   lld::Result result = lld::lldMain(arguments, messages, messages, {{lld::Gnu, &lld::elf::link}});
   if (result.retCode != 0)
     return createStringError("the linker failed: " + text);

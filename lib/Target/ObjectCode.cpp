@@ -1,6 +1,7 @@
 //===- ObjectCode.cpp - from the LLVM dialect to machine code -------------===//
 #include "moe/Target/ObjectCode.h"
 #include "mlir/Target/LLVMIR/Export.h"
+#include "moe/Transforms/Host.h"
 #include "llvm/Analysis/TargetLibraryInfo.h"
 #include "llvm/IR/Constants.h"
 #include "llvm/IR/GlobalVariable.h"
@@ -36,8 +37,8 @@ private:
   std::chrono::steady_clock::time_point start;
 };
 
-/// What LLVM is working on, for the fatal error handler.
-llvm::Module *current = nullptr;
+/// What LLVM is working on in this thread, for the fatal error handler.
+thread_local llvm::Module *current = nullptr;
 struct CurrentModule {
   explicit CurrentModule(llvm::Module &module) { current = &module; }
   ~CurrentModule() { current = nullptr; }
@@ -93,8 +94,8 @@ static void defineBFloatTruncation(llvm::Module &module) {
     return;
   llvm::IRBuilder<> b(module.getContext());
   auto *type = llvm::FunctionType::get(b.getBFloatTy(), {b.getFloatTy()}, /*isVarArg=*/false);
-  auto *function = llvm::Function::Create(type, llvm::GlobalValue::ExternalLinkage, "__truncsfbf2", module);
-  function->setVisibility(llvm::GlobalValue::HiddenVisibility);
+  // Internal: each version of the code has its own, made of instructions that it may use.
+  auto *function = llvm::Function::Create(type, llvm::GlobalValue::InternalLinkage, "__truncsfbf2", module);
   function->addFnAttr(llvm::Attribute::NoInline);
   b.SetInsertPoint(llvm::BasicBlock::Create(module.getContext(), "", function));
   llvm::Value *x = function->getArg(0);
@@ -110,35 +111,38 @@ static void defineBFloatTruncation(llvm::Module &module) {
 
 void installFatalErrorHandler() { llvm::install_fatal_error_handler(handleFatalError); }
 
-llvm::Expected<std::unique_ptr<llvm::Module>> translateAndOptimise(ModuleOp module, llvm::LLVMContext &context,
-                                                                   const CpuTarget &target, unsigned optLevel,
-                                                                   StringRef signature, CodegenTimes &times) {
-  std::unique_ptr<llvm::Module> result;
-  {
-    ScopedTimer timer(times.translate);
-    result = translateModuleToLLVMIR(module, context);
-    if (!result)
-      return llvm::createStringError("the translation to LLVM IR failed");
-    result->setTargetTriple(llvm::Triple(target.triple));
-    result->setDataLayout(target.machine->createDataLayout());
-    result->setPICLevel(llvm::PICLevel::BigPIC);
-    // LLVM prefers 256-bit vectors by itself; these loops are long enough for 512.
-    if (target.vectorLanes == 16)
-      for (llvm::Function &function : *result)
-        function.addFnAttr("prefer-vector-width", "512");
+llvm::Expected<std::unique_ptr<llvm::Module>> translateToLlvm(ModuleOp module, llvm::LLVMContext &context,
+                                                              const CpuTarget &target, StringRef signature,
+                                                              CodegenTimes &times) {
+  ScopedTimer timer(times.translate);
+  std::unique_ptr<llvm::Module> result = translateModuleToLLVMIR(module, context);
+  if (!result)
+    return llvm::createStringError("the translation to LLVM IR failed");
+  result->setTargetTriple(llvm::Triple(target.triple));
+  result->setDataLayout(target.machine->createDataLayout());
+  result->setPICLevel(llvm::PICLevel::BigPIC);
+  // LLVM prefers 256-bit vectors by itself; these loops are long enough for 512.
+  if (target.vectorLanes == 16)
+    for (llvm::Function &function : *result)
+      function.addFnAttr("prefer-vector-width", "512");
+  if (!signature.empty()) {
     auto *bytes = llvm::ConstantDataArray::getString(context, signature, /*AddNull=*/false);
     auto *global = new llvm::GlobalVariable(*result, bytes->getType(), /*isConstant=*/true,
                                             llvm::GlobalValue::ExternalLinkage, bytes, "moe_signature");
     global->setSection(".moe.sig");
     global->setAlignment(llvm::Align(64));
-    std::string problems;
-    llvm::raw_string_ostream os(problems);
-    if (llvm::verifyModule(*result, &os))
-      return llvm::createStringError("the translation made invalid LLVM IR: " + problems);
   }
+  std::string problems;
+  llvm::raw_string_ostream os(problems);
+  if (llvm::verifyModule(*result, &os))
+    return llvm::createStringError("the translation made invalid LLVM IR: " + problems);
   defineBFloatTruncation(*result);
+  return result;
+}
+
+void optimise(llvm::Module &module, const CpuTarget &target, unsigned optLevel, CodegenTimes &times) {
   ScopedTimer timer(times.optimise);
-  CurrentModule guard(*result);
+  CurrentModule guard(module);
   llvm::LoopAnalysisManager loops;
   llvm::FunctionAnalysisManager functions;
   llvm::CGSCCAnalysisManager components;
@@ -156,8 +160,7 @@ llvm::Expected<std::unique_ptr<llvm::Module>> translateAndOptimise(ModuleOp modu
   llvm::OptimizationLevel level = getOptimizationLevel(optLevel);
   llvm::ModulePassManager passes =
       optLevel == 0 ? builder.buildO0DefaultPipeline(level) : builder.buildPerModuleDefaultPipeline(level);
-  passes.run(*result, modules);
-  return result;
+  passes.run(module, modules);
 }
 
 llvm::Error emitMachineCode(llvm::Module &module, const CpuTarget &target, bool assembly,
@@ -190,7 +193,9 @@ llvm::Expected<std::vector<std::string>> findForeignSymbols(ArrayRef<char> objec
     if (!name)
       return name.takeError();
     // The linker makes the table of global offsets itself.
-    if (name->empty() || llvm::is_contained({"memcpy", "memmove", "memset", "_GLOBAL_OFFSET_TABLE_"}, *name))
+    if (name->empty() || llvm::is_contained({StringRef("memcpy"), StringRef("memmove"), StringRef("memset"),
+                                             StringRef("_GLOBAL_OFFSET_TABLE_"), StringRef(kHostVariable)},
+                                            *name))
       continue;
     names.push_back(name->str());
   }

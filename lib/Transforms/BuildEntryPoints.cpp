@@ -13,8 +13,8 @@ namespace {
 
 /// Writes the functions of one module.
 struct Writer {
-  explicit Writer(ModuleOp module)
-      : module(module), builder(module.getBodyRegion()), b(&builder), loc(module.getLoc()),
+  explicit Writer(ModuleOp module, StringRef suffix)
+      : module(module), suffix(suffix), builder(module.getBodyRegion()), b(&builder), loc(module.getLoc()),
         pointer(LLVM::LLVMPointerType::get(module.getContext())), i64(builder.getI64Type()),
         voidType(LLVM::LLVMVoidType::get(module.getContext())) {}
 
@@ -48,11 +48,13 @@ struct Writer {
     b->setInsertionPointToStart(module.getBody());
     auto global = LLVM::GlobalOp::create(*b, loc, pointer, /*isConstant=*/false, LLVM::Linkage::External, kHostVariable,
                                          Attribute());
+    // The loader stores to this module's own variable; nobody else's symbol may take its place.
+    global.setDsoLocal(true);
+    if (!suffix.empty())
+      return;
     Block *body = b->createBlock(&global.getInitializerRegion());
     b->setInsertionPointToStart(body);
     LLVM::ReturnOp::create(*b, loc, LLVM::ZeroOp::create(*b, loc, pointer));
-    // The loader stores to this module's own variable; nobody else's symbol may take its place.
-    global.setDsoLocal(true);
   }
 
   /// Finds or declares `name`, and opens its body if the module uses it.
@@ -120,7 +122,7 @@ struct Writer {
     entry.removeResAttrsAttr();
 
     b->setInsertionPointToEnd(module.getBody());
-    auto wrapper = LLVM::LLVMFuncOp::create(*b, loc, (kEntryPrefix + name).str(),
+    auto wrapper = LLVM::LLVMFuncOp::create(*b, loc, (kEntryPrefix + name + suffix).str(),
                                             LLVM::LLVMFunctionType::get(voidType, {pointer, pointer}));
     b->setInsertionPointToStart(wrapper.addEntryBlock(*b));
     SmallVector<Value> operands;
@@ -145,6 +147,7 @@ struct Writer {
   }
 
   ModuleOp module;
+  StringRef suffix;
   OpBuilder builder;
   OpBuilder *b;
   Location loc;
@@ -152,8 +155,9 @@ struct Writer {
 };
 
 struct BuildEntryPoints : impl::MoeBuildEntryPointsPassBase<BuildEntryPoints> {
+  using MoeBuildEntryPointsPassBase::MoeBuildEntryPointsPassBase;
   void runOnOperation() override {
-    if (failed(Writer(getOperation()).run()))
+    if (failed(Writer(getOperation(), suffix).run()))
       signalPassFailure();
   }
 };

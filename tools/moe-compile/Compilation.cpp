@@ -15,6 +15,7 @@
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Path.h"
+#include <thread>
 
 namespace mlir::moe {
 
@@ -111,18 +112,39 @@ LogicalResult Compilation::runPhase(Phase phase) {
   if (failed(pm.run(*module)))
     return error("phase '" + Twine(info.name) + "' failed; nothing was written");
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (phase != Phase::Import)
+  if (!summary.times.empty() && summary.times.back().name == info.name)
+    summary.times.back().seconds += seconds;
+  else if (phase != Phase::Import)
     summary.times.push_back({info.name.str(), seconds});
   return success();
 }
 
-LogicalResult Compilation::dump(Phase phase) {
+LogicalResult Compilation::generateVersions() {
+  for (CpuTarget &target : targets)
+    versions.push_back({&target, {}, {}});
+  // The last version takes the program itself.
+  for (Version &version : versions)
+    version.module = &version == &versions.back() ? std::move(module) : OwningOpRef<ModuleOp>(module->clone());
+  for (Version &version : versions) {
+    options.phases.vectorLanes = version.target->vectorLanes;
+    options.phases.entrySuffix = version.target->suffix;
+    module = std::move(version.module);
+    if (failed(runPhase(Phase::Codegen)) || failed(dump(Phase::Codegen, version.target->suffix)))
+      return failure();
+    version.module = std::move(module);
+  }
+  if (options.compileTo == Phase::Codegen)
+    module = std::move(versions.front().module);
+  return success();
+}
+
+LogicalResult Compilation::dump(Phase phase, StringRef suffix) {
   if (options.dumpPhasesTo.empty())
     return success();
   if (std::error_code code = sys::fs::create_directories(options.dumpPhasesTo))
     return error("cannot make the folder '" + Twine(options.dumpPhasesTo) + "': " + code.message());
   SmallString<128> path(options.dumpPhasesTo);
-  sys::path::append(path, Twine(int(phase) + 1) + "-" + getPhaseInfo(phase).name + ".mlir");
+  sys::path::append(path, Twine(int(phase) + 1) + "-" + getPhaseInfo(phase).name + suffix + ".mlir");
   std::error_code code;
   llvm::raw_fd_ostream os(path, code);
   if (code)
@@ -133,22 +155,28 @@ LogicalResult Compilation::dump(Phase phase) {
 }
 
 LogicalResult Compilation::run() {
-  llvm::Expected<CpuTarget> created = createCpuTarget(options.cpu, options.phases.optLevel);
+  auto created = createCpuTargets(options.cpus, options.phases.optLevel);
   if (!created)
     return error(created.takeError());
-  target = std::move(*created);
+  targets = std::move(*created);
+  // Only a module has several versions; one file of assembly or IR shows the first.
+  if (options.compileTo != Phase::Link || options.emit != Emit::Module)
+    targets.truncate(1);
   summary.input = options.input;
-  summary.target = &target;
+  summary.targets = targets;
   summary.optLevel = options.phases.optLevel;
-  options.phases.vectorLanes = target.vectorLanes;
 
   if (failed(import()))
     return failure();
   for (const PhaseInfo &info : getPhases()) {
     if (info.phase == Phase::Link)
       break;
-    if (failed(runPhase(info.phase)) || failed(dump(info.phase)))
+    if (info.phase == Phase::Codegen) {
+      if (failed(generateVersions()))
+        return failure();
+    } else if (failed(runPhase(info.phase)) || failed(dump(info.phase))) {
       return failure();
+    }
     if (info.phase == Phase::Raise && options.compileTo > Phase::Raise) {
       FailureOr<llvm::json::Array> functions = buildFunctionSignatures(*module);
       if (failed(functions))
@@ -236,19 +264,83 @@ LogicalResult Compilation::writeMlir() {
 }
 
 std::string Compilation::buildSignature(llvm::json::Value weightsEntry) {
-  llvm::json::Array features, recorded;
-  for (const std::string &feature : target.features)
-    features.push_back(feature);
+  llvm::json::Array recorded;
   for (const std::string &option : options.recorded)
     recorded.push_back(option);
   llvm::json::Object signature{
       {"format", llvm::json::Object{{"major", 1}, {"minor", 0}}},
       {"compiler", llvm::json::Object{{"version", MOE_VERSION}, {"options", std::move(recorded)}}},
-      {"target", llvm::json::Object{{"triple", target.triple}, {"cpu", target.cpu}, {"features", std::move(features)}}},
+      {"target", describeTargets(targets)},
       {"weights", std::move(weightsEntry)},
       {"functions", copyJson(summary.functions)},
       {"model", llvm::json::Object{{"layers", copyJson(summary.layers)}, {"parameters", int64_t(summary.parameters)}}}};
   return llvm::formatv("{0}", llvm::json::Value(std::move(signature))).str();
+}
+
+llvm::Error Compilation::makeMachineCode(llvm::json::Value weightsEntry) {
+  struct Work {
+    llvm::LLVMContext context;
+    std::unique_ptr<llvm::Module> module;
+    CodegenTimes times;
+    std::string failure;
+  };
+  std::vector<std::unique_ptr<Work>> works;
+  std::string signature = buildSignature(std::move(weightsEntry));
+  for (Version &version : versions) {
+    Work &work = *works.emplace_back(std::make_unique<Work>());
+    auto translated = translateToLlvm(*version.module, work.context, *version.target,
+                                      &version == &versions.front() ? signature : "", work.times);
+    if (!translated)
+      return translated.takeError();
+    work.module = std::move(*translated);
+    version.module = {};
+  }
+
+  // Nearly all of the time goes here, and versions have nothing in common: one thread for each.
+  bool assembly = options.emit == Emit::Assembly, ir = options.emit == Emit::LlvmIr;
+  auto run = [&](size_t i) {
+    Work &work = *works[i];
+    Version &version = versions[i];
+    optimise(*work.module, *version.target, options.phases.optLevel, work.times);
+    auto print = [&](llvm::raw_ostream &os) { work.module->print(os, nullptr); };
+    if (!options.dumpPhasesTo.empty()) {
+      SmallString<128> path(options.dumpPhasesTo);
+      sys::path::append(path, "9-link" + version.target->suffix + ".ll");
+      if (llvm::Error failed = writeFile(path, print)) {
+        work.failure = toString(std::move(failed));
+        return;
+      }
+    }
+    if (ir) {
+      llvm::raw_svector_ostream os(version.code);
+      print(os);
+      return;
+    }
+    if (llvm::Error failed = emitMachineCode(*work.module, *version.target, assembly, version.code, work.times))
+      work.failure = toString(std::move(failed));
+  };
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < works.size(); ++i)
+    threads.emplace_back(run, i);
+  run(0);
+  for (std::thread &thread : threads)
+    thread.join();
+
+  for (auto &work : works)
+    if (!work->failure.empty())
+      return llvm::createStringError(work->failure);
+  if (assembly || ir)
+    return llvm::Error::success();
+  for (Version &version : versions) {
+    auto foreign = findForeignSymbols(version.code);
+    if (!foreign)
+      return foreign.takeError();
+    if (!foreign->empty())
+      return llvm::createStringError(
+          "the program needs library functions that a module does not have: " + llvm::join(*foreign, ", ") +
+          "; '--compile-to=codegen' shows the ops that became these calls");
+  }
+  return llvm::Error::success();
 }
 
 LogicalResult Compilation::link() {
@@ -289,43 +381,19 @@ LogicalResult Compilation::link() {
   };
 
   progress.show("[9/9] link: machine code");
-  CodegenTimes times;
-  llvm::LLVMContext llvmContext;
-  auto llvmModule = translateAndOptimise(*module, llvmContext, target, options.phases.optLevel,
-                                         buildSignature(std::move(weightsEntry)), times);
-  if (!llvmModule)
-    return discard(error(llvmModule.takeError()));
-  if (!options.dumpPhasesTo.empty()) {
-    SmallString<128> path(options.dumpPhasesTo);
-    sys::path::append(path, "9-link.ll");
-    if (llvm::Error failed = writeFile(path, [&](llvm::raw_ostream &os) { (*llvmModule)->print(os, nullptr); }))
-      return discard(error(std::move(failed)));
-  }
-  if (options.emit == Emit::LlvmIr) {
-    if (llvm::Error failed =
-            writeFile(options.output, [&](llvm::raw_ostream &os) { (*llvmModule)->print(os, nullptr); }))
-      return error(std::move(failed));
-    return success();
-  }
-
-  SmallVector<char, 0> code;
-  if (llvm::Error failed = emitMachineCode(**llvmModule, target, options.emit == Emit::Assembly, code, times))
+  if (llvm::Error failed = makeMachineCode(std::move(weightsEntry)))
     return discard(error(std::move(failed)));
-  SmallVector<char, 0> file = std::move(code);
-  if (options.emit == Emit::Module || options.emit == Emit::Object) {
-    auto foreign = findForeignSymbols(file);
-    if (!foreign)
-      return discard(error(foreign.takeError()));
-    if (!foreign->empty())
-      return discard(
-          error("the program needs library functions that a module does not have: " + llvm::join(*foreign, ", ") +
-                "; '--compile-to=codegen' shows the ops that became these calls"));
-  }
+  SmallVector<char, 0> file;
   if (options.emit == Emit::Module) {
-    auto linked = linkModule(file);
+    SmallVector<SmallVector<char, 0>> objects;
+    for (Version &version : versions)
+      objects.push_back(std::move(version.code));
+    auto linked = linkModule(objects);
     if (!linked)
       return discard(error(linked.takeError()));
     file = std::move(*linked);
+  } else {
+    file = std::move(versions.front().code);
   }
 
   if (options.output == "-") {

@@ -24,7 +24,8 @@ struct CompilationOptions {
   Phase compileTo = Phase::Link;
   Emit emit = Emit::Module;
   std::string dumpPhasesTo;
-  std::string cpu;
+  /// One processor, or several with commas between: a version of the code for each.
+  std::string cpus;
   PhaseOptions phases;
   bool progress = true;
   /// The options as the module's signature records them.
@@ -41,9 +42,18 @@ public:
 
 private:
   LogicalResult import();
+  /// A version of the code, for one processor. The phases in front of codegen are common to all.
+  struct Version {
+    CpuTarget *target;
+    OwningOpRef<ModuleOp> module;
+    SmallVector<char, 0> code;
+  };
+
   LogicalResult runPhase(Phase phase);
-  LogicalResult dump(Phase phase);
+  LogicalResult generateVersions();
+  LogicalResult dump(Phase phase, StringRef suffix = "");
   LogicalResult link();
+  llvm::Error makeMachineCode(llvm::json::Value weights);
   LogicalResult writeMlir();
   std::string buildSignature(llvm::json::Value weights);
   void describeLayers();
@@ -55,9 +65,11 @@ private:
   CompilationOptions options;
   TimingScope &timing;
   Progress progress;
-  CpuTarget target;
+  SmallVector<CpuTarget> targets;
   WeightStore weights;
+  /// The program, up to bufferise; `versions` from then on.
   OwningOpRef<ModuleOp> module;
+  std::vector<Version> versions;
   Summary summary;
 };
 

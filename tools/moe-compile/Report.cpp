@@ -55,6 +55,25 @@ json::Value copyJson(const json::Array &array) {
   return copy;
 }
 
+json::Object describeTargets(ArrayRef<CpuTarget> targets) {
+  auto describe = [](const CpuTarget &target) {
+    json::Array features;
+    for (const std::string &feature : target.features)
+      features.push_back(feature);
+    return json::Object{{"cpu", target.cpu}, {"features", std::move(features)}};
+  };
+  json::Object result = describe(targets.front());
+  result["triple"] = targets.front().triple;
+  json::Array versions;
+  for (const CpuTarget &target : targets.drop_front()) {
+    versions.push_back(describe(target));
+    (*versions.back().getAsObject())["suffix"] = target.suffix;
+  }
+  if (!versions.empty())
+    result["versions"] = std::move(versions);
+  return result;
+}
+
 json::Object toJson(const Summary &summary) {
   json::Object times;
   double total = 0;
@@ -62,15 +81,10 @@ json::Object toJson(const Summary &summary) {
     times[time.name] = time.seconds;
     total += time.seconds;
   }
-  json::Array features;
-  for (const std::string &feature : summary.target->features)
-    features.push_back(feature);
   json::Object result{{"input", summary.input},
                       {"module", json::Object{{"file", summary.output}, {"bytes", int64_t(summary.moduleBytes)}}},
                       {"weights", nullptr},
-                      {"target", json::Object{{"triple", summary.target->triple},
-                                              {"cpu", summary.target->cpu},
-                                              {"features", std::move(features)}}},
+                      {"target", describeTargets(summary.targets)},
                       {"opt_level", summary.optLevel},
                       {"functions", copyJson(summary.functions)},
                       {"layers", copyJson(summary.layers)},
@@ -144,7 +158,9 @@ void printSummary(const Summary &summary, raw_ostream &os) {
     ++layers[formatLayer(*layer.getAsObject())];
   for (auto &[text, count] : layers)
     os << "MoE       " << count << (count == 1 ? " layer: " : " layers: ") << text << "\n";
-  os << "target    " << summary.target->cpu << ", -O" << summary.optLevel << "\n";
+  os << "target    ";
+  interleave(summary.targets, os, [&](const CpuTarget &target) { os << target.cpu; }, " or ");
+  os << ", -O" << summary.optLevel << "\n";
   double total = 0;
   std::string parts;
   for (const PhaseTime &time : summary.times) {

@@ -37,7 +37,8 @@ struct PhaseTime {
 struct Summary {
   std::string input, output, weightsPath;
   uint64_t moduleBytes = 0, weightsBytes = 0, parameters = 0;
-  const CpuTarget *target = nullptr;
+  /// What the module has code for, one line each.
+  llvm::ArrayRef<CpuTarget> targets;
   unsigned optLevel = 3;
   /// As in the module's signature.
   llvm::json::Array functions;
@@ -49,6 +50,8 @@ struct Summary {
 /// json::Array cannot be copied otherwise.
 llvm::json::Value copyJson(const llvm::json::Array &array);
 
+/// The entry "target" of a module's signature.
+llvm::json::Object describeTargets(llvm::ArrayRef<CpuTarget> targets);
 llvm::json::Object toJson(const Summary &summary);
 void printSummary(const Summary &summary, llvm::raw_ostream &os);
 

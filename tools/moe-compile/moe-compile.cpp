@@ -24,8 +24,12 @@ static cl::opt<std::string> output("o", cl::desc("The module to write (default: 
                                    cl::value_desc("NAME.moe"), cl::cat(category));
 static cl::opt<std::string> weights("weights", cl::desc("Where the weights go (default: NAME.safetensors)"),
                                     cl::value_desc("file"), cl::cat(category));
-static cl::opt<std::string> cpu("mcpu", cl::desc("The processor to compile for: an LLVM name, or 'native'"),
-                                cl::value_desc("name"), cl::init(kDefaultCpu.str()), cl::cat(category));
+static cl::opt<std::string>
+    cpu("mcpu",
+        cl::desc("The processors to compile for: LLVM names with commas between, or 'native'; a "
+                 "module has code for each, the first for every machine that runs it (default: "
+                 "x86-64-v3,x86-64-v4: machines with and without AVX-512)"),
+        cl::value_desc("names"), cl::init(kDefaultCpus.str()), cl::cat(category));
 static cl::opt<char> optLevel("O", cl::desc("How hard to optimise, 0 to 3 (default: 3)"), cl::Prefix, cl::init('3'),
                               cl::cat(category));
 static cl::opt<std::string> compileTo("compile-to", cl::desc("Stop after a phase and write MLIR"),
@@ -156,7 +160,7 @@ int main(int argc, char **argv) {
     return usageError("the output '" + options.output + "' would replace the input");
   options.weights = weights;
   options.dumpPhasesTo = dumpPhasesTo;
-  options.cpu = cpu;
+  options.cpus = cpu;
   options.progress = !quiet;
   options.recorded = {std::string("-O") + optLevel.getValue(), "--mcpu=" + cpu};
   if (!forceLowering.empty())

@@ -19,6 +19,8 @@ void printSignature(const std::string &path, const Signature &signature) {
               joined(signature.options, " ").c_str(), signature.triple.c_str(), signature.cpu.c_str());
   if (!signature.features.empty())
     std::printf("needs     %s\n", joined(signature.features, " ").c_str());
+  for (const VersionSignature &version : signature.versions)
+    std::printf("also for  %s, which needs %s\n", version.cpu.c_str(), joined(version.features, " ").c_str());
   if (signature.weights)
     std::printf("weights   %s, content id %s\n", signature.weights->file.c_str(), signature.weights->contentId.c_str());
   for (const FunctionSignature &function : signature.functions) {

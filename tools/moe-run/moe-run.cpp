@@ -38,7 +38,7 @@ Exit status: 0 it ran and all comparisons held; 1 an output is not as expected; 
 )";
 
 struct Options {
-  std::string module, function, inputsFile, expectedFile, outputsFile, weights;
+  std::string module, function, inputsFile, expectedFile, outputsFile, weights, cpu;
   std::vector<std::string> inputs, outputs;
   std::optional<double> atol, rtol;
   std::string benchmarkText;
@@ -71,6 +71,8 @@ void describe(CLI::App &app, Options &o) {
       ->type_name("N")
       ->check(CLI::Range(1, 4096));
   app.add_option("--weights", o.weights, "The weights file (default: the one beside the module)")->type_name("FILE");
+  app.add_option("--cpu", o.cpu, "Run the module's code for this processor (default: the best for this machine)")
+      ->type_name("NAME");
   app.add_flag("--verify", o.verify, "Read the whole weights file and check its contents");
   app.add_flag("--signature", o.signature, "Print what the module says about itself, and stop");
   app.add_flag(
@@ -93,6 +95,7 @@ public:
     RuntimeOptions settings;
     settings.threads = options.threads;
     settings.debugMemory = options.debugMemory;
+    settings.cpu = options.cpu;
     if (options.verbose)
       settings.log = [](int32_t, std::string_view text) {
         std::fprintf(stderr, "moe-run: log: %.*s\n", int(text.size()), text.data());
@@ -103,9 +106,10 @@ public:
     const Function &function = module->function(options.function);
     report["module"] = options.module;
     report["function"] = function.signature->name;
+    report["cpu"] = module->cpu();
     report["load_seconds"] = loadSeconds;
     if (options.verbose && !options.json)
-      std::printf("loaded in %s\n", printSeconds(loadSeconds).c_str());
+      std::printf("loaded in %s, code for %s\n", printSeconds(loadSeconds).c_str(), module->cpu().c_str());
 
     // All that can be wrong with the command line and the files is found before the module runs.
     std::vector<std::pair<std::string, std::string>> outputFiles = parseOutputs(function);

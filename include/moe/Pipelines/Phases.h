@@ -40,6 +40,9 @@ struct PhaseOptions {
   std::string forceLowering;
   /// f32 elements of a vector register of the target.
   int64_t vectorLanes = 8;
+  /// What entry symbols end with: nothing for the first version of a module's code, else the version's suffix. Only
+  /// `codegen`, which runs once for each version, knows of `vectorLanes` and of this.
+  std::string entrySuffix;
   /// Whether loops that are worth it are split over the host's threads.
   bool threads = true;
   /// Whether decomposed MoE layers of an ONNX file are raised; otherwise they are compiled as they are written.

@@ -14,8 +14,8 @@ class TargetMachine;
 
 namespace mlir::moe {
 
-/// The default: every x86-64 server and desktop processor since about 2015.
-constexpr llvm::StringLiteral kDefaultCpu = "x86-64-v3";
+/// The default: code for every x86-64 server and desktop processor since about 2015, and for those with AVX-512.
+constexpr llvm::StringLiteral kDefaultCpus = "x86-64-v3,x86-64-v4";
 
 struct CpuTarget {
   std::string triple;
@@ -25,11 +25,18 @@ struct CpuTarget {
   llvm::SmallVector<std::string> features;
   /// f32 elements of a vector register.
   int64_t vectorLanes = 8;
+  /// What the entry symbols of this version end with: nothing for a module's first one, "." and the processor's name
+  /// for the others.
+  std::string suffix;
   std::shared_ptr<llvm::TargetMachine> machine;
 };
 
 /// A target for `cpu` (an LLVM name, or "native"), compiling at `optLevel` (0 to 3). The error names what is possible.
 llvm::Expected<CpuTarget> createCpuTarget(llvm::StringRef cpu, unsigned optLevel);
+
+/// A target for each processor of a comma-separated list: the versions of its code that a module carries. The first is
+/// what every machine that runs the module has; each other one has all of its features and more.
+llvm::Expected<llvm::SmallVector<CpuTarget>> createCpuTargets(llvm::StringRef cpus, unsigned optLevel);
 
 } // namespace mlir::moe
 

@@ -13,7 +13,7 @@
 namespace mlir::moe {
 
 /// Links `object` into a shared object (lld, in this process) and adds the trailer.
-llvm::Expected<llvm::SmallVector<char, 0>> linkModule(llvm::ArrayRef<char> object);
+llvm::Expected<llvm::SmallVector<char, 0>> linkModule(llvm::ArrayRef<llvm::SmallVector<char, 0>> objects);
 
 } // namespace mlir::moe
 
