@@ -137,6 +137,7 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
   case Phase::Plan:
     pm.addPass(createMoeLowerApplyPass());
     addCleanup(pm);
+    pm.addPass(createMoeFuseDequantizePass());
     pm.addPass(createConvertMoeToPlannedPass());
     addCleanup(pm);
     break;

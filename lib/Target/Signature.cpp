@@ -74,6 +74,9 @@ private:
       return entry;
     }
     StringRef dtype = getDtypeName(tensor.getElementType());
+    // Integers have no sign here; the file that they came from may say more.
+    if (auto stored = attributes ? attributes.getAs<StringAttr>("moe.dtype") : StringAttr())
+      dtype = stored.getValue();
     if (dtype.empty())
       error(what, index) << "has element type " << tensor.getElementType()
                          << "; supported are f16, bf16, f32, f64, i1, i8, i16, i32, i64 and index";

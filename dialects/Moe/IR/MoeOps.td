@@ -379,6 +379,8 @@ def Moe_YieldOp : Moe_Op<"yield", [Pure, Terminator, ReturnLike,
   let assemblyFormat = "attr-dict ($values^ `:` type($values))?";
 }
 
+include "Moe/IR/MoeQuant.td"
+
 // The planned level belongs to the same dialect.
 include "Moe/IR/MoePlannedOps.td"
 

@@ -3,6 +3,7 @@
 #define MOE_PLANNED_OPS_TD
 
 include "Moe/IR/MoeTypes.td"
+include "Moe/IR/MoeQuant.td"
 include "mlir/Interfaces/DestinationStyleOpInterface.td"
 include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
@@ -58,6 +59,8 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegme
     `bank_maps` says for each bank how (e, k, n) indexes it: `(e, k, n) -> (e, k, n)` for a stack [E, K, N], `(e, n, k)` for
     transposed matrices, `(k, n)` for one matrix shared by all experts. `extra_maps` does the same for the operands of the
     epilogue over (e, p, n): `(p, n)` another matrix of the pairs, `(e, n)` a bias per expert, `(p)` a factor per pair.
+    A bank with a format in `formats` (a `#moe.quant`, else unit) holds codes, packed along k; `scales` and `zero_points` hold, in the
+    order of the banks that have them, what `moe.dequantize` takes, indexed like the bank with k / block in the place of k.
     On buffers the op has no result and writes `init` in place. All banks are multiplied with the same rows, so gate and up projections are one pass over them. Rows of the result
     outside all experts keep the value of `init`. A dense linear layer is the case of one expert.
 
@@ -76,18 +79,26 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegme
   }];
   let arguments = (ins Moe_FloatMatrix:$a, Optional<Moe_IndexArray>:$rows, Moe_IndexArray:$offsets,
     Variadic<Moe_AnyShapedOperand>:$banks, Variadic<Moe_AnyShapedOperand>:$extras, Moe_FloatMatrix:$init,
-    AffineMapArrayAttr:$bank_maps, AffineMapArrayAttr:$extra_maps);
+    Variadic<Moe_AnyShapedOperand>:$scales, Variadic<Moe_AnyShapedOperand>:$zero_points,
+    AffineMapArrayAttr:$bank_maps, AffineMapArrayAttr:$extra_maps, OptionalAttr<ArrayAttr>:$formats);
   let results = (outs Optional<TensorRankOf<[AnyFloat], [2]>>:$result);
   let regions = (region SizedRegion<1>:$epilogue);
   let assemblyFormat = [{
     $a (`rows` `(` $rows^ `:` type($rows) `)`)? `offsets` `(` $offsets `:` type($offsets) `)`
-    `banks` `(` $banks `:` type($banks) `)` (`extras` `(` $extras^ `:` type($extras) `)`)?
+    `banks` `(` $banks `:` type($banks) `)` (`scales` `(` $scales^ `:` type($scales) `)`)?
+    (`zero_points` `(` $zero_points^ `:` type($zero_points) `)`)? (`extras` `(` $extras^ `:` type($extras) `)`)?
     `outs` `(` $init `:` type($init) `)` $epilogue attr-dict `:` type($a) custom<ResultOfInit>(ref(type($init)), type($result))
   }];
   let hasRegionVerifier = 1;
   let extraClassDeclaration = [{
     ::mlir::AffineMap getBankMap(unsigned bank);
     ::mlir::AffineMap getExtraMap(unsigned extra);
+    /// The format of a quantised bank; null for a bank of numbers.
+    QuantAttr getFormat(unsigned bank);
+    bool hasQuantisedBanks();
+    /// The scales and zero points of a quantised bank; null if it has none.
+    ::mlir::Value getScalesOf(unsigned bank);
+    ::mlir::Value getZeroPointsOf(unsigned bank);
     int64_t getNumExperts() { return ::llvm::cast<::mlir::ShapedType>(getOffsets().getType()).getDimSize(0) - 1; }
     /// The values that the epilogue yields.
     YieldOp getYield();
@@ -96,7 +107,9 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegme
     /// With an empty epilogue block, whose arguments are there.
     OpBuilder<(ins "::mlir::Value":$a, "::mlir::Value":$rows, "::mlir::Value":$offsets, "::mlir::ValueRange":$banks,
       "::llvm::ArrayRef<::mlir::AffineMap>":$bankMaps, "::mlir::ValueRange":$extras,
-      "::llvm::ArrayRef<::mlir::AffineMap>":$extraMaps, "::mlir::Value":$init)>
+      "::llvm::ArrayRef<::mlir::AffineMap>":$extraMaps, "::mlir::Value":$init,
+      CArg<"::llvm::ArrayRef<QuantAttr>", "{}">:$formats, CArg<"::mlir::ValueRange", "{}">:$scales,
+      CArg<"::mlir::ValueRange", "{}">:$zeroPoints)>
   ];
 }
 

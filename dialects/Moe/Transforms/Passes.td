@@ -66,4 +66,25 @@ def MoeEliminateDeadExpertsPass : Pass<"moe-eliminate-dead-experts"> {
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::tensor::TensorDialect"];
 }
 
+def MoeFuseDequantizePass : Pass<"moe-fuse-dequantize"> {
+  let summary = "makes matmuls with quantised matrices grouped matmuls of one expert";
+  let description = [{
+    A matmul of rows with the transpose of a `moe.dequantize` becomes a `moe.grouped_matmul` with a quantised bank, whose
+    kernel dequantises in registers. Other users of the numbers keep the op; a remark says why.
+
+    - Before: no `moe.apply` (its bodies are fused with their experts by `moe-lower-apply`).
+
+    Example (test/Dialect/Moe/Transforms/fuse-dequantize.mlir):
+    ```mlir
+    %w = moe.dequantize %codes scales(%s : tensor<48x2xf32>) as <u4, block = 32> : tensor<48x32xi8> -> tensor<48x64xf32>
+    %y = linalg.matmul indexing_maps = [#a, #transposed, #c] ins(%x, %w : tensor<?x64xf32>, tensor<48x64xf32>) ...
+    ```
+    becomes
+    ```mlir
+    %y = moe.grouped_matmul %x offsets(%o : tensor<2xindex>) banks(%codes : tensor<48x32xi8>) scales(%s : tensor<48x2xf32>) ...
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
+}
+
 #endif // MOE_TRANSFORMS_PASSES_TD

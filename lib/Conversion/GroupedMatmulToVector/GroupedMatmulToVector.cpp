@@ -70,6 +70,8 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &wh
   };
   if (!element)
     return no("its result is not of floats");
+  if (op.hasQuantisedBanks())
+    return no("its banks are quantised");
   for (auto [i, bank] : llvm::enumerate(op.getBanks())) {
     AffineMap map = op.getBankMap(i);
     int64_t last = map.getNumResults() - 1;

@@ -193,8 +193,17 @@ Value FusedLowering::emptyLike(Value bodyValue) {
 
 void FusedLowering::lowerMatmul(linalg::LinalgOp matmul) {
   SmallVector<AffineMap> maps = matmul.getIndexingMapsArray();
-  auto part = cast<BlockArgument>(matmul.getDpsInputs()[1]);
-  auto [bank, view] = viewOf(part);
+  Value matrix = matmul.getDpsInputs()[1], scales, zeroPoints;
+  QuantAttr format;
+  if (auto dequantize = matrix.getDefiningOp<DequantizeOp>()) {
+    // Scales and zero points are stacked as the codes are.
+    format = dequantize.getFormat();
+    matrix = dequantize.getCodes();
+    scales = viewOf(cast<BlockArgument>(dequantize.getScales())).first;
+    if (dequantize.getZeroPoints())
+      zeroPoints = viewOf(cast<BlockArgument>(dequantize.getZeroPoints())).first;
+  }
+  auto [bank, view] = viewOf(cast<BlockArgument>(matrix));
   // The part is indexed by (k, n) or (n, k); the bank's map is over (e, k, n).
   AffineExpr k = maps[0].getResult(1);
   bool transposed = maps[1].getResult(1) == k;
@@ -212,8 +221,9 @@ void FusedLowering::lowerMatmul(linalg::LinalgOp matmul) {
     extras.push_back(flat(init));
     extraMaps.push_back(AffineMap::get(3, 0, {kDim, nDim}, b.getContext()));
   }
-  auto grouped = GroupedMatmulOp::create(b, a, numbers, plan.getOffsets(), bank, bankMap, extras, extraMaps,
-                                         emptyLike(matmul->getResult(0)));
+  auto grouped = GroupedMatmulOp::create(
+      b, a, numbers, plan.getOffsets(), bank, bankMap, extras, extraMaps, emptyLike(matmul->getResult(0)), format,
+      scales ? ValueRange(scales) : ValueRange(), zeroPoints ? ValueRange(zeroPoints) : ValueRange());
   OpBuilder::InsertionGuard guard(b);
   Block &block = grouped.getEpilogue().front();
   b.setInsertionPointToStart(&block);
@@ -250,13 +260,18 @@ bool FusedLowering::fuseEpilogue(linalg::LinalgOp generic) {
       if (haveSameRows(grouped, leader) && !llvm::is_contained(joined, grouped))
         joined.push_back(grouped);
 
-  Values banks, extras;
+  Values banks, extras, scales, zeroPoints;
   SmallVector<AffineMap> bankMaps, extraMaps;
-  for (GroupedMatmulOp grouped : joined)
+  SmallVector<QuantAttr> formats;
+  for (GroupedMatmulOp grouped : joined) {
     for (auto [i, bank] : llvm::enumerate(grouped.getBanks())) {
       banks.push_back(bank);
       bankMaps.push_back(grouped.getBankMap(i));
+      formats.push_back(grouped.getFormat(i));
     }
+    llvm::append_range(scales, grouped.getScales());
+    llvm::append_range(zeroPoints, grouped.getZeroPoints());
+  }
   for (GroupedMatmulOp grouped : joined)
     for (auto [i, extra] : llvm::enumerate(grouped.getExtras())) {
       extras.push_back(extra);
@@ -287,7 +302,7 @@ bool FusedLowering::fuseEpilogue(linalg::LinalgOp generic) {
   }
 
   auto merged = GroupedMatmulOp::create(b, leader.getA(), leader.getRows(), plan.getOffsets(), banks, bankMaps, extras,
-                                        extraMaps, emptyLike(generic->getResult(0)));
+                                        extraMaps, emptyLike(generic->getResult(0)), formats, scales, zeroPoints);
   OpBuilder::InsertionGuard guard(b);
   Block &block = merged.getEpilogue().front();
   b.setInsertionPointToStart(&block);
@@ -398,6 +413,8 @@ LogicalResult FusedLowering::run(Values &results, std::string &why) {
         }
       }
     }
+    if (isa<DequantizeOp>(inner) && isExpertMatrix(inner.getResult(0), rows))
+      continue; // read by the grouped matmuls
     if (auto dim = dyn_cast<tensor::DimOp>(inner))
       if (rows.getFact(dim.getResult()).rowCount) {
         mapping.map(dim.getResult(), pairs);

@@ -13,12 +13,26 @@ static bool isExpertPart(Value value, ApplyOp apply, const RowIndependence &rows
          isa<RankedTensorType>(value.getType());
 }
 
+bool moe::isExpertMatrix(Value value, const RowIndependence &rows) {
+  auto isStackedPart = [&](Value part) {
+    auto argument = dyn_cast<BlockArgument>(part);
+    auto apply = argument ? dyn_cast<ApplyOp>(argument.getOwner()->getParentOp()) : ApplyOp();
+    if (!apply || !rows.getFact(part).expert || !isa<RankedTensorType>(part.getType()))
+      return false;
+    unsigned operand = argument.getArgNumber() - apply.getRows().size();
+    return apply.getSlice(operand) == SliceAttr::getStacked(apply.getContext());
+  };
+  auto dequantize = value.getDefiningOp<DequantizeOp>();
+  return dequantize ? llvm::all_of(dequantize->getOperands(), isStackedPart)
+                    : isa<BlockArgument>(value) && rows.getFact(value).expert;
+}
+
 bool moe::isExpertMatmul(linalg::LinalgOp op, const RowIndependence &rows) {
   if (!linalg::isaContractionOpInterface(op) || op.getNumLoops() != 3 || op.getNumDpsInputs() != 2 ||
       op.getNumReductionLoops() != 1)
     return false;
   Value a = op.getDpsInputs()[0], bank = op.getDpsInputs()[1];
-  if (rows.getFact(a).rowDim != 0 || !isa<BlockArgument>(bank) || !rows.getFact(bank).expert)
+  if (rows.getFact(a).rowDim != 0 || !isExpertMatrix(bank, rows))
     return false;
   SmallVector<AffineMap> maps = op.getIndexingMapsArray();
   for (AffineMap map : maps)
@@ -29,7 +43,7 @@ bool moe::isExpertMatmul(linalg::LinalgOp op, const RowIndependence &rows) {
       op.getIteratorTypesArray()[cast<AffineDimExpr>(k).getPosition()] != utils::IteratorType::reduction)
     return false;
   ArrayRef<AffineExpr> b = maps[1].getResults();
-  return (b[0] == k && b[1] == n) || (b[0] == n && b[1] == k);
+  return (b[0] == k && b[1] == n && !bank.getDefiningOp<DequantizeOp>()) || (b[0] == n && b[1] == k);
 }
 
 bool moe::isEpilogueLike(linalg::LinalgOp op, const RowIndependence &rows) {
@@ -64,11 +78,15 @@ std::string moe::whyNotFused(ApplyOp op, const RowIndependence &rows) {
     getUsedValuesDefinedAbove(inner.getRegions(), read);
     if (llvm::none_of(read, [&](Value v) { return rows.getFact(v).expert; }))
       continue;
+    // A dequantised matrix of the expert is an operand of a matmul, which is checked where it stands.
+    if (isa<DequantizeOp>(inner) && isExpertMatrix(inner.getResult(0), rows))
+      continue;
     auto linalgOp = dyn_cast<linalg::LinalgOp>(inner);
     auto no = [&](const Twine &why) { return ("'" + inner.getName().getStringRef() + "' " + why).str(); };
     if (!linalgOp)
       return no("computes with parameters of the expert");
-    if (isExpertMatmul(linalgOp, rows) && isExpertPart(linalgOp.getDpsInputs()[1], op, rows))
+    if (isExpertMatmul(linalgOp, rows) && (linalgOp.getDpsInputs()[1].getDefiningOp<DequantizeOp>() ||
+                                           isExpertPart(linalgOp.getDpsInputs()[1], op, rows)))
       continue;
     if (!isEpilogueLike(linalgOp, rows))
       return no("with parameters of the expert is neither a matmul of rows nor elementwise");

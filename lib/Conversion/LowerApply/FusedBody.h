@@ -7,6 +7,8 @@
 
 namespace mlir::moe {
 
+/// A matrix of the expert: a part of a bank, or what the parts of a quantised bank stand for.
+bool isExpertMatrix(Value value, const RowIndependence &rows);
 /// A matmul of a block of rows with a matrix of the expert, the two inputs in this order.
 bool isExpertMatmul(linalg::LinalgOp op, const RowIndependence &rows);
 /// A parallel op over (row, column) or (row) whose inputs may become operands of an epilogue.

@@ -71,7 +71,23 @@ Values moe::lowerGroupedMatmul(LoopBuilder &b, GroupedMatmulOp op) {
       SmallVector<AffineMap> maps;
       for (auto [i, bank] : llvm::enumerate(op.getBanks())) {
         SmallVector<unsigned> kept;
-        Value part = sliceOf(b, bank, op.getBankMap(i), e, inner, columns, Value(), kept);
+        // The part of a quantised bank: its rows are packed, and each matrix is dequantised when it is needed.
+        QuantAttr format = op.getFormat(i);
+        AffineMap map = op.getBankMap(i);
+        auto partOf = [&](Value operand) {
+          kept.clear();
+          OpFoldResult extent = inner;
+          if (format)
+            extent = b.getIndexAttr(cast<RankedTensorType>(operand.getType()).getShape().back());
+          return sliceOf(b, operand, map, e, extent, columns, Value(), kept);
+        };
+        Value part = partOf(bank);
+        if (format) {
+          Value scales = partOf(op.getScalesOf(i)), zeroPoints = op.getZeroPointsOf(i);
+          zeroPoints = zeroPoints ? partOf(zeroPoints) : Value();
+          int64_t k = *getConstantIntValue(inner), n = cast<RankedTensorType>(part.getType()).getDimSize(0);
+          part = lowerDequantize(b, part, scales, zeroPoints, format, RankedTensorType::get({n, k}, b.getF32Type()));
+        }
         Value init = linalg::FillOp::create(b, zero, isPlain ? target : b.empty(sizes, element)).getResult(0);
         Value product = kept[0] == 1
                             ? linalg::MatmulOp::create(b, init.getType(), ValueRange{rows, part}, init).getResult(0)

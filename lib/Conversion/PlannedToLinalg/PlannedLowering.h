@@ -11,6 +11,9 @@ namespace mlir::moe {
 Values lowerPlan(LoopBuilder &b, PlanOp op);
 Values lowerCombine(LoopBuilder &b, CombineOp op);
 Values lowerGroupedMatmul(LoopBuilder &b, GroupedMatmulOp op);
+/// The numbers of quantised matrices, as a tensor of `type`.
+Value lowerDequantize(LoopBuilder &b, Value codes, Value scales, Value zeroPoints, QuantAttr format,
+                      RankedTensorType type);
 
 } // namespace mlir::moe
 

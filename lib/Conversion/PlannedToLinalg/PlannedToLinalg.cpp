@@ -30,6 +30,9 @@ struct ConvertMoePlannedToLinalgPass : moe::impl::ConvertMoePlannedToLinalgPassB
         results = lowerPlan(b, plan);
       else if (auto combine = dyn_cast<CombineOp>(op))
         results = lowerCombine(b, combine);
+      else if (auto dequantize = dyn_cast<DequantizeOp>(op))
+        results = {lowerDequantize(b, dequantize.getCodes(), dequantize.getScales(), dequantize.getZeroPoints(),
+                                   dequantize.getFormat(), dequantize.getResult().getType())};
       else if (auto matmul = dyn_cast<GroupedMatmulOp>(op); matmul && !waitsForKernel(matmul))
         results = lowerGroupedMatmul(b, matmul);
       else

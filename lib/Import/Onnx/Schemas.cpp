@@ -57,6 +57,35 @@ static onnx::OpSchema qmoeSchema() {
   return schema;
 }
 
+static onnx::OpSchema matMulNBitsSchema() {
+  auto optional = onnx::OpSchema::Optional;
+  onnx::OpSchema schema = contrib("MatMulNBits", __FILE__, __LINE__);
+  schema.Input(0, "A", "rows", "T")
+      .Input(1, "B", "codes", "T1")
+      .Input(2, "scales", "", "T2")
+      .Input(3, "zero_points", "", "T3", optional)
+      .Input(4, "g_idx", "", "T4", optional)
+      .Input(5, "bias", "", "T2", optional)
+      .Output(0, "Y", "", "T")
+      .TypeConstraint("T", floats, "")
+      .TypeConstraint("T1", {"tensor(uint8)"}, "")
+      .TypeConstraint("T2", floats, "")
+      .TypeConstraint("T3", {"tensor(uint8)", "tensor(float)", "tensor(float16)", "tensor(bfloat16)"}, "")
+      .TypeConstraint("T4", {"tensor(int32)"}, "")
+      .TypeAndShapeInferenceFunction([](onnx::InferenceContext &ctx) {
+        onnx::propagateElemTypeFromInputToOutput(ctx, 0, 0);
+        if (!onnx::hasInputShape(ctx, 0))
+          return;
+        onnx::TensorShapeProto shape = onnx::getInputShape(ctx, 0);
+        int64_t columns = onnx::getAttribute(ctx, "N", int64_t(0));
+        if (shape.dim_size() < 1 || columns < 1)
+          return;
+        shape.mutable_dim(shape.dim_size() - 1)->set_dim_value(columns);
+        onnx::updateOutputShape(ctx, 0, shape);
+      });
+  return schema;
+}
+
 void mlir::moe::registerContribSchemas() {
   static bool once = [] {
     auto &domains = onnx::OpSchemaRegistry::DomainToVersionRange::Instance();
@@ -64,6 +93,7 @@ void mlir::moe::registerContribSchemas() {
       domains.AddDomainToVersion("com.microsoft", 1, 1);
     onnx::RegisterSchema(moeSchema());
     onnx::RegisterSchema(qmoeSchema());
+    onnx::RegisterSchema(matMulNBitsSchema());
     return true;
   }();
   (void)once;

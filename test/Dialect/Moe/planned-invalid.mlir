@@ -73,3 +73,68 @@ func.func @cb4(%p: tensor<?x5xf32>, %v: tensor<?x2xindex>, %w: tensor<?x3xf32>, 
   %y = moe.combine(sum) %p by(%v : tensor<?x2xindex>) weights(%w : tensor<?x3xf32>) outs(%init : tensor<?x5xf32>) : tensor<?x5xf32>
   return
 }
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, n, k)>
+func.func @gm8(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x5x4xi8>, %s: tensor<2x5x1xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected one entry of 'formats' per bank, got 2 entries and 1 banks}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b : tensor<2x5x4xi8>) scales(%s : tensor<2x5x1xf32>)
+      outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = [], formats = [#moe.quant<u8>, unit]} : tensor<?x4xf32>
+  return
+}
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, n, k)>
+func.func @gm9(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x5x4xf32>, %s: tensor<2x5x1xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected bank 0 of i8 codes, got 'tensor<2x5x4xf32>'}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b : tensor<2x5x4xf32>) scales(%s : tensor<2x5x1xf32>)
+      outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = [], formats = [#moe.quant<u8>]} : tensor<?x4xf32>
+  return
+}
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, k, n)>
+func.func @gm9_order(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x4x5xi8>, %s: tensor<2x1x5xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected k as the last dimension of quantised bank 0}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b : tensor<2x4x5xi8>) scales(%s : tensor<2x1x5xf32>)
+      outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = [], formats = [#moe.quant<u8>]} : tensor<?x4xf32>
+  return
+}
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, n, k)>
+func.func @gm10(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x5x4xi8>, %s: tensor<2x5x1xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected 1 scales and 1 zero points for the formats, got 1 and 0}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b : tensor<2x5x4xi8>) scales(%s : tensor<2x5x1xf32>)
+      outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = [], formats = [#moe.quant<u8, zero_points>]} : tensor<?x4xf32>
+  return
+}
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, n, k)>
+func.func @gm11(%a: tensor<?x?xf32>, %o: tensor<3xindex>, %b: tensor<2x5x4xi8>, %s: tensor<2x5x1xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected rows of static size with quantised bank 0, got 'tensor<?x?xf32>'}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b : tensor<2x5x4xi8>) scales(%s : tensor<2x5x1xf32>)
+      outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = [], formats = [#moe.quant<u8>]} : tensor<?x?xf32>
+  return
+}

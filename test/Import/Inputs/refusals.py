@@ -41,6 +41,49 @@ moe("swapped_weights", shapes={"w1": (4, 8, 6)})
 moe("columns", shapes={"columns": 7})
 moe("good", k=2)
 
+
+def qmoe(name, spare=None, codes=None, **attributes):
+    E, H, I = 4, 64, 32
+    byte = lambda key, *shape: (key, np.zeros(shape, np.uint8))
+    one = lambda key, *shape: (key, np.ones(shape, np.float32))
+    slots = ["x", "logits", "w1", "s1", "", "w2", "s2"]
+    if spare:
+        slots += [""] * (spare - len(slots)) + ["s1"]
+    node = helper.make_node("QMoE", slots, ["y"], name="layer/qmoe", domain="com.microsoft", **attributes)
+    constants = [one("s1", E, I), byte("w2", E, H, I // 2), one("s2", E, H)]
+    inputs = [("x", F, ["T", H]), ("logits", F, ["T", E])]
+    if codes == "input":
+        inputs.append(("w1", TensorProto.UINT8, [E, I, H // 2]))
+    else:
+        constants.append(byte("w1", *(codes or (E, I, H // 2))))
+    save(name, [node], inputs, [("y", F, ["T", H])], constants)
+
+
+qmoe("qmoe_bits", expert_weight_bits=5)
+qmoe("qmoe_mixed", fc2_expert_weight_bits=8)
+qmoe("qmoe_type", quant_type="fp4")
+qmoe("qmoe_prepacked", weights_prepacked=1)
+qmoe("qmoe_block", block_size=24)
+qmoe("qmoe_codes", codes=(4, 32, 64))
+qmoe("qmoe_input", codes="input")
+qmoe("qmoe_scales", block_size=32)
+qmoe("qmoe_global", spare=15)
+
+
+def nbits(name, b=(8, 2, 16), g_idx=False, **attributes):
+    slots = ["x", "b", "s"] + (["", "g"] if g_idx else [])
+    node = helper.make_node("MatMulNBits", slots, ["y"], name="linear", domain="com.microsoft",
+                            **({"K": 64, "N": 8, "bits": 4, "block_size": 32} | attributes))
+    constants = [("b", np.zeros(b, np.uint8)), ("s", np.ones((8, 2), np.float32)), ("g", np.zeros(64, np.int32))]
+    save(name, [node], [("x", F, ["T", 64])], [("y", F, ["T", 8])], constants if g_idx else constants[:2])
+
+
+nbits("nbits_bits", bits=5)
+nbits("nbits_block", block_size=8)
+nbits("nbits_g_idx", g_idx=True)
+nbits("nbits_prepacked", weight_prepacked=1)
+nbits("nbits_shape", b=(8, 2, 15))
+
 save("unsupported", [helper.make_node("Hardmax", ["x"], ["a"], name="first"),
                      helper.make_node("Hardmax", ["a"], ["b"], name="second"),
                      helper.make_node("MelWeightMatrix", ["n", "n", "n", "f", "f"], ["c"], name="mel"),

@@ -40,14 +40,43 @@ LogicalResult PlanOp::verify() { return success(); }
 
 AffineMap GroupedMatmulOp::getBankMap(unsigned bank) { return cast<AffineMapAttr>(getBankMaps()[bank]).getValue(); }
 AffineMap GroupedMatmulOp::getExtraMap(unsigned extra) { return cast<AffineMapAttr>(getExtraMaps()[extra]).getValue(); }
+
+QuantAttr GroupedMatmulOp::getFormat(unsigned bank) {
+  return getFormats() ? dyn_cast<QuantAttr>((*getFormats())[bank]) : QuantAttr();
+}
+bool GroupedMatmulOp::hasQuantisedBanks() { return !getScales().empty(); }
+
+Value GroupedMatmulOp::getScalesOf(unsigned bank) {
+  if (!getFormat(bank))
+    return {};
+  unsigned at = 0;
+  for (unsigned i = 0; i < bank; ++i)
+    at += bool(getFormat(i));
+  return getScales()[at];
+}
+
+Value GroupedMatmulOp::getZeroPointsOf(unsigned bank) {
+  auto has = [&](unsigned i) { return getFormat(i) && getFormat(i).getZeroPoints(); };
+  if (!has(bank))
+    return {};
+  unsigned at = 0;
+  for (unsigned i = 0; i < bank; ++i)
+    at += has(i);
+  return getZeroPoints()[at];
+}
+
 YieldOp GroupedMatmulOp::getYield() { return cast<YieldOp>(getEpilogue().front().getTerminator()); }
 MutableOperandRange GroupedMatmulOp::getDpsInitsMutable() { return getInitMutable(); }
 
 void GroupedMatmulOp::build(OpBuilder &b, OperationState &state, Value a, Value rows, Value offsets, ValueRange banks,
-                            ArrayRef<AffineMap> bankMaps, ValueRange extras, ArrayRef<AffineMap> extraMaps,
-                            Value init) {
+                            ArrayRef<AffineMap> bankMaps, ValueRange extras, ArrayRef<AffineMap> extraMaps, Value init,
+                            ArrayRef<QuantAttr> formats, ValueRange scales, ValueRange zeroPoints) {
+  ArrayAttr formatsAttr;
+  if (!scales.empty())
+    formatsAttr = b.getArrayAttr(llvm::map_to_vector(
+        formats, [&](QuantAttr format) { return format ? Attribute(format) : Attribute(b.getUnitAttr()); }));
   build(b, state, isa<RankedTensorType>(init.getType()) ? init.getType() : Type(), a, rows, offsets, banks, extras,
-        init, b.getAffineMapArrayAttr(bankMaps), b.getAffineMapArrayAttr(extraMaps));
+        init, scales, zeroPoints, b.getAffineMapArrayAttr(bankMaps), b.getAffineMapArrayAttr(extraMaps), formatsAttr);
   OpBuilder::InsertionGuard guard(b);
   Block *block = b.createBlock(state.regions.front().get());
   for (size_t i = 0; i < banks.size(); ++i)
@@ -66,6 +95,39 @@ void GroupedMatmulOp::getEffects(SmallVectorImpl<SideEffects::EffectInstance<Mem
   }
 }
 
+/// What `formats` says about the banks, and the operands that go with it.
+static LogicalResult verifyFormats(GroupedMatmulOp op) {
+  size_t formats = 0, asymmetric = 0;
+  if (op.getFormats()) {
+    // GM8
+    if (op.getFormats()->size() != op.getBanks().size())
+      return op.emitOpError() << "expected one entry of 'formats' per bank, got " << op.getFormats()->size()
+                              << " entries and " << op.getBanks().size() << " banks";
+    for (auto [i, attribute] : llvm::enumerate(*op.getFormats())) {
+      auto format = dyn_cast<QuantAttr>(attribute);
+      if (!format && !isa<UnitAttr>(attribute))
+        return op.emitOpError() << "expected #moe.quant or unit as entry " << i << " of 'formats', got " << attribute;
+      formats += bool(format);
+      asymmetric += format && format.getZeroPoints();
+      // GM9
+      Type element = shapedType(op.getBanks()[i]).getElementType();
+      if (bool(format) != element.isInteger(8))
+        return op.emitOpError() << "expected bank " << i << " of " << (format ? "i8 codes" : "numbers") << ", got "
+                                << op.getBanks()[i].getType();
+      if (format && op.getBankMap(i).getNumResults() > 0 &&
+          op.getBankMap(i).getResults().back() != getAffineDimExpr(1, op.getContext()))
+        return op.emitOpError() << "expected k as the last dimension of quantised bank " << i << ", got "
+                                << op.getBankMaps()[i];
+    }
+  }
+  // GM10
+  if (op.getScales().size() != formats || op.getZeroPoints().size() != asymmetric)
+    return op.emitOpError() << "expected " << formats << " scales and " << asymmetric
+                            << " zero points for the formats, got " << op.getScales().size() << " and "
+                            << op.getZeroPoints().size();
+  return success();
+}
+
 LogicalResult GroupedMatmulOp::verify() {
   ShapedType a = shapedType(getA()), init = shapedType(getInit());
   // GM1
@@ -78,6 +140,8 @@ LogicalResult GroupedMatmulOp::verify() {
   if (getExtraMaps().size() != getExtras().size())
     return emitOpError() << "expected one map per extra operand, got " << getExtraMaps().size() << " maps and "
                          << getExtras().size() << " extra operands";
+  if (failed(verifyFormats(*this)))
+    return failure();
   // GM3
   if (shapedType(getOffsets()).isDynamicDim(0) || getNumExperts() < 1)
     return emitOpError() << "expected 'offsets' of static size >= 2 (experts + 1), got " << getOffsets().getType();
@@ -103,8 +167,27 @@ LogicalResult GroupedMatmulOp::verify() {
   };
   int64_t any = ShapedType::kDynamic, columns = init.getDimSize(1);
   for (auto [i, bank] : llvm::enumerate(getBanks())) {
-    if (failed(checkMap("bank", i, bank, getBankMap(i), {getNumExperts(), a.getDimSize(1), columns})))
+    // A quantised bank counts bytes, scales and zero points along k.
+    int64_t inner = a.getDimSize(1);
+    QuantAttr format = getFormat(i);
+    // GM11
+    if (format && ShapedType::isDynamic(inner))
+      return emitOpError() << "expected rows of static size with quantised bank " << i << ", got " << a;
+    auto extentsOf = [&](auto count) {
+      return SmallVector<int64_t>{getNumExperts(), ShapedType::isDynamic(inner) ? inner : count(inner), columns};
+    };
+    auto blocks = [&](int64_t k) { return format.getNumBlocks(k); };
+    auto bytes = [&](int64_t k) { return format ? format.getNumBytes(k) : k; };
+    if (failed(checkMap("bank", i, bank, getBankMap(i), extentsOf(bytes))))
       return failure();
+    if (format && failed(checkMap("scales of bank", i, getScalesOf(i), getBankMap(i), extentsOf(blocks))))
+      return failure();
+    if (Value zeroPoints = getZeroPointsOf(i)) {
+      bool packed = isa<IntegerType>(shapedType(zeroPoints).getElementType());
+      auto stored = [&](int64_t k) { return packed ? format.getNumBytes(blocks(k)) : blocks(k); };
+      if (failed(checkMap("zero points of bank", i, zeroPoints, getBankMap(i), extentsOf(stored))))
+        return failure();
+    }
     // GM5
     unsigned n = 0, k = 0;
     for (AffineExpr expr : getBankMap(i).getResults()) {

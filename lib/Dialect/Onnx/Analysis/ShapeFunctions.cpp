@@ -223,6 +223,16 @@ static Shapes matmul(OnnxNodeOp node, SymbolicShapes &shapes) {
   return one(*dims);
 }
 
+static Shapes matMulNBits(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *rows = shapes.getShape(node.getInputs()[0]);
+  std::optional<int64_t> columns = node.getInt("N");
+  if (!rows || rows->empty() || !columns)
+    return std::nullopt;
+  DimList dims(rows->begin(), rows->end() - 1);
+  dims.push_back(DimExpr(*columns));
+  return one(dims);
+}
+
 static Shapes gemm(OnnxNodeOp node, SymbolicShapes &shapes) {
   const DimList *a = shapes.getShape(node.getInputs()[0]), *b = shapes.getShape(node.getInputs()[1]);
   if (!a || !b || a->size() != 2 || b->size() != 2)
@@ -560,6 +570,7 @@ ShapeFunction mlir::moe::lookupShapeFunction(OnnxNodeOp node) {
     map["ArgMax"] = map["ArgMin"] = argReduce;
     map["MatMul"] = matmul;
     map["Gemm"] = gemm;
+    map["com.microsoft.MatMulNBits"] = matMulNBits;
     map["Reshape"] = reshape;
     map["Flatten"] = flatten;
     map["Transpose"] = transpose;

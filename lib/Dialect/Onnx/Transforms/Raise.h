@@ -9,6 +9,10 @@ namespace mlir::moe {
 
 /// com.microsoft.MoE: raised, or an error that says why not. The node is gone afterwards.
 LogicalResult raiseFusedMoe(OnnxNodeOp node, SymbolicShapes &shapes);
+/// com.microsoft.QMoE, likewise.
+LogicalResult raiseQMoe(OnnxNodeOp node, SymbolicShapes &shapes);
+/// com.microsoft.MatMulNBits: a matmul with a quantised matrix, or an error that says why not.
+LogicalResult raiseMatMulNBits(OnnxNodeOp node, SymbolicShapes &shapes);
 
 /// A sum over slots (or experts) of gated expert outputs: gathered weights, batched products, einsum. Returns whether
 /// it was raised; a remark says what was missing where expert weights were met but not all could be proved.

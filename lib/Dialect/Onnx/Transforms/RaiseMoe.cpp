@@ -35,6 +35,10 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
     for (OnnxNodeOp node : nodes) {
       if (node.is("MoE", "com.microsoft"))
         failedAny |= failed(raiseFusedMoe(node, shapes));
+      else if (node.is("QMoE", "com.microsoft"))
+        failedAny |= failed(raiseQMoe(node, shapes));
+      else if (node.is("MatMulNBits", "com.microsoft"))
+        failedAny |= failed(raiseMatMulNBits(node, shapes));
       else if (decomposed)
         raisePairSum(node, shapes);
     }

@@ -1,0 +1,204 @@
+"""Variants of com.microsoft.QMoE and MatMulNBits that the case folders do not have, all nodes of a kind in one model: against
+numpy's double precision, and against onnxruntime where it runs them.
+
+The reference unpacks codes bit by bit and knows nothing of how the compiler reads them.
+"""
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file, save_file
+
+
+def pack(codes, bits):
+    """Codes along the last dimension, lowest bit first."""
+    stream = ((codes[..., None] >> np.arange(bits)) & 1).astype(np.uint8)
+    return np.packbits(stream.reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
+
+
+class Quantised:
+    """A random matrix [..., n, k] with its stored parts and its numbers."""
+
+    def __init__(self, rng, shape, bits, block, zero_points=None, signed_scales=False, scale_type=np.float32):
+        *lead, n, k = shape
+        blocks = -(-k // block) if block else 1
+        self.codes = rng.integers(0, 1 << bits, shape)
+        self.scales = (rng.uniform(0.5, 1.5, (*lead, n, blocks)) * 0.4 / (1 << bits)).astype(scale_type)
+        if signed_scales:
+            self.scales *= rng.choice([-1, 1], self.scales.shape).astype(scale_type)
+        zeros = np.full((*lead, n, blocks), 1 << (bits - 1), float)
+        if zero_points == "packed":
+            zeros = rng.integers(0, 1 << bits, (*lead, n, blocks))
+        elif zero_points == "float":
+            zeros = rng.uniform(0, (1 << bits) - 1, (*lead, n, blocks)).astype(np.float32)
+        self.zeros = zeros
+        at = np.arange(k) // block if block else np.zeros(k, int)
+        self.numbers = (self.codes - zeros[..., at].astype(float)) * self.scales[..., at].astype(float)
+
+
+def build(name, nodes, inputs, outputs, tensors):
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(v, n) for n, v in tensors.items()])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), name)
+
+
+def check(work, inputs, expected, tolerance=2e-5):
+    save_file(inputs, work + ".in.safetensors")
+    subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1"], check=True)
+    subprocess.run(["moe-run", work + ".moe", f"--inputs={work}.in.safetensors",
+                    f"--outputs={work}.out.safetensors"], check=True)
+    got = load_file(work + ".out.safetensors")
+    for name, want in expected.items():
+        error = np.abs(got[name].astype(float) - want).max() / np.abs(want).max()
+        limit = 2e-3 if got[name].dtype == np.float16 else tolerance
+        print(f"{name}: relative error {error:.1e}")
+        assert error < limit, (name, error)
+    return got
+
+
+def qmoe(work, rng, tokens=7, experts=5, hidden=64, inner=96):
+    """Every width, layout of zero points, activation form, and fc3."""
+    cases = {
+        "int2_chan": dict(bits=2),
+        "int2_b16_zp": dict(bits=2, block=16, zp=True),
+        "int3_b32": dict(bits=3, block=32),
+        "int3_chan_zp": dict(bits=3, zp=True),
+        "int4_b32_negative": dict(bits=4, block=32, signed=True),
+        "int4_chan_zp_interleaved": dict(bits=4, zp=True, activation="swiglu", fusion=1),
+        "int4_b16_zp_concatenated": dict(bits=4, block=16, zp=True, activation="swiglu", fusion=2),
+        "int8_b32_zp_fc3": dict(bits=8, block=32, zp=True, fc3=True),
+        "int8_chan_zp_interleaved_f16": dict(bits=8, zp=True, activation="swiglu", fusion=1, half=True),
+        "int4_b32_fc3_swiglu": dict(bits=4, block=32, activation="swiglu", fc3=True),
+        "int4_chan_nobias": dict(bits=4, bias=False),
+    }
+    nodes, inputs, outputs, tensors, values, expected, runs = [], [], [], {}, {}, {}, {}
+    for name, c in cases.items():
+        bits, block, activation, fusion = c["bits"], c.get("block", 0), c.get("activation", "silu"), c.get("fusion", 0)
+        kind, dtype = ((np.float16, TensorProto.FLOAT16) if c.get("half") else (np.float32, TensorProto.FLOAT))
+        wide = 2 * inner if fusion else inner
+        zp = "packed" if c.get("zp") else None
+        shapes = {"fc1": (experts, wide, hidden), "fc2": (experts, hidden, inner)}
+        if c.get("fc3"):
+            shapes["fc3"] = (experts, inner, hidden)
+        w, b, slots = {}, {}, [""] * 14
+        slots[0], slots[1] = name + "_x", name + "_logits"
+        for i, fc in enumerate(("fc1", "fc2", "fc3")):
+            if fc not in shapes:
+                continue
+            q = Quantised(rng, shapes[fc], bits, block, zp, c.get("signed", False), kind)
+            w[fc] = q.numbers
+            b[fc] = rng.standard_normal(shapes[fc][:2]).astype(kind) * kind(0.1) if c.get("bias", True) else None
+            parts = {2 + 3 * i: pack(q.codes, bits), 3 + 3 * i: q.scales if block else q.scales[..., 0]}
+            if b[fc] is not None:
+                parts[4 + 3 * i] = b[fc]
+            if zp:
+                zeros = q.zeros.astype(int)
+                parts[11 + i] = pack(zeros, bits) if block else pack(zeros[..., 0], bits)
+            for slot, value in parts.items():
+                slots[slot] = f"{name}_{slot}"
+                tensors[slots[slot]] = value
+        while not slots[-1]:
+            slots.pop()
+        attributes = dict(k=2, activation_type=activation, swiglu_fusion=fusion, expert_weight_bits=bits,
+                          normalize_routing_weights=1)
+        if block:
+            attributes["block_size"] = block
+        nodes.append(helper.make_node("QMoE", slots, [name], domain="com.microsoft", name=name, **attributes))
+        info = lambda n, width: helper.make_tensor_value_info(n, dtype, ["t", width])
+        mine = [info(slots[0], hidden), info(slots[1], experts)], [info(name, hidden)]
+        inputs += mine[0]
+        outputs += mine[1]
+        x = values[slots[0]] = rng.standard_normal((tokens, hidden)).astype(kind)
+        logits = values[slots[1]] = rng.standard_normal((tokens, experts)).astype(kind)
+        y = np.zeros((tokens, hidden))
+        silu = lambda v: v / (1 + np.exp(-v))
+        for t in range(tokens):
+            chosen = np.argsort(-logits[t])[:2]
+            gates = np.exp(logits[t, chosen].astype(float) - logits[t].max())
+            for e, gate in zip(chosen, gates / gates.sum()):
+                linear = lambda v, fc: w[fc][e] @ v + (0 if b[fc] is None else b[fc][e].astype(float))
+                h = linear(x[t].astype(float), "fc1")
+                if fusion == 1:
+                    h = silu(h[0::2]) * h[1::2]
+                elif fusion == 2:
+                    h = silu(h[:inner]) * h[inner:]
+                else:
+                    h = silu(h) * (linear(x[t].astype(float), "fc3") if "fc3" in w else 1)
+                y[t] += gate * linear(h, "fc2")
+        expected[name] = y
+        # Widths, forms and layouts that onnxruntime's CPU version refuses or computes with quantised activations are left out.
+        runs[name] = (bits in (2, 4) and fusion != 2 and not c.get("fc3") and not c.get("half")
+                      and not (bits == 2 and c.get("zp")))
+        if runs[name]:
+            build(f"{work}-{name}.onnx", nodes[-1:], *mine, {n: v for n, v in tensors.items() if n.startswith(name + "_")})
+    build(work + ".onnx", nodes, inputs, outputs, tensors)
+    got = check(work, values, expected)
+    for name in (n for n in cases if runs[n]):
+        session = onnxruntime.InferenceSession(f"{work}-{name}.onnx", providers=["CPUExecutionProvider"])
+        ours, theirs = got[name], session.run(None, {n: values[n] for n in (name + "_x", name + "_logits")})[0]
+        assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max(), name
+        print(f"{name}: as onnxruntime")
+
+
+def matmul(work, rng, rows=6):
+    cases = {
+        "bits4": dict(bits=4, n=48, k=96, block=32),
+        "bits4_zp": dict(bits=4, n=40, k=160, block=32, zp="packed"),
+        "bits8_zp": dict(bits=8, n=24, k=64, block=16, zp="packed"),
+        "bits2_zp": dict(bits=2, n=24, k=80, block=16, zp="packed", ort=False),
+        "bits3": dict(bits=3, n=17, k=64, block=32, ort=False),
+        "bits4_float_zp": dict(bits=4, n=33, k=64, block=32, zp="float"),
+        "bits4_padded": dict(bits=4, n=20, k=75, block=32, bias=True),
+        "bits4_3d": dict(bits=4, n=20, k=64, block=64, rank=3, accuracy_level=4, ort=False),
+        "bits4_f16": dict(bits=4, n=20, k=64, block=16, half=True, bias=True, ort=False),
+    }
+    nodes, inputs, outputs, tensors, values, expected = [], [], [], {}, {}, {}
+    for name, c in cases.items():
+        bits, n, k, block = c["bits"], c["n"], c["k"], c["block"]
+        kind, dtype = ((np.float16, TensorProto.FLOAT16) if c.get("half") else (np.float32, TensorProto.FLOAT))
+        q = Quantised(rng, (n, k), bits, block, c.get("zp"), scale_type=kind)
+        blocks = -(-k // block)
+        padded = np.zeros((n, blocks * block), int)
+        padded[:, :k] = q.codes
+        slots = [name + "_x", name + "_b", name + "_s", "", "", ""]
+        tensors |= {slots[1]: pack(padded.reshape(n, blocks, block), bits), slots[2]: q.scales.reshape(-1)}
+        if c.get("zp"):
+            slots[3] = name + "_z"
+            tensors[slots[3]] = q.zeros if c["zp"] == "float" else pack(q.zeros.astype(int), bits).reshape(-1)
+        bias = 0
+        if c.get("bias"):
+            slots[5] = name + "_bias"
+            bias = tensors[slots[5]] = rng.standard_normal(n).astype(kind)
+        while not slots[-1]:
+            slots.pop()
+        attributes = dict(K=k, N=n, bits=bits, block_size=block)
+        if "accuracy_level" in c:
+            attributes["accuracy_level"] = c["accuracy_level"]
+        nodes.append(helper.make_node("MatMulNBits", slots, [name], domain="com.microsoft", name=name, **attributes))
+        lead = ["b", "t"] if c.get("rank") == 3 else ["t"]
+        inputs.append(helper.make_tensor_value_info(slots[0], dtype, [*lead, k]))
+        outputs.append(helper.make_tensor_value_info(name, dtype, [*lead, n]))
+        x = values[slots[0]] = rng.standard_normal(((2,) if len(lead) == 2 else ()) + (rows, k)).astype(kind)
+        expected[name] = x.astype(float) @ q.numbers.T + bias
+    build(work + ".onnx", nodes, inputs, outputs, tensors)
+    got = check(work, values, expected)
+    for node, name in zip(nodes, cases):
+        if not cases[name].get("ort", True):
+            continue
+        i = list(cases).index(name)
+        used = {n: tensors[n] for n in node.input if n in tensors}
+        build(f"{work}-{name}.onnx", [node], inputs[i:i + 1], outputs[i:i + 1], used)
+        session = onnxruntime.InferenceSession(f"{work}-{name}.onnx", providers=["CPUExecutionProvider"])
+        theirs = session.run(None, {name + "_x": values[name + "_x"]})[0]
+        assert np.abs(got[name] - theirs).max() < 1e-4 * np.abs(theirs).max(), name
+        print(f"{name}: as onnxruntime")
+
+
+def main():
+    {"qmoe": qmoe, "matmul": matmul}[sys.argv[1]](sys.argv[2], np.random.default_rng(int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+
+
+main()
