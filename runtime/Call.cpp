@@ -86,6 +86,14 @@ void Call::setInput(std::string_view name, const Tensor &tensor) {
   descriptors[argument] = makeDescriptor(*inputs[index]);
 }
 
+std::vector<const Tensor *> Call::boundInputs() const {
+  std::vector<const Tensor *> out(function.signature->arguments.size());
+  for (size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i])
+      out[function.inputs[i]] = &*inputs[i];
+  return out;
+}
+
 void Call::run() {
   ran = false;
   outputs.clear();

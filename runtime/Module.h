@@ -95,6 +95,8 @@ public:
   void setInput(std::string_view name, const Tensor &tensor);
   void run();
   const Tensor &output(std::string_view name) const;
+  /// By argument of the signature; null for weights and what is not set.
+  std::vector<const Tensor *> boundInputs() const;
 
   const Function &function;
 

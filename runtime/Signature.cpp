@@ -98,8 +98,50 @@ ValueSignature parseValue(const Place &place, bool isArgument) {
   return value;
 }
 
+SizeFormula parseFormula(const Place &place, const std::vector<ValueSignature> &arguments) {
+  SizeFormula formula;
+  for (const Place &entry : place.list()) {
+    SizeFormula::Term term;
+    if (!entry["factor"].json.is_number_integer())
+      entry["factor"].expected("a whole number");
+    term.factor = entry["factor"].json.get<int64_t>();
+    for (const Place &size : entry["sizes"].list()) {
+      std::vector<Place> pair = size.list();
+      if (pair.size() != 2 || pair[0].number() >= arguments.size() ||
+          pair[1].number() >= arguments[pair[0].number()].shape.size())
+        size.expected("the numbers of an argument and of one of its dimensions");
+      term.sizes.emplace_back(pair[0].number(), pair[1].number());
+    }
+    formula.terms.push_back(std::move(term));
+  }
+  return formula;
+}
+
+WorkSignature parseWork(const Place &place, const std::vector<ValueSignature> &arguments) {
+  auto count = [](const Place &at) { return static_cast<int64_t>(at.number()); };
+  WorkSignature work{parseFormula(place["flop"], arguments), count(place["weight_bytes"]), {}, {}, false};
+  if (!place["complete"].json.is_boolean())
+    place["complete"].expected("true or false");
+  work.complete = place["complete"].json.get<bool>();
+  for (const Place &bank : place["banks"].list()) {
+    if (bank.number() >= arguments.size())
+      bank.expected("the number of an argument");
+    work.banks.push_back(bank.number());
+  }
+  for (const Place &entry : place["layers"].list()) {
+    WorkSignature::Layer layer{
+        {}, count(entry["experts"]), 0, count(entry["bytes_per_expert"]), count(entry["flop_per_pair"])};
+    if (entry.has("rows")) {
+      layer.rows = parseFormula(entry["rows"], arguments);
+      layer.perRow = count(entry["per_row"]);
+    }
+    work.layers.push_back(std::move(layer));
+  }
+  return work;
+}
+
 FunctionSignature parseFunction(const Place &place) {
-  FunctionSignature function{place["name"].nonEmptyString(), place["symbol"].nonEmptyString(), {}, {}};
+  FunctionSignature function{place["name"].nonEmptyString(), place["symbol"].nonEmptyString(), {}, {}, {}};
   for (bool isArgument : {true, false}) {
     std::set<std::string> names;
     for (const Place &entry : place[isArgument ? "arguments" : "results"].list()) {
@@ -109,6 +151,8 @@ FunctionSignature parseFunction(const Place &place) {
       (isArgument ? function.arguments : function.results).push_back(std::move(value));
     }
   }
+  if (place.has("work"))
+    function.work = parseWork(place["work"], function.arguments);
   return function;
 }
 

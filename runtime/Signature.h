@@ -18,9 +18,32 @@ struct ValueSignature {
   std::string print() const; ///< "f32[T, 24]"
 };
 
+/// A sum of products of sizes: dimensions of arguments, by (argument, dimension).
+struct SizeFormula {
+  struct Term {
+    int64_t factor;
+    std::vector<std::pair<size_t, size_t>> sizes;
+  };
+  std::vector<Term> terms;
+};
+
+/// What a call computes and reads, for benchmarks.
+struct WorkSignature {
+  struct Layer {
+    std::optional<SizeFormula> rows;
+    int64_t experts, perRow, bytesPerExpert, flopPerPair;
+  };
+  SizeFormula flop;          ///< of the products outside of layers
+  int64_t weightBytes;       ///< of the weights outside of layers
+  std::vector<size_t> banks; ///< the arguments that layers read
+  std::vector<Layer> layers;
+  bool complete; ///< or some work is not in here
+};
+
 struct FunctionSignature {
   std::string name, symbol;
   std::vector<ValueSignature> arguments, results;
+  std::optional<WorkSignature> work;
 };
 
 struct WeightsSignature {

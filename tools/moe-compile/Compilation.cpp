@@ -8,6 +8,7 @@
 #include "moe/Target/ModuleFile.h"
 #include "moe/Target/Signature.h"
 #include "moe/Target/WeightsFile.h"
+#include "moe/Target/Work.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/Module.h"
@@ -226,6 +227,11 @@ void Compilation::describeLayers() {
       layer["lowering"] = lowering.getValue();
     summary.layers.push_back(std::move(layer));
   });
+  for (llvm::json::Value &entry : summary.functions) {
+    llvm::json::Object &function = *entry.getAsObject();
+    if (auto func = module->lookupSymbol<func::FuncOp>(*function.getString("name")))
+      function["work"] = describeWork(func);
+  }
 }
 
 //===----------------------------------------------------------------------===//

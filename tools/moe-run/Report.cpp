@@ -93,16 +93,53 @@ void printOutput(const std::string &name, const Tensor &tensor) {
   std::printf("%s%s]\n", line.c_str(), shown < elements ? ", ..." : "");
 }
 
-void printBenchmark(const Timings &t, int32_t threads, uint64_t peakBytes) {
+/// "33.9 GB/s", "372 GFLOP/s", "2.5 MFLOP".
+static std::string scaled(double value, const char *unit) {
+  static const char *const prefixes[] = {"", "k", "M", "G", "T"};
+  size_t prefix = 0;
+  for (; prefix < 4 && value >= 999.5; ++prefix)
+    value /= 1000;
+  char text[48];
+  std::snprintf(text, sizeof(text), "%.3g %s%s", value, prefixes[prefix], unit);
+  return text;
+}
+
+void printMachine(const Machine &machine) {
+  std::printf("machine  reads %s, computes %s in f32 on %d thread%s\n", scaled(machine.bytesPerSecond, "B/s").c_str(),
+              scaled(machine.flopPerSecond, "FLOP/s").c_str(), machine.threads, machine.threads == 1 ? "" : "s");
+}
+
+void printBenchmark(const BenchmarkReport &report) {
+  const Timings &t = report.timings;
+  int32_t threads = report.machine.threads;
   char rate[32];
   std::snprintf(rate, sizeof(rate), t.mean() > 0.01 ? "%.1f calls/s" : "%.0f calls/s", 1 / t.mean());
-  std::printf("%zu calls on %d thread%s: %s\n", t.sorted.size(), threads, threads == 1 ? "" : "s",
-              colored(stdout, Color::Bold, rate).c_str());
-  std::printf("  %-8s %-8s %-8s %-8s %-8s %-8s\n", "best", "median", "p90", "p99", "worst", "mean");
-  for (double seconds :
-       {t.sorted.front(), t.percentile(0.5), t.percentile(0.9), t.percentile(0.99), t.sorted.back(), t.mean()})
-    std::printf("%s%-8s", seconds == t.sorted.front() ? "  " : " ", printSeconds(seconds).c_str());
-  std::printf("\n  %s of buffers at the peak\n", printBytes(static_cast<double>(peakBytes)).c_str());
+  std::printf("%zu calls on %d thread%s, code for %s: %s\n", t.sorted.size(), threads, threads == 1 ? "" : "s",
+              report.cpu.c_str(), colored(stdout, Color::Bold, rate).c_str());
+  std::printf("  %-8s %-8s %-8s %-8s %-8s %-8s %-8s\n", "best", "p10", "median", "p90", "p99", "worst", "mean");
+  std::printf(" ");
+  for (double seconds : {t.sorted.front(), t.percentile(0.1), t.percentile(0.5), t.percentile(0.9), t.percentile(0.99),
+                         t.sorted.back(), t.mean()})
+    std::printf(" %-8s", printSeconds(seconds).c_str());
+  std::printf("\n");
+  double median = t.percentile(0.5);
+  if (report.work) {
+    const Work &work = *report.work;
+    const char *least = work.complete ? "" : "at least ";
+    std::printf("  work     %s%s, %s%s of weights, inputs and outputs (rows choose uniformly): %s, %s\n", least,
+                scaled(work.flop, "FLOP").c_str(), least, printBytes(work.bytes).c_str(),
+                scaled(work.flop / median, "FLOP/s").c_str(), scaled(work.bytes / median, "B/s").c_str());
+    std::printf("  ");
+    printMachine(report.machine);
+    double share = leastSeconds(work, report.machine) / median;
+    bool memory = work.bytes / report.machine.bytesPerSecond >= work.flop / report.machine.flopPerSecond;
+    std::printf("  roofline %s%.0f %% of what the machine's %s allows\n", least, 100 * share,
+                memory ? "memory" : "arithmetic");
+    if (memory && work.bytes < 4 * report.machine.cacheBytes)
+      std::printf("           (the cache of %s holds part of it from call to call)\n",
+                  printBytes(report.machine.cacheBytes).c_str());
+  }
+  std::printf("  %s of buffers at the peak\n", printBytes(static_cast<double>(report.peakBytes)).c_str());
 }
 
 Json outputJson(const std::string &name, const Tensor &tensor) {
@@ -129,11 +166,31 @@ Json comparisonJson(const Comparison &c) {
   return out;
 }
 
-Json benchmarkJson(const Timings &t, int32_t threads, uint64_t peakBytes) {
-  return {{"calls", t.sorted.size()},       {"threads", threads},          {"calls_per_second", 1 / t.mean()},
-          {"best", t.sorted.front()},       {"median", t.percentile(0.5)}, {"p90", t.percentile(0.9)},
-          {"p99", t.percentile(0.99)},      {"worst", t.sorted.back()},    {"mean", t.mean()},
-          {"peak_buffer_bytes", peakBytes}, {"seconds", t.inOrder}};
+Json machineJson(const Machine &machine) {
+  return {{"threads", machine.threads},
+          {"bytes_per_second", machine.bytesPerSecond},
+          {"flop_per_second", machine.flopPerSecond},
+          {"cache_bytes", machine.cacheBytes}};
+}
+
+Json benchmarkJson(const BenchmarkReport &report) {
+  const Timings &t = report.timings;
+  double median = t.percentile(0.5);
+  Json out = {{"calls", t.sorted.size()},  {"threads", report.machine.threads},
+              {"cpu", report.cpu},         {"calls_per_second", 1 / t.mean()},
+              {"best", t.sorted.front()},  {"p10", t.percentile(0.1)},
+              {"median", median},          {"p90", t.percentile(0.9)},
+              {"p99", t.percentile(0.99)}, {"worst", t.sorted.back()},
+              {"mean", t.mean()},          {"peak_buffer_bytes", report.peakBytes},
+              {"seconds", t.inOrder}};
+  if (report.work) {
+    out["work"] = {{"flop", report.work->flop}, {"bytes", report.work->bytes}, {"complete", report.work->complete}};
+    out["flop_per_second"] = report.work->flop / median;
+    out["bytes_per_second"] = report.work->bytes / median;
+    out["machine"] = machineJson(report.machine);
+    out["roofline_share"] = leastSeconds(*report.work, report.machine) / median;
+  }
+  return out;
 }
 
 } // namespace moe::run

@@ -4,6 +4,7 @@
 
 #include "Benchmark.h"
 #include "Compare.h"
+#include "Roofline.h"
 #include <nlohmann/json.hpp>
 
 namespace moe::run {
@@ -13,11 +14,21 @@ using Json = nlohmann::ordered_json;
 
 void printSignature(const std::string &path, const rt::Signature &signature);
 void printOutput(const std::string &name, const rt::Tensor &tensor);
-void printBenchmark(const Timings &timings, int32_t threads, uint64_t peakBytes);
+/// A finished benchmark; without `work` only times are known.
+struct BenchmarkReport {
+  const Timings &timings;
+  std::string cpu;
+  uint64_t peakBytes;
+  Machine machine;
+  std::optional<Work> work;
+};
+void printMachine(const Machine &machine);
+void printBenchmark(const BenchmarkReport &report);
 
 Json outputJson(const std::string &name, const rt::Tensor &tensor);
 Json comparisonJson(const Comparison &comparison);
-Json benchmarkJson(const Timings &timings, int32_t threads, uint64_t peakBytes);
+Json machineJson(const Machine &machine);
+Json benchmarkJson(const BenchmarkReport &report);
 
 } // namespace moe::run
 

@@ -44,12 +44,12 @@ struct Options {
   std::string benchmarkText;
   int64_t benchmark = -1; ///< -1: no; 0: choose the number of calls
   int32_t threads = 0;
-  bool verify = false, signature = false, json = false, debugMemory = false, verbose = false;
+  bool verify = false, signature = false, machine = false, json = false, debugMemory = false, verbose = false;
 };
 
 void describe(CLI::App &app, Options &o) {
   app.option_defaults()->group("Options");
-  app.add_option("MODULE", o.module, "The module, NAME.moe")->required()->type_name("");
+  CLI::Option *module = app.add_option("MODULE", o.module, "The module, NAME.moe")->type_name("");
   app.add_option("--function", o.function, "The function to run (default: the only one, or main)")->type_name("NAME");
   app.add_option("--inputs", o.inputsFile, "Take inputs by name from a .safetensors file")->type_name("FILE");
   app.add_option("--input", o.inputs, "One input, as in the examples below; wins over --inputs")
@@ -66,7 +66,9 @@ void describe(CLI::App &app, Options &o) {
       ->take_all()
       ->expected(1);
   // A flag with a value, and not an option with an optional one: that would swallow a module's name behind it.
-  app.add_flag("--benchmark{0}", o.benchmarkText, "Time calls: N of them with --benchmark=N, else for about a second");
+  app.add_flag("--benchmark{0}", o.benchmarkText,
+               "Time calls: N of them with --benchmark=N, else for about a second; with the share of the machine's "
+               "limits, which are measured too");
   app.add_option("--threads", o.threads, "Number of threads (default: as many as this process may use)")
       ->type_name("N")
       ->check(CLI::Range(1, 4096));
@@ -75,6 +77,8 @@ void describe(CLI::App &app, Options &o) {
       ->type_name("NAME");
   app.add_flag("--verify", o.verify, "Read the whole weights file and check its contents");
   app.add_flag("--signature", o.signature, "Print what the module says about itself, and stop");
+  app.add_flag("--machine", o.machine, "Measure what the machine reads and computes at most with --threads, and stop")
+      ->excludes(module);
   app.add_flag(
       "--debug-memory", o.debugMemory,
       "Fill fresh memory with NaN; fail on writes past a buffer's end, changed inputs, and buffers left behind");
@@ -89,6 +93,8 @@ public:
   Runner(const Options &options, Json &report) : options(options), report(report) {}
 
   ExitCode run() {
+    if (options.machine)
+      return showMachine();
     if (options.signature)
       return showSignature();
     auto begin = std::chrono::steady_clock::now();
@@ -133,6 +139,14 @@ public:
   }
 
 private:
+  ExitCode showMachine() {
+    Machine machine = measureMachine(Scheduler(options.threads).threads());
+    report["machine"] = machineJson(machine);
+    if (!options.json)
+      printMachine(machine);
+    return Ok;
+  }
+
   ExitCode showSignature() {
     std::shared_ptr<const MappedFile> file = MappedFile::open(options.module);
     ModuleFile module = checkModuleFile(options.module, file->text());
@@ -235,9 +249,13 @@ private:
 
   void showBenchmark(Call &call) {
     Timings timings = benchmark(call, options.benchmark);
-    report["benchmark"] = benchmarkJson(timings, runtime->scheduler.threads(), runtime->memory->peakBytes());
+    BenchmarkReport result{timings, call.function.module->cpu(), runtime->memory->peakBytes(), {}, countWork(call)};
+    result.machine.threads = runtime->scheduler.threads();
+    if (result.work)
+      result.machine = measureMachine(runtime->scheduler.threads());
+    report["benchmark"] = benchmarkJson(result);
     if (!options.json)
-      printBenchmark(timings, runtime->scheduler.threads(), runtime->memory->peakBytes());
+      printBenchmark(result);
   }
 
   const Options &options;
@@ -278,6 +296,8 @@ int main(int argc, char **argv) {
   describe(app, options);
   try {
     app.parse(argc, argv);
+    if (options.module.empty() && !options.machine)
+      throw CLI::RequiredError("MODULE");
     if (!options.benchmarkText.empty() && !CLI::detail::lexical_cast(options.benchmarkText, options.benchmark))
       throw CLI::ValidationError("--benchmark", options.benchmarkText + " is not a number of calls");
     if (!options.benchmarkText.empty() && options.benchmark < 0)
