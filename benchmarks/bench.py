@@ -1,186 +1,309 @@
 #!/usr/bin/env python3
-"""Measures compiled MoE layers beside onnxruntime, with the machine's own limits beside them.
+"""Measures compiled MoE layers beside other engines, with the machine's own limits beside them.
 
-Each cell is a chain of MoE layers with residuals, x = x + MoE(x), each layer with its own weights and router, so that
-weights come from memory and not from the last-level cache; time is per layer. Both engines run the same ONNX file
-(com.microsoft.MoE, f32, swiglu, renormalised top-k), in processes of their own that take turns. The roofline share is
-max(bytes of the distinct experts / measured bandwidth, flop / measured peak) / time.
+Each cell is a chain of MoE layers with residuals, router included, each layer with its own weights, and several inputs
+in turn, so that weights come from memory and not from a cache; times are per layer. All engines run the same weights, in
+processes of their own that take turns, and must agree on the result. The roofline share of a cell is
+    max(bytes of the experts that are touched / stream bandwidth, operations / peak) / median time
+with limits that moe-run --machine measures in the same run. A share above 1.03 would mean that they are wrong: then the
+benchmark fails.
 """
 import argparse
 import json
+import math
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import plot
+from chain import (DTYPES, ROUTINGS, SHAPES, expert_bytes, layer_bytes, make_rows, routing_bias, write_model)
 
-# name: (hidden H, inner I, experts E, chosen k)
-SHAPES = {
-    "tiny": (256, 256, 16, 2),
-    "granite-1b": (1024, 512, 32, 8),
-    "olmoe": (2048, 1024, 64, 8),
-    "qwen3-30b": (2048, 768, 128, 8),
-    "lfm2-8b": (2048, 1792, 32, 4),
-    "deepseek-v2-lite": (2048, 1408, 64, 6),
-}
+HERE = pathlib.Path(__file__).resolve().parent
+TOLERANCE = {"f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
+MOST_SHARE = 1.03
 
 
-def layer_bytes(shape):
-    h, i, e, _ = SHAPES[shape]
-    return 4 * e * 3 * h * i
+class Engine:
+    """A worker process (engines.py)."""
+
+    def __init__(self, name, python, model, shape, dtype):
+        self.name = name
+        # No thread of an engine that waits for its turn may spin.
+        environment = {**os.environ, "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+        self.process = subprocess.Popen([python, HERE / "engines.py", name, model, shape, dtype], env=environment,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
+        return json.loads(line)
+
+    def ask(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def write_model(path, shape, layers, rng):
-    """An ONNX chain of MoE layers with external weights; `x` [T, H] -> `y` [T, H]."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    h, inner, e, k = SHAPES[shape]
-    data = path.with_suffix(".data")
-    initializers, nodes, offset = [], [], 0
-    with open(data, "wb") as f:
-
-        def weight(name, dims, scale):
-            nonlocal offset
-            array = rng.standard_normal(dims, np.float32) * np.float32(scale)
-            f.write(array.tobytes())
-            t = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims, data_location=TensorProto.EXTERNAL)
-            for key, value in (("location", data.name), ("offset", offset), ("length", array.nbytes)):
-                t.external_data.add(key=key, value=str(value))
-            initializers.append(t)
-            offset += array.nbytes
-            return name
-
-        value = "x"
-        for n in range(layers):
-            router = weight(f"router{n}", [h, e], 0.3)
-            fc1 = weight(f"fc1_{n}", [e, 2 * inner, h], h**-0.5)
-            fc2 = weight(f"fc2_{n}", [e, h, inner], inner**-0.5)
-            out = "y" if n == layers - 1 else f"h{n + 1}"
-            nodes += [
-                helper.make_node("MatMul", [value, router], [f"logits{n}"]),
-                helper.make_node(
-                    "MoE", [value, f"logits{n}", fc1, "", fc2], [f"moe{n}"], domain="com.microsoft", k=k,
-                    activation_type="swiglu", swiglu_fusion=1, normalize_routing_weights=1, activation_alpha=1.0,
-                    activation_beta=0.0,
-                ),
-                helper.make_node("Add", [value, f"moe{n}"], [out]),
-            ]
-            value = out
-    info = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["T", h])
-    graph = helper.make_graph(nodes, "chain", [info("x")], [info("y")], initializers)
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\nfailed:\n{done.stderr or done.stdout}")
+    return done.stdout
 
 
-def onnxruntime_worker(model, rows, threads, calls):
-    """Runs in a process of its own: the wall times of `calls` calls, as JSON."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    x = np.load(rows)
-    session.run(None, {"x": x})
-    times = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        (y,) = session.run(None, {"x": x})
-        times.append(time.perf_counter() - start)
-    print(json.dumps({"seconds": times, "sum": float(np.abs(y).sum())}))
+def measure_limits(tools, threads, limits):
+    """Keeps the best of all measurements of this run."""
+    for n in threads:
+        got = json.loads(run([tools / "moe-run", "--machine", f"--threads={n}", "--json"]))["machine"]
+        best = limits.setdefault(n, got)
+        for key in ("bytes_per_second", "flop_per_second"):
+            best[key] = max(best[key], got[key])
 
 
-def run_json(command):
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\nfailed:\n{result.stderr or result.stdout}")
-    return json.loads(result.stdout)
+def ratio_interval(ours, theirs):
+    """The ratio of the medians, with its 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    median = lambda x: np.median(rng.choice(x, (1000, len(x))), axis=1)
+    low, high = np.quantile(median(theirs) / median(ours), [0.025, 0.975])
+    return float(np.median(theirs) / np.median(ours)), float(low), float(high)
 
 
+class Bench:
+    def __init__(self, options, folder):
+        self.options, self.folder = options, folder
+        self.tools = pathlib.Path(options.build).resolve() / "bin"
+        self.limits, self.cells = {}, []
 
-def roofline_seconds(shape, tokens, probe):
-    """The least time of one layer, and of what it consists, for uniform routing (expected distinct experts)."""
-    h, inner, e, k = SHAPES[shape]
-    touched = e * (1 - (1 - k / e) ** tokens)
-    memory = touched * 3 * h * inner * 4 / probe["stream_bytes_per_s"]
-    compute = tokens * k * 3 * h * inner * 2 / probe["f32_flop_per_s"]
-    return max(memory, compute)
+    def make_models(self, shape, dtype, layers):
+        """The chain, its compiled module, and the chain that tells its routing."""
+        model = self.folder / "chain.onnx"
+        write_model(model, shape, layers, dtype)
+        module = self.folder / "chain.moe"
+        run([self.tools / "moe-compile", model, "-o", module, *self.options.compile_flag])
+        module.with_suffix(".build").write_text(str(self.tools.parent))
+        counting = self.folder / "routing.onnx"
+        if dtype == "f32":
+            write_model(counting, shape, layers, dtype, with_logits=True, data="chain.data")
+        else:
+            # Experts are chosen by nearly the same scores in every type; not every engine runs all of them.
+            write_model(counting, shape, 1, "f32", with_logits=True)
+        return model, module, counting
+
+    def count_touched(self, shape, counting, inputs):
+        worker = Engine("routing", sys.executable, counting, shape, "f32")
+        touched = {}
+        for (tokens, routing), (rows, bias) in inputs.items():
+            worker.ask(prepare=rows, bias=bias, threads=os.cpu_count(), output=str(self.folder / "none.npy"))
+            touched[tokens, routing] = worker.ask(touched=SHAPES[shape][3])["touched"]
+        worker.close()
+        return touched
+
+    def make_inputs(self, shape, dtype, layers):
+        """Files of rows and biases. So many different rows that what they touch together is several times the cache."""
+        inputs = {}
+        cache = max(limit["cache_bytes"] for limit in self.limits.values())
+        for routing in self.options.routings:
+            bias = str(self.folder / f"bias-{routing}.npy")
+            np.save(bias, routing_bias(shape, routing))
+            for tokens in self.options.tokens:
+                _, _, experts, k = SHAPES[shape]
+                touches = layers * expert_bytes(shape, dtype) * min(experts, tokens * k)
+                count = min(16, max(1, math.ceil(8 * cache / touches)))
+                rows = []
+                for i, x in enumerate(make_rows(shape, tokens, count)):
+                    rows.append(str(self.folder / f"rows-{tokens}-{i}.npy"))
+                    np.save(rows[-1], x)
+                inputs[tokens, routing] = rows, bias
+        return inputs
+
+    def measure_shape(self, shape, dtype):
+        options = self.options
+        measure_limits(self.tools, options.threads, self.limits)
+        # Chains of a type that is half as wide have as many layers: the ratio between types is one of equal work.
+        layers = max(1, math.ceil(options.pool * 1e9 / layer_bytes(shape, "f32")))
+        model, module, counting = self.make_models(shape, dtype, layers)
+        inputs = self.make_inputs(shape, dtype, layers)
+        touched = self.count_touched(shape, counting, inputs)
+        engines = []
+        for name in options.engines:
+            if name == "onnxruntime" and dtype == "bf16":
+                continue  # its MoE operator has no bf16 on CPU
+            python = options.torch_python if name.startswith("torch") else sys.executable
+            engines.append(Engine(name, python, module if name == "ours" else model, shape, dtype))
+        for threads in options.threads:
+            for key in inputs:
+                self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], touched[key])
+        for engine in engines:
+            engine.close()
+        measure_limits(self.tools, options.threads, self.limits)
+
+    def measure_cell(self, engines, shape, dtype, layers, threads, key, files, touched):
+        tokens, routing = key
+        rows, bias = files
+        hidden, inner, experts, k = SHAPES[shape]
+        outputs, seconds = {}, {}
+        for engine in engines:
+            output = str(self.folder / f"out-{engine.name}.npy")
+            engine.ask(prepare=rows, bias=bias, threads=threads, output=output)
+            outputs[engine.name] = np.load(output)
+            seconds[engine.name] = []
+        first = outputs[engines[0].name]
+        for name, other in outputs.items():
+            error = np.abs(other - first).max() / np.abs(first).max()
+            if not error <= TOLERANCE[dtype]:
+                raise SystemExit(f"{shape} {dtype} T={tokens}: {engines[0].name} and {name} differ by {error:.2g}")
+        for _ in range(self.options.rounds):
+            for engine in engines:
+                one = engine.ask(calls=len(rows))["seconds"]
+                calls = max(1, min(200, math.ceil(self.options.seconds / np.median(one))))
+                seconds[engine.name] += engine.ask(calls=max(2, calls))["seconds"]
+        disturbed = self.measure_disturbed(engines, len(rows), layers) if self.options.disturb else None
+        self.cells.append({
+            "shape": shape, "dtype": dtype, "routing": routing, "tokens": tokens, "threads": threads, "layers": layers,
+            "touched_experts": touched, "bytes": touched * expert_bytes(shape, dtype),
+            "flop": tokens * k * 6 * hidden * inner,
+            "disturbed_seconds": disturbed, "seconds": {name: [t / layers for t in times] for name, times in seconds.items()},
+        })
+        self.finish(self.cells[-1])
+        print(self.line(self.cells[-1]), flush=True)
+
+    def measure_disturbed(self, engines, count, layers):
+        """Our times while another process spins on one of the cores."""
+        core = max(os.sched_getaffinity(0))
+        spinner = subprocess.Popen([sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"])
+        try:
+            ours = next(engine for engine in engines if engine.name == "ours")
+            one = np.median(ours.ask(calls=count)["seconds"])
+            return [t / layers for t in ours.ask(calls=max(10, math.ceil(2 * self.options.seconds / one)))["seconds"]]
+        finally:
+            spinner.kill()
+            spinner.wait()
+
+    def finish(self, cell):
+        """The figures that depend on the limits, which may still rise."""
+        limit = self.limits[cell["threads"]]
+        least = max(cell["bytes"] / limit["bytes_per_second"], cell["flop"] / limit["flop_per_second"])
+        cell["roofline_seconds"] = least
+        cell["engines"] = {}
+        for name, times in cell["seconds"].items():
+            median = float(np.median(times))
+            cell["engines"][name] = {
+                "median": median, "p10": float(np.quantile(times, 0.1)), "p90": float(np.quantile(times, 0.9)),
+                "share": least / median, "bytes_per_second": cell["bytes"] / median, "flop_per_second": cell["flop"] / median,
+            }
+        peers = [name for name in cell["engines"] if name != "ours"]
+        cell["best_peer"] = min(peers, key=lambda name: cell["engines"][name]["median"], default=None)
+        if cell["best_peer"] and "ours" in cell["engines"]:
+            cell["ratio"], *cell["ratio_95"] = ratio_interval(np.array(cell["seconds"]["ours"]),
+                                                              np.array(cell["seconds"][cell["best_peer"]]))
+
+    HEADER = (f"{'shape':17}{'type':>5}{'routing':>11}{'T':>6}{'thr':>4}{'ours ms':>9}{'p10':>8}{'p90':>8}{'GB/s':>7}{'GFLOP/s':>8}"
+              f"{'share':>7}  {'best peer':12}{'ms':>8}{'share':>7}{'ratio':>7}  95 %")
+
+    def line(self, cell):
+        ours = cell["engines"].get("ours")
+        text = f"{cell['shape']:17}{cell['dtype']:>5}{cell['routing']:>11}{cell['tokens']:6}{cell['threads']:4}"
+        if ours:
+            text += (f"{ours['median'] * 1e3:9.3f}{ours['p10'] * 1e3:8.3f}{ours['p90'] * 1e3:8.3f}"
+                     f"{ours['bytes_per_second'] / 1e9:7.1f}{ours['flop_per_second'] / 1e9:8.0f}{ours['share']:7.2f}")
+        if cell["best_peer"]:
+            peer = cell["engines"][cell["best_peer"]]
+            text += f"  {cell['best_peer']:12}{peer['median'] * 1e3:8.3f}{peer['share']:7.2f}"
+        if "ratio" in cell:
+            text += f"{cell['ratio']:7.2f}  {cell['ratio_95'][0]:.2f}-{cell['ratio_95'][1]:.2f}"
+        if disturbed := cell["disturbed_seconds"]:
+            text += (f"  disturbed: median {np.median(disturbed) / ours['median']:.2f}, "
+                     f"p90 {np.quantile(disturbed, 0.9) / ours['median']:.2f} of the median")
+        return text
+
+    def report(self):
+        for cell in self.cells:
+            self.finish(cell)
+        print("\nwith the limits of the whole run:\n" + self.HEADER)
+        for cell in self.cells:
+            print(self.line(cell))
+        for n, limit in self.limits.items():
+            print(f"{n} thread{'s' * (n > 1)}: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, "
+                  f"f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s")
+        if ratios := [cell["ratio"] for cell in self.cells if "ratio" in cell]:
+            print(f"geometric mean of the ratio to the best peer: {np.exp(np.mean(np.log(ratios))):.2f}; "
+                  f"the least: {min(ratios):.2f}")
+        if self.options.json:
+            write(self.options.json, json.dumps({"limits": self.limits, "cells": self.cells}, indent=1))
+        if self.options.plot:
+            write(self.options.plot, plot.draw(self.cells))
+        wrong = [(cell, name) for cell in self.cells for name, e in cell["engines"].items() if e["share"] > MOST_SHARE and not self.options.allow_cached]
+        for cell, name in wrong:
+            print(f"error: {name} has a share of {cell['engines'][name]['share']:.2f} for {cell['shape']}, T = "
+                  f"{cell['tokens']}, {cell['threads']} threads: the machine's limits were measured too low, or the "
+                  f"weights were in a cache (--pool)", file=sys.stderr)
+        return 1 if wrong else 0
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", default="granite-1b", help=f"comma-separated, of: {', '.join(SHAPES)}")
-    parser.add_argument("--tokens", default="1,16,128,512", help="comma-separated numbers of tokens")
-    parser.add_argument("--threads", default="1,2", help="comma-separated numbers of threads")
-    parser.add_argument("--pool", type=float, default=1.0, help="GB of weights that a chain has at least")
+def write(path, text):
+    temporary = f"{path}.tmp"
+    pathlib.Path(temporary).write_text(text)
+    os.replace(temporary, path)
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = lambda text: text.split(",")
+    numbers = lambda text: [int(word) for word in text.split(",")]
+    parser.add_argument("--shapes", type=words, default=["granite-1b", "olmoe"], help=f"of: {', '.join(SHAPES)}, or all")
+    parser.add_argument("--tokens", type=numbers, default=[1, 16, 128, 512], help="numbers of tokens")
+    parser.add_argument("--threads", type=numbers, default=[1, 2], help="numbers of threads")
+    parser.add_argument("--routings", type=words, default=["uniform"], help=f"of: {', '.join(ROUTINGS)}")
+    parser.add_argument("--dtypes", type=words, default=["f32"], help=f"of: {', '.join(DTYPES)}")
+    parser.add_argument("--engines", type=words, default=None,
+                        help="of: ours, onnxruntime, torch, torch-loop (default: the first two, and torch with --torch-python)")
+    parser.add_argument("--torch-python", help="a Python interpreter that has PyTorch; nothing else here needs it")
+    parser.add_argument("--pool", type=float, default=0.8, help="GB of f32 weights that a chain has at least")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each engine per cell")
-    parser.add_argument("--build", default=str(ROOT / "build"), help="build folder with the tools")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each turn, at least")
+    parser.add_argument("--disturb", action="store_true", help="also time our module while a process spins on one core")
+    parser.add_argument("--allow-cached", action="store_true", help="do not fail where weights stay in a cache")
+    parser.add_argument("--compile-flag", action="append", default=[], help="another option for moe-compile")
+    parser.add_argument("--build", default=str(HERE.parent / "build"), help="build folder with the tools")
     parser.add_argument("--json", help="also write all figures to this file")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        return onnxruntime_worker(args.worker[0], args.worker[1], int(args.worker[2]), int(args.worker[3]))
+    parser.add_argument("--plot", help="also draw the shares over T to this SVG file")
+    options = parser.parse_args(arguments)
+    if options.shapes == ["all"]:
+        options.shapes = [name for name in SHAPES if name != "tiny"]
+    if options.engines is None:
+        options.engines = ["ours", "onnxruntime"] + (["torch", "torch-loop"] if options.torch_python else [])
+    for given, known in ((options.shapes, SHAPES), (options.routings, ROUTINGS), (options.dtypes, DTYPES),
+                         (options.engines, ("ours", "onnxruntime", "torch", "torch-loop"))):
+        for name in given:
+            if name not in known:
+                parser.error(f"'{name}' is none of: {', '.join(known)}")
+    if not options.torch_python and any(name.startswith("torch") for name in options.engines):
+        parser.error("PyTorch is not among the project's packages: name an interpreter that has it with --torch-python")
+    return options
 
-    tools = pathlib.Path(args.build) / "bin"
-    cells = []
+
+def main(arguments=None):
+    options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        probe_binary = folder / "probe"
-        subprocess.run(["clang-22", "-O3", "-march=native", "-ffp-contract=fast", "-pthread",
-                        str(ROOT / "benchmarks/probe.c"), "-o", str(probe_binary)], check=True)
-        probes = {t: run_json([probe_binary, str(t)]) for t in map(int, args.threads.split(","))}
-        for t, p in probes.items():
-            print(f"{t} thread{'s' * (t > 1)}: reads {p['stream_bytes_per_s'] / 1e9:.1f} GB/s, "
-                  f"f32 {p['f32_flop_per_s'] / 1e9:.0f} GFLOP/s")
-        print(f"\n{'shape':18}{'T':>6}{'threads':>9}{'ours ms':>10}{'p10':>9}{'p90':>9}{'onnxrt ms':>11}"
-              f"{'ratio':>8}{'share':>8}{'onnxrt share':>14}")
-        for shape in args.shapes.split(","):
-            layers = max(2, int(np.ceil(args.pool * 1e9 / layer_bytes(shape))))
-            rng = np.random.default_rng(1)
-            model = folder / f"{shape}.onnx"
-            write_model(model, shape, layers, rng)
-            module = folder / f"{shape}.moe"
-            subprocess.run([tools / "moe-compile", model, "-o", module, "--mcpu=native"], check=True,
-                           stdout=subprocess.DEVNULL)
-            for tokens in map(int, args.tokens.split(",")):
-                rows = folder / "x.npy"
-                np.save(rows, rng.standard_normal((tokens, SHAPES[shape][0]), np.float32))
-                for threads, probe in probes.items():
-                    least = roofline_seconds(shape, tokens, probe)
-                    calls = max(3, min(50, int(1.0 / (least * layers * 2))))
-                    ours, theirs = [], []
-                    for _ in range(args.rounds):
-                        got = run_json([tools / "moe-run", module, f"--input=x=@{rows}", f"--benchmark={calls}",
-                                        f"--threads={threads}", "--json"])
-                        ours += got["benchmark"]["seconds"]
-                        theirs += run_json([sys.executable, __file__, "--worker", str(model), str(rows),
-                                            str(threads), str(calls)])["seconds"]
-                    ours, theirs = np.array(ours) / layers, np.array(theirs) / layers
-                    cell = {
-                        "shape": shape, "tokens": tokens, "threads": threads, "layers": layers,
-                        "ours_s": float(np.median(ours)), "ours_p10_s": float(np.quantile(ours, 0.1)),
-                        "ours_p90_s": float(np.quantile(ours, 0.9)), "onnxruntime_s": float(np.median(theirs)),
-                        "roofline_s": least,
-                    }
-                    cells.append(cell)
-                    print(f"{shape:18}{tokens:6}{threads:9}{cell['ours_s'] * 1e3:10.3f}{cell['ours_p10_s'] * 1e3:9.3f}"
-                          f"{cell['ours_p90_s'] * 1e3:9.3f}{cell['onnxruntime_s'] * 1e3:11.3f}"
-                          f"{cell['onnxruntime_s'] / cell['ours_s']:8.2f}{least / cell['ours_s']:8.2f}"
-                          f"{least / cell['onnxruntime_s']:14.2f}", flush=True)
-    ratio = statistics.geometric_mean(c["onnxruntime_s"] / c["ours_s"] for c in cells)
-    print(f"\ngeometric mean of the ratio to onnxruntime: {ratio:.2f}")
-    if args.json:
-        temporary = args.json + ".tmp"
-        with open(temporary, "w") as f:
-            json.dump({"probes": probes, "cells": cells}, f, indent=1)
-        os.replace(temporary, args.json)
+        bench = Bench(options, pathlib.Path(folder))
+        measure_limits(bench.tools, options.threads, bench.limits)
+        print(Bench.HEADER)
+        for shape in options.shapes:
+            for dtype in options.dtypes:
+                bench.measure_shape(shape, dtype)
+        return bench.report()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
