@@ -27,3 +27,20 @@ config.environment["MOE_SOURCE"] = config.moe_source_dir
 config.environment["MOE_BUILD"] = config.moe_obj_root
 config.environment["PYTHONPATH"] = os.path.join(config.test_source_root, "Runtime", "Inputs")
 config.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+
+if config.moe_sanitize:
+    config.available_features.add("sanitizer")
+    # LLVM's shared libraries are not instrumented: their containers and bump allocators, whose inlined parts are, look
+    # poisoned; and MLIR never frees its contexts' interned data. Allocations that are too big must fail as without a sanitizer.
+    config.environment["ASAN_OPTIONS"] = ":".join(
+        "%s=%d" % option
+        for option in {
+            "detect_leaks": 0,
+            "detect_container_overflow": 0,
+            "alloc_dealloc_mismatch": 0,
+            "detect_odr_violation": 0,
+            "allow_user_poisoning": 0,
+            "allocator_may_return_null": 1,
+        }.items()
+    )
+    config.environment["UBSAN_OPTIONS"] = "halt_on_error=1:print_stacktrace=1"
