@@ -74,7 +74,8 @@ def MoeNormalizeBodiesPass : Pass<"moe-normalize-bodies"> {
   let summary = "gives elementwise code in the bodies of moe.apply one form";
   let description = [{
     linalg.map, elementwise named linalg ops, and arith and math ops on tensors become linalg.generic; chains of them
-    become one linalg.generic. Code outside of bodies is left alone.
+    become one linalg.generic. tensor.splat becomes linalg.fill, and a tensor that an elementwise op reads at its own indices and at constants
+    becomes one of its operands. Code outside of bodies is left alone.
 
     - Before: calls in bodies are inlined.
   }];
@@ -88,8 +89,8 @@ def MoeChooseLoweringPass : Pass<"moe-choose-lowering"> {
     following that is legal and sensible:
 
     - `pairwise` where the parameters of an expert are vectors (a million tiny experts) and rows are independent;
-    - `fused` where one body serves all experts and is made of matmuls with the experts' matrices, elementwise ops
-      with the experts' vectors, and any row-independent ops that do not read the experts' parameters;
+    - `fused` where rows are multiplied with matrices of the expert, or nothing needs the rows of an expert together
+      (`docs/spec-planned.md` says what is done with the other ops of a body);
     - `reference` else. `dense` is chosen on request only.
 
     A lowering that a program names itself is an error where it is illegal; one that the option names is not taken there.
@@ -109,7 +110,9 @@ def MoeLowerApplyPass : Pass<"moe-lower-apply"> {
     - `reference`: the pairs are sorted by expert (`moe.plan`); a loop over the experts gathers the rows of each expert
       that has any, runs a copy of the body on them and writes the results to a buffer with one row per pair;
       `moe.combine` reduces each row's pairs. Any body, operand and result mode.
-    - `fused`: the body runs once on the list of all pairs; its matmuls with expert parameters are `moe.grouped_matmul`.
+    - `fused`: each body runs once on the list of the pairs of its experts; its matmuls with expert parameters are
+      `moe.grouped_matmul`. What is computed from the expert alone is computed once per expert with rows, in front; ops that need the
+      rows of an expert together run in a loop over the experts.
     - `pairwise`: a loop over the pairs; nothing grows with the number of experts.
     - `dense`: every expert on every row, then a selection.
 

@@ -87,4 +87,33 @@ def MoeFuseDequantizePass : Pass<"moe-fuse-dequantize"> {
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
 }
 
+def MoeSpecialiseRaggedPass : Pass<"moe-specialise-ragged"> {
+  let summary = "gives experts of different sizes bodies of their own";
+  let description = [{
+    An apply whose operands are cut `ragged` has one body for experts of different sizes, so that the sizes in it are
+    dynamic. Neighbouring experts of equal sizes become a case of their own: a copy of the body, in which the sizes are static, and
+    slices of the operands. The fused lowering then makes grouped matmuls of each case.
+
+    Not done, with a remark that says why, if the apply has cases already, if an expert has no size at all, or if there would be
+    more than `max-cases` bodies: then the reference lowering serves it.
+
+    - After: canonicalise folds the casts, so that the sizes reach the ops of the body.
+
+    Example (test/Dialect/Moe/Transforms/specialise-ragged.mlir): with three experts of 4, 4 and 8 columns
+    ```mlir
+    %y = moe.apply %r rows(%x) experts(%w along 1 ragged([0, 4, 8, 16])) out(sum) : ... tensor<6x16xf32> ...
+    ```
+    becomes
+    ```mlir
+    %a = tensor.extract_slice %w[0, 0] [6, 8] [1, 1] : tensor<6x16xf32> to tensor<6x8xf32>
+    %b = tensor.extract_slice %w[0, 8] [6, 8] [1, 1] : tensor<6x16xf32> to tensor<6x8xf32>
+    %y = moe.apply %r rows(%x) experts(%a along 1 split(4) case(0), %b along 1 split(8) case(1)) cases([0, 0, 1]) out(sum) : ...
+    ```
+  }];
+  let options = [
+    Option<"maxCases", "max-cases", "int64_t", /*default=*/"8", "the most bodies that an apply is given">
+  ];
+  let dependentDialects = ["::mlir::tensor::TensorDialect"];
+}
+
 #endif // MOE_TRANSFORMS_PASSES_TD

@@ -29,13 +29,11 @@ namespace {
 struct Legality {
   std::string fused, pairwise, dense;
 
-  explicit Legality(ApplyOp op) {
+  explicit Legality(ApplyOp op) : fused(whyNotFused(op)) {
     for (unsigned c = 0; c < op.getBodies().size(); ++c) {
       RowIndependence rows(op, c);
       if (!rows.isIndependent())
         pairwise = dense = "its rows are coupled: " + rows.getReason();
-      if (fused.empty())
-        fused = whyNotFused(op, rows);
       op.getBodies()[c].walk([&](Operation *inner) {
         if (dense.empty() && !isa<YieldOp>(inner) && !isSpeculatable(inner))
           dense = ("'" + inner->getName().getStringRef() + "' may not run for an expert without rows").str();
@@ -102,7 +100,7 @@ struct MoeChooseLoweringPass : moe::impl::MoeChooseLoweringPassBase<MoeChooseLow
 
   static StringRef reasonFor(StringRef choice) {
     if (choice == "fused")
-      return "the body is made of matmuls and row-independent ops";
+      return "rows are treated one by one, or multiplied with matrices of their experts";
     if (choice == "pairwise")
       return "the parameters of an expert are vectors";
     if (choice == "dense")

@@ -64,3 +64,75 @@ func.func private @unknown(%r: !r, %x: tensor<?x4xf32>) -> tensor<?x4xf32> {
   }
   return %y : tensor<?x4xf32>
 }
+
+// -----
+
+!r = !moe.routing<?x3xf32>
+
+func.func private @fused_sizes(%r: !r, %x: tensor<?x4xf32>, %w: tensor<4x7xf32>) -> tensor<?x4xf32> {
+  // expected-error@+1 {{cannot have the lowering 'fused': its experts have different sizes}}
+  %y = moe.apply %r rows(%x) experts(%w along 1 ragged([0, 1, 3, 7])) out(sum) {moe.lowering = "fused"}
+      : !r, tensor<?x4xf32>, tensor<4x7xf32> -> tensor<?x4xf32> {
+  ^bb0(%rows: tensor<?x4xf32>, %we: tensor<4x?xf32>):
+    moe.yield %rows : tensor<?x4xf32>
+  }
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+!r = !moe.routing<?x3xf32>
+
+func.func private @fused_cases(%r: !r, %x: tensor<?x4xf32>) -> tensor<?x4xf32> {
+  // expected-error@+1 {{cannot have the lowering 'fused': the experts of a case are not neighbours}}
+  %y = moe.apply %r rows(%x) cases([0, 1, 0]) out(sum) {moe.lowering = "fused"} : !r, tensor<?x4xf32> -> tensor<?x4xf32> {
+  ^bb0(%rows: tensor<?x4xf32>):
+    moe.yield %rows : tensor<?x4xf32>
+  }, {
+  ^bb0(%rows: tensor<?x4xf32>):
+    moe.yield %rows : tensor<?x4xf32>
+  }
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+!r = !moe.routing<?x3xf32>
+
+func.func private @fused_bank(%r: !r, %x: tensor<?x4xf32>, %w: tensor<3x4x4xi8>) -> tensor<?xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  // expected-error@+1 {{cannot have the lowering 'fused': 'linalg.generic' with parameters of the expert is neither a matmul of rows nor elementwise}}
+  %y = moe.apply %r rows(%x) experts(%w) out(sum) {moe.lowering = "fused"} : !r, tensor<?x4xf32>, tensor<3x4x4xi8> -> tensor<?xf32> {
+  ^bb0(%rows: tensor<?x4xf32>, %we: tensor<4x4xi8>):
+    %n = tensor.dim %rows, %c0 : tensor<?x4xf32>
+    %z = tensor.splat %zero[%n] : tensor<?xf32>
+    %o = linalg.generic {indexing_maps = [affine_map<(n, i, j) -> (n, i)>, affine_map<(n, i, j) -> (i, j)>, affine_map<(n, i, j) -> (n)>],
+        iterator_types = ["parallel", "reduction", "reduction"]} ins(%rows, %we : tensor<?x4xf32>, tensor<4x4xi8>) outs(%z : tensor<?xf32>) {
+    ^bb0(%a: f32, %b: i8, %sum: f32):
+      %f = arith.sitofp %b : i8 to f32
+      %p = arith.mulf %a, %f : f32
+      %s = arith.addf %sum, %p : f32
+      linalg.yield %s : f32
+    } -> tensor<?xf32>
+    moe.yield %o : tensor<?xf32>
+  }
+  return %y : tensor<?xf32>
+}
+
+// -----
+
+!r = !moe.routing<?x3xf32>
+
+func.func private @fused_elementwise(%r: !r, %x: tensor<?x4xf32>, %w: tensor<3x1xf32>) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  // expected-error@+1 {{cannot have the lowering 'fused': 'tensor.splat' computes with parameters of the expert}}
+  %y = moe.apply %r rows(%x) experts(%w) out(sum) {moe.lowering = "fused"} : !r, tensor<?x4xf32>, tensor<3x1xf32> -> tensor<?x4xf32> {
+  ^bb0(%rows: tensor<?x4xf32>, %we: tensor<1xf32>):
+    %n = tensor.dim %rows, %c0 : tensor<?x4xf32>
+    %s = tensor.extract %we[%c0] : tensor<1xf32>
+    %o = tensor.splat %s[%n] : tensor<?x4xf32>
+    moe.yield %o : tensor<?x4xf32>
+  }
+  return %y : tensor<?x4xf32>
+}

@@ -23,18 +23,43 @@ RowIndependence::RowIndependence(ApplyOp op, unsigned caseIndex) : apply(op) {
       fact.rowDim = 0;
     facts[argument] = fact;
   }
-  for (Operation &inner : block.without_terminator()) {
+  for (Operation &inner : block.without_terminator())
     visit(&inner);
-    if (!reason.empty())
-      return;
-  }
   for (Value value : block.getTerminator()->getOperands())
-    if (getFact(value).rowDim != 0)
+    if (getFact(value).rowDim != 0 && reason.empty())
       couple(block.getTerminator(), "yields a value whose rows are not those of the block");
 }
 
 void RowIndependence::couple(Operation *op, const Twine &why) {
-  reason = ("'" + op->getName().getStringRef() + "' " + why).str();
+  if (reason.empty())
+    reason = ("'" + op->getName().getStringRef() + "' " + why).str();
+  coupled.insert(op);
+  auto style = dyn_cast<DestinationStyleOpInterface>(op);
+  for (OpResult result : op->getResults()) {
+    BodyFact fact;
+    OpOperand *init = style ? style.getTiedOpOperand(result) : nullptr;
+    if (init && getFact(init->get()).rowDim == 0)
+      fact.rowDim = 0;
+    else
+      fact.mixed = true;
+    facts[result] = fact;
+  }
+}
+
+/// Whether the payload of `op` reads `block` in the row that it is at, and nowhere else.
+bool RowIndependence::readsOwnRow(linalg::LinalgOp op, Value block, unsigned rowLoop) const {
+  BodyFact fact = getFact(block);
+  if (fact.rowDim < 0)
+    return false;
+  bool own = true;
+  op->walk([&](Operation *inner) {
+    if (inner == op.getOperation() || !llvm::is_contained(inner->getOperands(), block))
+      return;
+    auto extract = dyn_cast<tensor::ExtractOp>(inner);
+    auto index = extract ? extract.getIndices()[fact.rowDim].getDefiningOp<linalg::IndexOp>() : linalg::IndexOp();
+    own &= index && index.getDim() == rowLoop && index->getParentOp() == op.getOperation();
+  });
+  return own;
 }
 
 void RowIndependence::visitLinalg(Operation *op) {
@@ -44,6 +69,8 @@ void RowIndependence::visitLinalg(Operation *op) {
   for (OpOperand &operand : op->getOpOperands()) {
     BodyFact fact = getFact(operand.get());
     result.expert |= fact.expert;
+    if (fact.mixed)
+      return couple(op, "uses what is made of several rows");
     if (fact.rowCount)
       return couple(op, "computes with the number of rows");
     if (fact.rowDim < 0)
@@ -63,8 +90,16 @@ void RowIndependence::visitLinalg(Operation *op) {
         if (expr.isFunctionOfDim(*rowLoop) && static_cast<int64_t>(d) != fact.rowDim)
           return couple(op, "indexes by the row what is not a block of rows");
     }
+    // The position of a row may be used to read that row of another block, and for nothing else.
     bool usesIndex = false;
-    op->walk([&](linalg::IndexOp index) { usesIndex |= index.getDim() == *rowLoop; });
+    op->walk([&](linalg::IndexOp index) {
+      if (index.getDim() != *rowLoop || index->getParentOp() != op)
+        return;
+      for (OpOperand &use : index->getUses()) {
+        auto extract = dyn_cast<tensor::ExtractOp>(use.getOwner());
+        usesIndex |= !extract || getFact(extract.getTensor()).rowDim + 1 != use.getOperandNumber();
+      }
+    });
     if (usesIndex)
       return couple(op, "uses the position of a row in its block");
   }
@@ -73,7 +108,7 @@ void RowIndependence::visitLinalg(Operation *op) {
   getUsedValuesDefinedAbove(op->getRegions(), captured);
   for (Value value : captured) {
     BodyFact fact = getFact(value);
-    if (fact.rowDim >= 0 || fact.rowCount)
+    if (fact.mixed || fact.rowCount || (fact.rowDim >= 0 && !(rowLoop && readsOwnRow(linalgOp, value, *rowLoop))))
       return couple(op, "reads a block of rows at computed places");
     result.expert |= fact.expert;
   }
@@ -103,9 +138,11 @@ void RowIndependence::visit(Operation *op) {
     all.rowDim = std::max(all.rowDim, fact.rowDim);
     all.rowCount |= fact.rowCount;
     all.expert |= fact.expert;
+    all.mixed |= fact.mixed;
   }
-  bool seesRows = all.rowDim >= 0 || all.rowCount;
-  if (!seesRows) {
+  if (all.mixed)
+    return couple(op, "uses what is made of several rows");
+  if (!all.seesRows()) {
     for (Value result : op->getResults())
       facts[result].expert = all.expert;
     return;
@@ -156,6 +193,23 @@ void RowIndependence::visit(Operation *op) {
     for (int64_t d = 0; d < source.rowDim; ++d)
       rowDim += !dropped.test(d);
     return resultHas(rowDim);
+  }
+  if (auto insert = dyn_cast<tensor::InsertSliceOp>(op)) {
+    BodyFact source = getFact(insert.getSource()), dest = getFact(insert.getDest());
+    if (dest.rowDim < 0 || source.rowDim < 0)
+      return couple(op, "writes rows to another place");
+    OpFoldResult size = insert.getMixedSizes()[dest.rowDim];
+    auto value = dyn_cast<Value>(size);
+    if (!isConstantIntValue(insert.getMixedOffsets()[dest.rowDim], 0) ||
+        !isConstantIntValue(insert.getMixedStrides()[dest.rowDim], 1) || !value || !getFact(value).rowCount)
+      return couple(op, "writes some of the rows");
+    llvm::SmallBitVector dropped = insert.getDroppedDims();
+    int64_t sourceDim = 0;
+    for (int64_t d = 0; d < dest.rowDim; ++d)
+      sourceDim += !dropped.test(d);
+    if (sourceDim != source.rowDim)
+      return couple(op, "mixes rows");
+    return resultHas(dest.rowDim);
   }
   if (auto expand = dyn_cast<tensor::ExpandShapeOp>(op)) {
     BodyFact source = getFact(expand.getSrc());
