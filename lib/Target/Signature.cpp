@@ -74,7 +74,7 @@ private:
       return entry;
     }
     StringRef dtype = getDtypeName(tensor.getElementType());
-    // Integers have no sign here; the file that they came from may say more.
+    // Below the onnx level integers have no sign and small floats are their bits.
     if (auto stored = attributes ? attributes.getAs<StringAttr>("moe.dtype") : StringAttr())
       dtype = stored.getValue();
     if (dtype.empty())

@@ -2,6 +2,7 @@
 //
 // moe-translate --import-onnx model.onnx            the onnx level as text, weights left out
 // moe-translate --import-onnx --lower model.onnx    raised and lowered to upstream IR and the routed level
+// moe-translate --import-onnx --lower --merge *.onnx    one module, a function for each file that is not refused
 // moe-translate --list-onnx-operators               the table in docs/onnx-support.md
 //
 //===----------------------------------------------------------------------===//
@@ -19,6 +20,7 @@
 #include "moe/Import/Onnx/Import.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/SourceMgr.h"
 #include "llvm/Support/ToolOutputFile.h"
 
@@ -30,6 +32,10 @@ static llvm::cl::opt<bool> quiet("quiet", llvm::cl::desc("Print one line per fil
                                  llvm::cl::cat(category));
 static llvm::cl::opt<bool> lower("lower", llvm::cl::desc("Raise MoE layers and lower the rest of what was imported"),
                                  llvm::cl::cat(category));
+static llvm::cl::opt<bool> merge("merge",
+                                 llvm::cl::desc("Make one module of all files that are not refused: a function each, "
+                                                "named after the file, small weights as constants"),
+                                 llvm::cl::cat(category));
 static llvm::cl::opt<bool> listOperators("list-onnx-operators",
                                          llvm::cl::desc("Print the table of supported operators"),
                                          llvm::cl::cat(category));
@@ -37,6 +43,9 @@ static llvm::cl::opt<std::string> output("o", llvm::cl::desc("Output file"), llv
                                          llvm::cl::cat(category));
 static llvm::cl::list<std::string> inputs(llvm::cl::Positional, llvm::cl::desc("<input files>"), llvm::cl::ZeroOrMore,
                                           llvm::cl::cat(category));
+
+/// Weights up to this many elements are constants of a merged module, which has no weights file.
+static constexpr int64_t kMergedConstant = 1 << 16;
 
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
@@ -55,16 +64,22 @@ int main(int argc, char **argv) {
   if (listOperators)
     moe::printOnnxOperatorTable(file->os());
   bool failed = false;
+  DialectRegistry registry;
+  registerAllDialects(registry);
+  registry.insert<moe::MoeDialect, moe::OnnxDialect>();
+  moe::OnnxImportOptions options;
+  if (merge)
+    options.maxConstantElements = options.maxConstantIntegers = kMergedConstant;
+  MLIRContext mergedContext(registry, MLIRContext::Threading::DISABLED);
+  OwningOpRef<ModuleOp> merged = ModuleOp::create(UnknownLoc::get(&mergedContext));
   for (const std::string &input : inputs) {
-    MLIRContext context(MLIRContext::Threading::DISABLED);
-    DialectRegistry registry;
-    registerAllDialects(registry);
-    registry.insert<moe::MoeDialect, moe::OnnxDialect>();
+    MLIRContext ownContext(MLIRContext::Threading::DISABLED);
+    MLIRContext &context = merge ? mergedContext : ownContext;
     context.appendDialectRegistry(registry);
     llvm::SourceMgr sources;
     SourceMgrDiagnosticHandler handler(sources, &context);
     moe::WeightStore weights;
-    OwningOpRef<ModuleOp> module = moe::importOnnxFile(input, context, weights);
+    OwningOpRef<ModuleOp> module = moe::importOnnxFile(input, context, weights, options);
     bool good = module && succeeded(verify(*module));
     if (good && lower) {
       PassManager passes(&context);
@@ -75,10 +90,17 @@ int main(int argc, char **argv) {
     }
     failed |= !good;
     if (quiet)
-      file->os() << input << ": " << (good ? "imported" : "refused") << "\n";
-    else if (good)
+      (merge ? llvm::errs() : file->os()) << input << ": " << (good ? "imported" : "refused") << "\n";
+    else if (good && !merge)
       module->print(file->os());
+    if (!good || !merge)
+      continue;
+    auto function = *module->getOps<func::FuncOp>().begin();
+    function.setName(llvm::sys::path::stem(input));
+    function->moveBefore(merged->getBody(), merged->getBody()->end());
   }
+  if (merge)
+    merged->print(file->os());
   if (!failed || quiet)
     file->keep();
   return failed;

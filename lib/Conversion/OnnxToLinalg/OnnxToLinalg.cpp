@@ -60,12 +60,16 @@ struct ConvertOnnxToLinalg : public mlir::moe::impl::ConvertOnnxToLinalgPassBase
   LogicalResult convert(func::FuncOp function);
   LogicalResult convertNode(OnnxNodeOp node, OnnxLowering &lower);
   void convertConstant(OnnxConstantOp constant, OnnxLowering &lower);
+  void bridgeArguments(func::FuncOp function, OnnxLowering &lower);
   void updateOperands(Operation *op, OnnxLowering &lower);
   void updateSignature(func::FuncOp function, OnnxLowering &lower);
   SmallVector<Value> originalResults;
 };
 
 } // namespace
+
+/// A file that does not suit the compiler at all is not worth more errors than this.
+static constexpr unsigned kMostRefusals = 50;
 
 /// Names every operator that cannot be lowered, at once.
 LogicalResult ConvertOnnxToLinalg::checkOperators(func::FuncOp function) {
@@ -154,6 +158,27 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
   return success();
 }
 
+/// Arguments keep the types of the onnx level, which say what a node means, until all nodes are gone.
+void ConvertOnnxToLinalg::bridgeArguments(func::FuncOp function, OnnxLowering &lower) {
+  lower.b.setInsertionPointToStart(&function.getBody().front());
+  for (BlockArgument argument : function.getArguments()) {
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    if (!type || OnnxLowering::elementType(argument) == type.getElementType())
+      continue;
+    auto stored = type.clone(OnnxLowering::elementType(argument));
+    lower.map(argument, UnrealizedConversionCastOp::create(lower.b, stored, argument).getResult(0));
+  }
+}
+
+/// Integers lose their sign here: the signature of a module learns the element type from an attribute.
+static StringAttr signedName(Value value) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (!type || OnnxLowering::elementType(value) == type.getElementType())
+    return {};
+  Type element = type.getElementType();
+  return StringAttr::get(value.getContext(), "u" + std::to_string(element.getIntOrFloatBitWidth()));
+}
+
 /// Ops of other dialects keep the types that they had.
 void ConvertOnnxToLinalg::updateOperands(Operation *op, OnnxLowering &lower) {
   op->walk([&](Operation *inner) {
@@ -161,8 +186,8 @@ void ConvertOnnxToLinalg::updateOperands(Operation *op, OnnxLowering &lower) {
       Value to = lower.lookup(operand.get());
       if (!to)
         continue;
-      if (to.getType() != operand.get().getType() && isa<RankedTensorType>(to.getType()) && !isa<func::ReturnOp>(op) &&
-          OnnxLowering::elementType(operand.get()) == cast<RankedTensorType>(to.getType()).getElementType())
+      auto was = dyn_cast<RankedTensorType>(operand.get().getType()), is = dyn_cast<RankedTensorType>(to.getType());
+      if (was != is && was && is && !isa<func::ReturnOp>(op) && was.getElementType() == is.getElementType())
         to = tensor::CastOp::create(lower.b, operand.get().getType(), to);
       operand.set(to);
     }
@@ -170,6 +195,21 @@ void ConvertOnnxToLinalg::updateOperands(Operation *op, OnnxLowering &lower) {
 }
 
 void ConvertOnnxToLinalg::updateSignature(func::FuncOp function, OnnxLowering &lower) {
+  for (unsigned i = 0; i < function.getNumResults(); ++i)
+    if (StringAttr dtype = signedName(originalResults[i]))
+      function.setResultAttr(i, "moe.dtype", dtype);
+  // The bridges of arguments go: what is left of the onnx level reads none.
+  for (auto [i, argument] : llvm::enumerate(function.getArguments())) {
+    StringAttr dtype = signedName(argument);
+    if (!dtype)
+      continue;
+    Value bridge = lower.lookup(argument);
+    function.setArgAttr(i, "moe.dtype", dtype);
+    argument.setType(bridge.getType());
+    bridge.replaceAllUsesWith(argument);
+    bridge.getDefiningOp()->erase();
+    lower.map(argument, argument);
+  }
   // A result dimension keeps a name only where it is provably the input dimension of that name.
   Operation *terminator = function.getBody().front().getTerminator();
   function.setType(FunctionType::get(&getContext(), function.getBody().front().getArgumentTypes(),
@@ -200,19 +240,22 @@ LogicalResult ConvertOnnxToLinalg::convert(func::FuncOp function) {
   SymbolicShapes shapes(function);
   OnnxLowering lower(function, shapes);
   Block &entry = function.getBody().front();
-  for (BlockArgument argument : entry.getArguments()) {
-    auto type = dyn_cast<RankedTensorType>(argument.getType());
-    auto element = type ? dyn_cast<IntegerType>(type.getElementType()) : IntegerType();
-    if (element && !element.isSignless())
-      return emitError(function.getLoc()) << "arguments of unsigned integers are not supported yet";
-  }
+  bridgeArguments(function, lower);
   SmallVector<Operation *> ops = llvm::map_to_vector(entry, [](Operation &op) { return &op; }), dead;
+  // Every node that cannot be lowered is named, not only the first; what depends on one is passed over.
+  llvm::DenseSet<Value> missing;
+  unsigned refused = 0;
   for (Operation *op : ops) {
     lower.b.setInsertionPoint(op);
     lower.b.setLoc(op->getLoc());
     if (auto node = dyn_cast<OnnxNodeOp>(op)) {
-      if (failed(convertNode(node, lower)))
-        return failure();
+      bool possible = llvm::none_of(node.getInputs(), [&](Value input) { return missing.contains(input); });
+      if (!possible || failed(convertNode(node, lower))) {
+        missing.insert_range(node.getResults());
+        refused += possible;
+        if (refused == kMostRefusals)
+          return failure();
+      }
       dead.push_back(op);
     } else if (auto constant = dyn_cast<OnnxConstantOp>(op)) {
       convertConstant(constant, lower);
@@ -225,6 +268,8 @@ LogicalResult ConvertOnnxToLinalg::convert(func::FuncOp function) {
       updateOperands(op, lower);
     }
   }
+  if (!missing.empty())
+    return failure();
   updateSignature(function, lower);
   for (Operation *op : llvm::reverse(dead)) {
     op->dropAllUses();
