@@ -37,13 +37,18 @@ static StringRef getSafetensorsDtype(StringRef dtype) {
       .Case("u16", "U16")
       .Case("u8", "U8")
       .Case("bool", "BOOL")
+      .Case("f8e4m3fn", "F8_E4M3")
+      .Case("f8e5m2", "F8_E5M2")
+      .Case("f8e4m3fnuz", "F8_E4M3FNUZ")
+      .Case("f8e5m2fnuz", "F8_E5M2FNUZ")
+      .Case("f8e8m0fnu", "F8_E8M0")
       .Default("");
 }
 
 /// 0 for a type of a whole number of bits that is not one of bytes.
 static uint64_t getElementBytes(StringRef dtype) {
   uint64_t bits = 0;
-  if (dtype == "bool")
+  if (dtype == "bool" || dtype.starts_with("f8"))
     return 1;
   StringRef digits = dtype.drop_while([](char c) { return !isDigit(c); });
   return digits.getAsInteger(10, bits) ? 0 : bits / 8;

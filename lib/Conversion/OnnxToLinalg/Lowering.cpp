@@ -15,16 +15,11 @@ std::string OnnxLowering::describe(OnnxNodeOp node) {
 
 InFlightDiagnostic OnnxLowering::refuse(OnnxNodeOp node) { return emitError(node.getLoc()) << describe(node) << ": "; }
 
-Type OnnxLowering::elementType(Value value) {
-  Type element = cast<ShapedType>(value.getType()).getElementType();
-  if (auto integer = dyn_cast<IntegerType>(element))
-    return IntegerType::get(element.getContext(), integer.getWidth());
-  return element;
-}
+Type OnnxLowering::onnxType(Value value) { return mlir::cast<ShapedType>(value.getType()).getElementType(); }
 
-bool OnnxLowering::isUnsigned(Value value) {
-  return cast<ShapedType>(value.getType()).getElementType().isUnsignedInteger();
-}
+Type OnnxLowering::elementType(Value value) { return storageType(onnxType(value)); }
+
+bool OnnxLowering::isUnsigned(Value value) { return onnxType(value).isUnsignedInteger(); }
 
 DimList OnnxLowering::dimsOf(Value value) {
   const DimList *dims = shapes.getShape(value);
@@ -447,50 +442,6 @@ Shaped OnnxLowering::widen(Shaped from) {
   if (!type || type.getWidth() >= 32)
     return from;
   return {convert(from, b.getF32Type()), from.dims};
-}
-
-Value OnnxLowering::convert(Shaped from, Type to, bool fromUnsigned, bool toUnsigned) {
-  Type type = from.element();
-  if (type == to)
-    return from.value;
-  return elementwise({from}, from.dims, to, "Cast", [&](ImplicitLocOpBuilder &inner, ValueRange v) -> Value {
-    Value x = v[0];
-    bool fromBool = type.isInteger(1);
-    if (isa<FloatType>(type)) {
-      auto source = mlir::cast<FloatType>(type);
-      if (auto target = dyn_cast<FloatType>(to)) {
-        // Between the two 16-bit formats the way leads through f32.
-        if (source.getWidth() == target.getWidth()) {
-          x = arith::ExtFOp::create(inner, inner.getF32Type(), x);
-          return arith::TruncFOp::create(inner, to, x);
-        }
-        if (source.getWidth() < target.getWidth())
-          return arith::ExtFOp::create(inner, to, x);
-        return arith::TruncFOp::create(inner, to, x);
-      }
-      if (to.isInteger(1)) {
-        Value zeroFloat = arith::ConstantOp::create(inner, mlir::cast<TypedAttr>(inner.getZeroAttr(type)));
-        return arith::CmpFOp::create(inner, arith::CmpFPredicate::UNE, x, zeroFloat);
-      }
-      if (toUnsigned)
-        return arith::FPToUIOp::create(inner, to, x);
-      return arith::FPToSIOp::create(inner, to, x);
-    }
-    if (isa<FloatType>(to)) {
-      if (fromUnsigned || fromBool)
-        return arith::UIToFPOp::create(inner, to, x);
-      return arith::SIToFPOp::create(inner, to, x);
-    }
-    if (to.isInteger(1)) {
-      Value zeroInt = arith::ConstantOp::create(inner, mlir::cast<TypedAttr>(inner.getZeroAttr(type)));
-      return arith::CmpIOp::create(inner, arith::CmpIPredicate::ne, x, zeroInt);
-    }
-    if (type.getIntOrFloatBitWidth() > to.getIntOrFloatBitWidth())
-      return arith::TruncIOp::create(inner, to, x);
-    if (fromUnsigned || fromBool)
-      return arith::ExtUIOp::create(inner, to, x);
-    return arith::ExtSIOp::create(inner, to, x);
-  });
 }
 
 //===----------------------------------------------------------------------===//

@@ -26,9 +26,11 @@ struct OnnxOperator {
 ArrayRef<OnnxOperator> getOnnxOperators();
 const OnnxOperator *lookupOnnxOperator(OnnxNodeOp node);
 
+void addActivationOperators(SmallVectorImpl<OnnxOperator> &table);
 void addElementwiseOperators(SmallVectorImpl<OnnxOperator> &table);
 void addShapeOperators(SmallVectorImpl<OnnxOperator> &table);
 void addContractionOperators(SmallVectorImpl<OnnxOperator> &table);
+void addNormalizationOperators(SmallVectorImpl<OnnxOperator> &table);
 void addReductionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addIndexingOperators(SmallVectorImpl<OnnxOperator> &table);
 void addScatterOperators(SmallVectorImpl<OnnxOperator> &table);
@@ -56,9 +58,16 @@ public:
   void map(Value from, Value to) { lowered[from] = to; }
   Value lookup(Value from) { return lowered.lookup(from); }
   DimList dimsOf(Value value);
-  /// The element type below this level: integers lose their sign.
+  /// The element type as the operators see it, and below this level: integers lose their sign, small floats become
+  /// codes.
+  static Type onnxType(Value value);
   static Type elementType(Value value);
+  static Type storageType(Type onnxElement);
+  /// What a module's signature calls the type, where the storage does not tell.
+  static StringAttr storageName(Type onnxElement);
   static bool isUnsigned(Value value);
+  /// Floats of 8 bits and fewer.
+  static bool isCoded(Type onnxElement);
 
   //===--------------------------------------------------------------------===//
   // Sizes
@@ -90,8 +99,13 @@ public:
   /// A linalg.generic without operands: `body` gets the index of each dimension.
   Value generate(ArrayRef<DimExpr> dims, Type element, function_ref<Value(ImplicitLocOpBuilder &, ValueRange)> body);
   Value transpose(Shaped from, ArrayRef<int64_t> permutation);
-  /// The element type changed, with ONNX's meaning of Cast.
+  /// The element type changed, with ONNX's meaning of Cast; neither is a small float.
   Value convert(Shaped from, Type element, bool fromUnsigned = false, bool toUnsigned = false);
+  /// Cast between any two element types of the onnx level.
+  Value castElements(Shaped from, Type fromType, Type toType, bool saturate = true, StringRef mode = "up");
+  /// Codes of small floats to f32, and floats to codes.
+  Value decode(Shaped codes, Type onnxElement);
+  Value encode(Shaped from, Type onnxElement, bool saturate, StringRef mode);
   /// f16 and bf16 become f32, others stay.
   Shaped widen(Shaped from);
   /// Reduces over `axes` (sorted), dropping them; `combine` gets (element, accumulator).

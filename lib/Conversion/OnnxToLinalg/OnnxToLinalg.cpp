@@ -27,9 +27,11 @@ using namespace mlir::moe;
 ArrayRef<OnnxOperator> mlir::moe::getOnnxOperators() {
   static const SmallVector<OnnxOperator> table = [] {
     SmallVector<OnnxOperator> lines;
+    addActivationOperators(lines);
     addElementwiseOperators(lines);
     addShapeOperators(lines);
     addContractionOperators(lines);
+    addNormalizationOperators(lines);
     addReductionOperators(lines);
     addIndexingOperators(lines);
     addScatterOperators(lines);
@@ -104,12 +106,11 @@ LogicalResult ConvertOnnxToLinalg::checkOperators(func::FuncOp function) {
 }
 
 void ConvertOnnxToLinalg::convertConstant(OnnxConstantOp constant, OnnxLowering &lower) {
-  auto dense = dyn_cast<DenseElementsAttr>(constant.getValue());
-  auto type = dyn_cast<IntegerType>(dense.getElementType());
-  if (type && !type.isSignless()) {
-    auto signless = IntegerType::get(&getContext(), type.getWidth());
-    dense = dense.bitcast(signless);
-  }
+  auto dense = cast<DenseElementsAttr>(constant.getValue());
+  Type stored = OnnxLowering::elementType(constant.getResult());
+  if (stored != dense.getElementType())
+    // Elements of a byte and less have a byte each.
+    dense = DenseElementsAttr::getFromRawBuffer(dense.getType().clone(stored), dense.getRawData());
   lower.map(constant.getResult(), lower.constant(cast<TypedAttr>(dense)));
 }
 
@@ -170,13 +171,10 @@ void ConvertOnnxToLinalg::bridgeArguments(func::FuncOp function, OnnxLowering &l
   }
 }
 
-/// Integers lose their sign here: the signature of a module learns the element type from an attribute.
+/// The signature of a module learns from an attribute what the storage does not tell.
 static StringAttr signedName(Value value) {
   auto type = dyn_cast<RankedTensorType>(value.getType());
-  if (!type || OnnxLowering::elementType(value) == type.getElementType())
-    return {};
-  Type element = type.getElementType();
-  return StringAttr::get(value.getContext(), "u" + std::to_string(element.getIntOrFloatBitWidth()));
+  return type ? OnnxLowering::storageName(type.getElementType()) : StringAttr();
 }
 
 /// Ops of other dialects keep the types that they had.
@@ -200,11 +198,11 @@ void ConvertOnnxToLinalg::updateSignature(func::FuncOp function, OnnxLowering &l
       function.setResultAttr(i, "moe.dtype", dtype);
   // The bridges of arguments go: what is left of the onnx level reads none.
   for (auto [i, argument] : llvm::enumerate(function.getArguments())) {
-    StringAttr dtype = signedName(argument);
-    if (!dtype)
-      continue;
+    if (StringAttr dtype = signedName(argument))
+      function.setArgAttr(i, "moe.dtype", dtype);
     Value bridge = lower.lookup(argument);
-    function.setArgAttr(i, "moe.dtype", dtype);
+    if (!bridge)
+      continue;
     argument.setType(bridge.getType());
     bridge.replaceAllUsesWith(argument);
     bridge.getDefiningOp()->erase();

@@ -105,6 +105,28 @@ static void forgetValueInfo(onnx::GraphProto &graph) {
         forgetValueInfo(*attr.mutable_g());
 }
 
+/// ONNX infers the types of some operators from the body that defines them, and takes attributes there from the node
+/// alone: a default that the node leaves out has to stand on it.
+static void fillDefaults(onnx::GraphProto &graph, int opset) {
+  for (onnx::NodeProto &node : *graph.mutable_node()) {
+    for (onnx::AttributeProto &attr : *node.mutable_attribute())
+      if (attr.has_g())
+        fillDefaults(*attr.mutable_g(), opset);
+    if (!node.domain().empty() && node.domain() != "ai.onnx")
+      continue;
+    const onnx::OpSchema *schema = onnx::OpSchemaRegistry::Schema(node.op_type(), opset);
+    if (!schema || schema->has_type_and_shape_inference_function() || !schema->HasFunction())
+      continue;
+    for (const auto &[name, attribute] : schema->attributes()) {
+      bool given = false;
+      for (const onnx::AttributeProto &attr : node.attribute())
+        given |= attr.name() == name;
+      if (!given && attribute.default_value.has_name())
+        *node.add_attribute() = attribute.default_value;
+    }
+  }
+}
+
 bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, std::string &error) {
   const char *step = "parsing";
   try {
@@ -141,32 +163,17 @@ bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, 
       onnx::inliner::InlineLocalFunctions(model);
     }
     // Operators that have no lowering of their own are their definitions.
-    onnx::inliner::InlineSelectedFunctions(model,
-                                           *onnx::inliner::FunctionIdSet::Create({{"", "RMSNormalization"},
-                                                                                  {"", "RotaryEmbedding"},
-                                                                                  {"", "Attention"},
-                                                                                  {"", "LayerNormalization"},
-                                                                                  {"", "GroupNormalization"},
-                                                                                  {"", "MeanVarianceNormalization"},
-                                                                                  {"", "HardSwish"},
-                                                                                  {"", "Mish"},
-                                                                                  {"", "Softplus"},
-                                                                                  {"", "SwiGLU"},
-                                                                                  {"", "LeakyRelu"},
-                                                                                  {"", "Elu"},
-                                                                                  {"", "Selu"},
-                                                                                  {"", "HardSigmoid"},
-                                                                                  {"", "PRelu"},
-                                                                                  {"", "ReduceLogSumExp"},
-                                                                                  {"", "ReduceLogSum"},
-                                                                                  {"", "CastLike"},
-                                                                                  {"", "Celu"},
-                                                                                  {"", "ThresholdedRelu"},
-                                                                                  {"", "Softsign"}}),
-                                           onnx::OpSchemaRegistry::Instance());
+    onnx::inliner::InlineSelectedFunctions(
+        model,
+        *onnx::inliner::FunctionIdSet::Create(
+            {{"", "RotaryEmbedding"}, {"", "Attention"}, {"", "ReduceLogSumExp"}, {"", "ReduceLogSum"}}),
+        onnx::OpSchemaRegistry::Instance());
     // What the exporter claims about inner values is not trusted: it is computed anew from the inputs.
     step = "inferring shapes";
     forgetValueInfo(*model.mutable_graph());
+    for (const auto &opset : model.opset_import())
+      if (opset.domain().empty() || opset.domain() == "ai.onnx")
+        fillDefaults(*model.mutable_graph(), opset.version());
     onnx::ShapeInferenceOptions options(/*check_type=*/true, /*strict_mode=*/1, /*data_prop=*/true);
     onnx::shape_inference::InferShapes(model, onnx::OpSchemaRegistry::Instance(), options);
     return true;

@@ -14,18 +14,35 @@ namespace {
 struct ElementKind {
   int32_t onnx;
   const char *dtype; // as in a module's signature
-  unsigned bytes;
+  unsigned bits;     // in the file; here every element has whole bytes
 };
 } // namespace
 
 static const ElementKind kinds[] = {
-    {onnx::TensorProto::FLOAT, "f32", 4},     {onnx::TensorProto::FLOAT16, "f16", 2},
-    {onnx::TensorProto::BFLOAT16, "bf16", 2}, {onnx::TensorProto::DOUBLE, "f64", 8},
-    {onnx::TensorProto::INT8, "i8", 1},       {onnx::TensorProto::INT16, "i16", 2},
-    {onnx::TensorProto::INT32, "i32", 4},     {onnx::TensorProto::INT64, "i64", 8},
-    {onnx::TensorProto::UINT8, "u8", 1},      {onnx::TensorProto::UINT16, "u16", 2},
-    {onnx::TensorProto::UINT32, "u32", 4},    {onnx::TensorProto::UINT64, "u64", 8},
-    {onnx::TensorProto::BOOL, "bool", 1},
+    {onnx::TensorProto::FLOAT, "f32", 32},
+    {onnx::TensorProto::FLOAT16, "f16", 16},
+    {onnx::TensorProto::BFLOAT16, "bf16", 16},
+    {onnx::TensorProto::DOUBLE, "f64", 64},
+    {onnx::TensorProto::INT8, "i8", 8},
+    {onnx::TensorProto::INT16, "i16", 16},
+    {onnx::TensorProto::INT32, "i32", 32},
+    {onnx::TensorProto::INT64, "i64", 64},
+    {onnx::TensorProto::UINT8, "u8", 8},
+    {onnx::TensorProto::UINT16, "u16", 16},
+    {onnx::TensorProto::UINT32, "u32", 32},
+    {onnx::TensorProto::UINT64, "u64", 64},
+    {onnx::TensorProto::BOOL, "bool", 8},
+    {onnx::TensorProto::FLOAT8E4M3FN, "f8e4m3fn", 8},
+    {onnx::TensorProto::FLOAT8E4M3FNUZ, "f8e4m3fnuz", 8},
+    {onnx::TensorProto::FLOAT8E5M2, "f8e5m2", 8},
+    {onnx::TensorProto::FLOAT8E5M2FNUZ, "f8e5m2fnuz", 8},
+    {onnx::TensorProto::FLOAT8E8M0, "f8e8m0fnu", 8},
+    // Unpacked when they are read.
+    {onnx::TensorProto::FLOAT4E2M1, "u8", 4},
+    {onnx::TensorProto::INT4, "i8", 4},
+    {onnx::TensorProto::UINT4, "u8", 4},
+    {onnx::TensorProto::INT2, "i8", 2},
+    {onnx::TensorProto::UINT2, "u8", 2},
 };
 
 static const ElementKind *lookupKind(int32_t dataType) {
@@ -50,9 +67,20 @@ Type mlir::moe::onnxElementType(int32_t dataType, MLIRContext *context) {
     return Float64Type::get(context);
   case onnx::TensorProto::BOOL:
     return IntegerType::get(context, 1);
+  case onnx::TensorProto::FLOAT8E4M3FN:
+    return Float8E4M3FNType::get(context);
+  case onnx::TensorProto::FLOAT8E4M3FNUZ:
+    return Float8E4M3FNUZType::get(context);
+  case onnx::TensorProto::FLOAT8E5M2:
+    return Float8E5M2Type::get(context);
+  case onnx::TensorProto::FLOAT8E5M2FNUZ:
+    return Float8E5M2FNUZType::get(context);
+  case onnx::TensorProto::FLOAT8E8M0:
+    return Float8E8M0FNUType::get(context);
+  case onnx::TensorProto::FLOAT4E2M1:
+    return Float4E2M1FNType::get(context);
   default:
-    return IntegerType::get(context, kind->bytes * 8,
-                            kind->dtype[0] == 'u' ? IntegerType::Unsigned : IntegerType::Signless);
+    return IntegerType::get(context, kind->bits, kind->dtype[0] == 'u' ? IntegerType::Unsigned : IntegerType::Signless);
   }
 }
 
@@ -97,6 +125,20 @@ static bool copyTyped(const onnx::TensorProto &tensor, uint64_t count, std::vect
   default:
     return copyField<uint8_t>(tensor.int32_data(), count, bytes);
   }
+}
+
+/// Elements of 2 and 4 bits, the first in the lowest bits, get a byte each.
+static void unpack(Weight &weight, uint64_t count, unsigned bits, bool isSigned) {
+  if (bits >= 8)
+    return;
+  auto owned = std::make_shared<std::vector<char>>(count);
+  for (uint64_t i = 0; i < count; ++i) {
+    unsigned code = static_cast<unsigned char>(weight.data[i * bits / 8]) >> (i * bits % 8) & ((1u << bits) - 1);
+    bool negative = isSigned && code >> (bits - 1);
+    (*owned)[i] = static_cast<char>(negative ? int(code) - (1 << bits) : int(code));
+  }
+  weight.data = ArrayRef<char>(owned->data(), owned->size());
+  weight.owner = owned;
 }
 
 bool TensorReader::readExternal(const onnx::TensorProto &tensor, uint64_t bytes, Weight &weight, std::string &error) {
@@ -161,9 +203,10 @@ bool TensorReader::read(const onnx::TensorProto &tensor, Weight &weight, std::st
     count *= dim;
     weight.shape.push_back(dim);
   }
-  uint64_t bytes = count * kind->bytes;
+  uint64_t bytes = (count * kind->bits + 7) / 8;
+  bool signedElements = kind->dtype[0] == 'i';
   if (tensor.data_location() == onnx::TensorProto::EXTERNAL)
-    return readExternal(tensor, bytes, weight, error);
+    return readExternal(tensor, bytes, weight, error) && (unpack(weight, count, kind->bits, signedElements), true);
   if (tensor.has_raw_data()) {
     if (tensor.raw_data().size() != bytes) {
       error = std::to_string(tensor.raw_data().size()) + " bytes of data, expected " + std::to_string(bytes);
@@ -171,15 +214,17 @@ bool TensorReader::read(const onnx::TensorProto &tensor, Weight &weight, std::st
     }
     weight.data = ArrayRef<char>(tensor.raw_data().data(), bytes);
     weight.owner = model;
+    unpack(weight, count, kind->bits, signedElements);
     return true;
   }
   auto owned = std::make_shared<std::vector<char>>();
-  if (!copyTyped(tensor, count, *owned)) {
+  if (!copyTyped(tensor, kind->bits < 8 ? bytes : count, *owned)) {
     error = "the number of stored elements is not " + std::to_string(count);
     return false;
   }
   weight.data = ArrayRef<char>(owned->data(), owned->size());
   weight.owner = owned;
+  unpack(weight, count, kind->bits, signedElements);
   return true;
 }
 

@@ -17,7 +17,7 @@ import warnings
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 sys.path.insert(0, os.path.join(os.environ["MOE_SOURCE"], "tools/moe-verify"))
 import moe_runtime  # noqa: E402
@@ -31,6 +31,7 @@ SHAPE_INPUTS = {
     "Pad": [1, 3], "CenterCropPad": [1], **{f"Reduce{k}": [1] for k in (
         "Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")},
 }
+NARROW = [np.dtype(getattr(ml_dtypes, name)) for name in ("int4", "uint4", "int2", "uint2", "float4_e2m1fn")]
 
 
 def collect():
@@ -59,32 +60,60 @@ def name_of(node):
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
+def fix(graph, name, array):
+    """Makes an input of the graph a constant of it."""
+    graph.initializer.append(numpy_helper.from_array(array, name))
+    left = [info for info in graph.input if info.name != name]
+    del graph.input[:]
+    graph.input.extend(left)
+
+
+def widen(graph, info):
+    """A result of less than a byte an element leaves as what holds its numbers."""
+    to = {TensorProto.FLOAT4E2M1: TensorProto.FLOAT, TensorProto.UINT4: TensorProto.UINT8,
+          TensorProto.UINT2: TensorProto.UINT8}.get(info.type.tensor_type.elem_type, TensorProto.INT8)
+    for node in graph.node:
+        node.output[:] = ["narrow_" + info.name if name == info.name else name for name in node.output]
+    graph.node.append(onnx.helper.make_node("Cast", ["narrow_" + info.name], [info.name], to=to))
+    info.type.tensor_type.elem_type = to
+
+
 def prepare(case, folder):
     """Writes the model, inputs that are shapes as constants; returns the inputs that are left, or None."""
-    inputs, outputs = case.data_sets[0]
+    inputs, outputs = ([as_array(x) for x in side] for side in case.data_sets[0])
     if not all(isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind not in "OUS" for x in [*inputs, *outputs]):
         return None
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     graph = model.graph
     named = {info.name: np.asarray(x) for info, x in zip(graph.input, inputs)}
+    # What is narrower than a byte is never an input of a model, only a weight.
+    narrow = [name for name, array in named.items() if array.dtype in NARROW]
+    for name in narrow:
+        fix(graph, name, named.pop(name))
+    for info, x in zip(graph.output, outputs):
+        if np.asarray(x).dtype in NARROW:
+            widen(graph, info)
     for node in graph.node:
         # Names in diagnostics are how a refusal is known to be one.
         node.name = node.name or case.name
         for i in SHAPE_INPUTS.get(node.op_type, []):
             if i < len(node.input) and node.input[i] in named:
-                array = named.pop(node.input[i])
-                graph.initializer.append(numpy_helper.from_array(array, node.input[i]))
-                left = [info for info in graph.input if info.name != node.input[i]]
-                del graph.input[:]
-                graph.input.extend(left)
+                fix(graph, node.input[i], named.pop(node.input[i]))
     onnx.save(model, os.path.join(folder, case.name + ".onnx"))
     return named
+
+
+def as_array(value):
+    """Some cases give tensors as the file format has them; sequences and the like stay what they are."""
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def same(got, want, case):
     """None, or what differs."""
     want = np.asarray(want)
+    if want.dtype in NARROW:
+        want = want.astype(got.dtype)
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
     if want.dtype.kind in "biu":
@@ -144,7 +173,7 @@ class Runner:
                 self.outcome[case.name] = ("wrong", f"the call fails: {error}")
                 continue
             problem = None
-            for info, want in zip(case.model.graph.output, case.data_sets[0][1]):
+            for info, want in zip(case.model.graph.output, map(as_array, case.data_sets[0][1])):
                 difference = same(outputs[info.name], want, case)
                 if difference:
                     problem = f"{info.name} {difference}"

@@ -173,9 +173,10 @@ static Shapes sameAsFirst(OnnxNodeOp node, SymbolicShapes &shapes) {
   if (!node.hasInput(0))
     return std::nullopt;
   const DimList *dims = shapes.getShape(node.getInputs()[0]);
-  if (!dims || node.getNumResults() != 1)
+  // The mask of Dropout has the shape as well.
+  if (!dims || (node.getNumResults() != 1 && !node.is("Dropout")))
     return std::nullopt;
-  return one(*dims);
+  return SmallVector<DimList>(node.getNumResults(), *dims);
 }
 
 static std::optional<DimList> broadcastDims(ArrayRef<const DimList *> lists, SymbolicShapes &shapes) {
@@ -515,58 +516,114 @@ static Shapes einsum(OnnxNodeOp node, SymbolicShapes &shapes) {
   return one(dims);
 }
 
+/// LayerNormalization and its relatives: the result, then statistics with size 1 along the axes, then (for the Skip
+/// forms) the sum of the operands.
+static Shapes normalization(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  auto axis = from ? normalizeAxis(node.getInt("axis", -1), from->size()) : std::nullopt;
+  if (!axis)
+    return std::nullopt;
+  DimList kept = *from;
+  for (size_t i = *axis; i < kept.size(); ++i)
+    kept[i] = DimExpr(1);
+  SmallVector<DimList> results(node.getNumResults(), kept);
+  results.front() = *from;
+  if (results.size() > 3)
+    results[3] = *from;
+  return results;
+}
+
 ShapeFunction mlir::moe::lookupShapeFunction(OnnxNodeOp node) {
   static const llvm::StringMap<ShapeFunction> table = [] {
     llvm::StringMap<ShapeFunction> map;
-    for (const char *name : {"Relu",
-                             "Sigmoid",
-                             "Tanh",
-                             "Sqrt",
-                             "Reciprocal",
-                             "Exp",
-                             "Log",
-                             "Erf",
-                             "Neg",
-                             "Abs",
-                             "Cos",
-                             "Sin",
-                             "Not",
+    for (const char *name : {"Abs",
+                             "Acos",
+                             "Acosh",
+                             "Asin",
+                             "Asinh",
+                             "Atan",
+                             "Atanh",
+                             "BatchNormalization",
+                             "BitCast",
+                             "BitwiseNot",
                              "Cast",
-                             "Identity",
-                             "Softmax",
-                             "LogSoftmax",
+                             "CastLike",
+                             "Ceil",
+                             "Celu",
                              "Clip",
+                             "Cos",
+                             "Cosh",
+                             "CumProd",
                              "CumSum",
+                             "DequantizeLinear",
+                             "Dropout",
+                             "Elu",
+                             "Erf",
+                             "Exp",
+                             "Floor",
+                             "Gelu",
+                             "GroupNormalization",
+                             "Hardmax",
+                             "HardSigmoid",
+                             "HardSwish",
+                             "Identity",
+                             "InstanceNormalization",
+                             "IsInf",
+                             "IsNaN",
+                             "LeakyRelu",
+                             "Log",
+                             "LogSoftmax",
+                             "LpNormalization",
+                             "MeanVarianceNormalization",
+                             "Mish",
+                             "Neg",
+                             "Not",
+                             "QuantizeLinear",
+                             "RMSNormalization",
+                             "Reciprocal",
+                             "Relu",
+                             "ReverseSequence",
+                             "RotaryEmbedding",
+                             "Round",
+                             "Scatter",
                              "ScatterElements",
                              "ScatterND",
-                             "RMSNormalization",
-                             "RotaryEmbedding",
-                             "Floor",
-                             "Ceil",
-                             "Round",
+                             "Selu",
+                             "Shrink",
+                             "Sigmoid",
                              "Sign",
-                             "Gelu",
-                             "Swish",
-                             "HardSigmoid",
-                             "LeakyRelu",
+                             "Sin",
+                             "Sinh",
+                             "Softmax",
                              "Softplus",
-                             "Elu",
+                             "Softsign",
+                             "Sqrt",
+                             "Swish",
+                             "Tan",
+                             "Tanh",
+                             "TensorScatter",
+                             "ThresholdedRelu",
                              "Trilu",
-                             "IsNaN",
+                             "com.microsoft.BiasGelu",
+                             "com.microsoft.FastGelu",
+                             "com.microsoft.Gelu",
                              "com.microsoft.MoE",
                              "com.microsoft.QMoE",
-                             "Mish",
-                             "HardSwish",
-                             "Selu",
-                             "Tan"})
+                             "com.microsoft.QuickGelu",
+                             "com.microsoft.RotaryEmbedding"})
       map[name] = sameAsFirst;
-    for (const char *name : {"Add", "Sub",  "Mul",   "Div",   "Pow",  "Mod",         "Min",     "Max",
-                             "Sum", "Mean", "Where", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
-                             "And", "Or",   "Xor",   "PRelu"})
+    for (const char *name : {"Add",        "And",         "BitShift", "BitwiseAnd", "BitwiseOr",
+                             "BitwiseXor", "Div",         "Equal",    "Greater",    "GreaterOrEqual",
+                             "Less",       "LessOrEqual", "Max",      "Mean",       "Min",
+                             "Mod",        "Mul",         "Or",       "PRelu",      "Pow",
+                             "Sub",        "Sum",         "SwiGLU",   "Where",      "Xor"})
       map[name] = broadcast;
-    for (const char *name : {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceL1",
-                             "ReduceSumSquare", "ReduceLogSumExp"})
+    for (const char *name : {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
+                             "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"})
       map[name] = reduce;
+    for (const char *name : {"LayerNormalization", "SimplifiedLayerNormalization",
+                             "com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"})
+      map[name] = normalization;
     map["ArgMax"] = map["ArgMin"] = argReduce;
     map["MatMul"] = matmul;
     map["Gemm"] = gemm;
