@@ -184,39 +184,118 @@ static LogicalResult lowerGemm(OnnxNodeOp node, OnnxLowering &lower, SmallVector
   return success();
 }
 
-static LogicalResult lowerEinsum(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
-  std::string equation;
-  for (char c : node.getString("equation"))
-    if (c != ' ')
-      equation += c;
-  auto [inputs, output] = StringRef(equation).split("->");
-  SmallVector<StringRef> terms;
-  inputs.split(terms, ',');
-  if (!StringRef(equation).contains("->") || StringRef(equation).contains('.') || terms.size() != 2 ||
-      node.getInputs().size() != 2)
-    return lower.refuse(node) << "equation '" << equation << "': two operands and an explicit result are supported";
-  Shaped left = lower.input(node, 0), right = lower.input(node, 1);
-  std::map<char, DimExpr> sizes;
-  SmallVector<Shaped *> operands = {&left, &right};
-  for (auto [operand, letters] : llvm::zip(operands, terms)) {
-    if (static_cast<int64_t>(letters.size()) != operand->rank())
-      return lower.refuse(node) << "the term '" << letters << "' does not fit rank " << operand->rank();
-    DimList wanted;
-    for (auto [i, letter] : llvm::enumerate(letters)) {
-      if (letters.drop_front(i + 1).contains(letter))
-        return lower.refuse(node) << "a letter twice in the term '" << letters << "' is not supported";
-      wanted.push_back(sizes.try_emplace(letter, operand->dims[i]).first->second);
+/// One operand of Einsum with each letter once and only letters that `needed` holds: the diagonal of letters that come
+/// twice, the sum over letters that nobody else has. Dimensions of size 1 that are repeated lose their letter.
+static Shaped prepareTerm(OnnxNodeOp node, OnnxLowering &lower, Shaped from, EinsumEquation &equation,
+                          std::string &letters, const std::string &needed) {
+  std::string what = OnnxLowering::describe(node), once;
+  DimList dims;
+  for (auto [i, letter] : llvm::enumerate(letters)) {
+    if (once.find(letter) != std::string::npos)
+      continue;
+    DimExpr dim = from.dims[i];
+    if (!dim.is(1) || equation.sizes[letter].is(1)) {
+      once += letter;
+      dims.push_back(equation.sizes[letter]);
     }
-    operand->value = lower.reshape(*operand, wanted, OnnxLowering::describe(node));
-    operand->dims = wanted;
   }
-  results.push_back(lower.contract(left, terms[0], right, terms[1], lower.dimsOf(node.getResult(0)), output));
+  if (once.size() == letters.size()) {
+    from = {lower.reshape(from, dims, what), dims};
+  } else {
+    DimList full;
+    for (char letter : letters)
+      full.push_back(equation.sizes[letter]);
+    from = {lower.broadcast(from, full, what), full};
+    Value value = lower.generate(dims, from.element(), [&](ImplicitLocOpBuilder &b, ValueRange at) -> Value {
+      SmallVector<Value> position;
+      for (char letter : letters) {
+        size_t where = once.find(letter);
+        position.push_back(where == std::string::npos ? arith::ConstantIndexOp::create(b, 0) : at[where]);
+      }
+      return tensor::ExtractOp::create(b, from.value, position);
+    });
+    from = {value, dims};
+  }
+  SmallVector<int64_t> summed;
+  std::string kept;
+  DimList keptDims;
+  for (auto [i, letter] : llvm::enumerate(once)) {
+    if (needed.find(letter) == std::string::npos) {
+      summed.push_back(i);
+    } else {
+      kept += letter;
+      keptDims.push_back(dims[i]);
+    }
+  }
+  letters = kept;
+  if (summed.empty())
+    return from;
+  Type element = from.element();
+  Shaped wide = lower.widen(from);
+  Value sum =
+      lower.reduce(wide, summed, lower.zero(wide.element()), [](ImplicitLocOpBuilder &b, Value x, Value y) -> Value {
+        if (isa<FloatType>(x.getType()))
+          return arith::AddFOp::create(b, x, y);
+        return arith::AddIOp::create(b, x, y);
+      });
+  return {lower.convert({sum, keptDims}, element), keptDims};
+}
+
+/// Contracts the operands from left to right; what no later operand and not the result needs is summed at once.
+static LogicalResult lowerEinsum(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  auto equation = parseEinsum(node, lower.shapes);
+  if (!equation)
+    return lower.refuse(node) << "the equation '" << node.getString("equation") << "' does not fit the operands";
+  size_t count = equation->terms.size();
+  SmallVector<Shaped> operands;
+  for (size_t i = 0; i < count; ++i) {
+    std::string needed = equation->result;
+    for (size_t j = 0; j < count; ++j)
+      needed += i == j ? "" : equation->terms[j];
+    operands.push_back(prepareTerm(node, lower, lower.input(node, i), *equation, equation->terms[i], needed));
+  }
+  Shaped value = operands[0];
+  std::string letters = equation->terms[0];
+  for (size_t i = 1; i < count; ++i) {
+    std::string later = equation->result, kept;
+    for (size_t j = i + 1; j < count; ++j)
+      later += equation->terms[j];
+    DimList dims;
+    auto keep = [&](char letter) {
+      dims.push_back(equation->sizes[letter]);
+      kept += letter;
+    };
+    bool last = i + 1 == count;
+    for (char letter : last ? equation->result : letters + equation->terms[i]) {
+      bool known = (letters + equation->terms[i]).find(letter) != std::string::npos;
+      if (known && later.find(letter) != std::string::npos && kept.find(letter) == std::string::npos)
+        keep(letter);
+    }
+    value = {lower.contract(value, letters, operands[i], equation->terms[i], dims, kept), dims};
+    letters = kept;
+  }
+  // The order of the result; letters that only dimensions of size 1 had are repeated.
+  SmallVector<int64_t> permutation;
+  DimList present;
+  for (char letter : equation->result)
+    if (size_t at = letters.find(letter); at != std::string::npos) {
+      permutation.push_back(at);
+      present.push_back(value.dims[at]);
+    } else {
+      present.push_back(DimExpr(1));
+    }
+  Shaped ordered{lower.transpose(value, permutation), {}};
+  for (int64_t at : permutation)
+    ordered.dims.push_back(value.dims[at]);
+  std::string what = OnnxLowering::describe(node);
+  results.push_back(
+      lower.broadcast({lower.reshape(ordered, present, what), present}, lower.dimsOf(node.getResult(0)), what));
   return success();
 }
 
 void mlir::moe::addContractionOperators(SmallVectorImpl<OnnxOperator> &table) {
   table.append({
-      {"Einsum", 12, lowerEinsum, "two operands, explicit result, no ellipsis, no diagonals"},
+      {"Einsum", 12, lowerEinsum, ""},
       {"Gemm", 7, lowerGemm, ""},
       {"MatMul", 1, lowerMatMul, ""},
   });

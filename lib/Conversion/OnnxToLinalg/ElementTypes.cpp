@@ -149,7 +149,8 @@ static Value encodeScalar(Builder_ &b, Value x, FloatType type, bool saturate) {
   bool hasNaN = APFloat::semanticsHasNaN(semantics), hasInf = APFloat::semanticsHasInf(semantics);
   bool signedZero = APFloat::semanticsHasZero(semantics) && codeOf(APFloat::getZero(semantics, true)) != 0;
   signedZero &= !hasNaN || codeOf(APFloat::getNaN(semantics)) != int64_t(1) << (width - 1);
-  int64_t nan = hasNaN ? codeOf(APFloat::getNaN(semantics)) : largest;
+  // A format without NaN has -0 there, as the ONNX package does it.
+  int64_t nan = hasNaN ? codeOf(APFloat::getNaN(semantics)) : int64_t(1) << (width - 1);
   int64_t beyond = saturate || (!hasInf && !hasNaN) ? largest : hasInf ? codeOf(APFloat::getInf(semantics)) : nan;
 
   Type i32 = b.getI32Type(), f32 = b.getF32Type();

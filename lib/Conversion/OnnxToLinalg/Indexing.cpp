@@ -128,48 +128,159 @@ static LogicalResult lowerGatherND(OnnxNodeOp node, OnnxLowering &lower, SmallVe
   return success();
 }
 
-/// TopK is routing without experts: the rows' entries are the pairs of a routing.
-static LogicalResult lowerTopK(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
-  Shaped x = lower.input(node, 0);
-  auto axis = normalizeAxis(node.getInt("axis", -1), x.rank());
-  auto k = lower.shapes.getConstants(node.getInputs()[1]);
-  if (!axis || *axis != x.rank() - 1 || !x.dims.back().isConstant())
-    return lower.refuse(node) << "the axis must be the last one and of a static size";
-  if (!k || k->size() != 1)
-    return lower.refuse(node) << "k must be a constant";
-  int64_t columns = x.dims.back().constant();
-  if (k->front() < 1 || k->front() > columns)
-    return lower.refuse(node) << "k = " << k->front() << " of " << columns << " elements";
-  Type element = x.element();
-  if (!isa<FloatType>(element))
-    return lower.refuse(node) << "element type " << element << " is not supported; cast to float";
+/// TopK of floats along rows of a known size is routing without experts: the rows' entries are the pairs of a routing.
+static void topKByRouting(OnnxNodeOp node, OnnxLowering &lower, Shaped matrix, int64_t k, bool largest, Shaped &values,
+                          Shaped &indices) {
   Builder_ &b = lower.b;
-  bool largest = node.getInt("largest", 1) != 0;
-  DimExpr rows = productOf(ArrayRef<DimExpr>(x.dims).drop_back());
-  DimList flat = {rows, DimExpr(columns)};
-  Shaped matrix{lower.reshape(x, flat, ""), flat};
   Value route = RouteOp::create(b, matrix.value, Value());
   Value key;
   if (!largest)
-    key = lower.elementwise({matrix}, flat, element, "",
+    key = lower.elementwise({matrix}, matrix.dims, matrix.element(), "",
                             [](Builder_ &inner, ValueRange v) -> Value { return arith::NegFOp::create(inner, v[0]); });
-  Value chosen = TopKOp::create(b, route, key, /*k=*/Value(), b.getI64IntegerAttr(k->front()), AxisAttr(),
+  Value chosen = TopKOp::create(b, route, key, /*k=*/Value(), b.getI64IntegerAttr(k), AxisAttr(),
                                 /*groups=*/IntegerAttr(),
                                 /*keep=*/IntegerAttr(), GroupScoreAttr(), TieBreakAttr());
   auto slots = ToSlotsOp::create(b, chosen);
-  DimList kept = {rows, DimExpr(k->front())};
-  Shaped indices{slots.getIndices(), kept}, values{slots.getWeights(), kept};
+  DimList kept = {matrix.dims[0], DimExpr(k)};
+  indices = {slots.getIndices(), kept};
+  values = {slots.getWeights(), kept};
+}
+
+/// A signed 64-bit number in the order of the elements: the bits of a float with those of negative ones reversed; a NaN
+/// is below everything.
+static Value sortKey(Builder_ &b, Value x, bool isUnsigned, bool largest) {
+  Type i64 = b.getI64Type(), type = x.getType();
+  auto constant = [&](int64_t value) { return arith::ConstantOp::create(b, b.getI64IntegerAttr(value)); };
+  Value key;
+  if (isa<FloatType>(type)) {
+    if (!type.isF64())
+      x = arith::ExtFOp::create(b, b.getF64Type(), x);
+    Value bits = arith::BitcastOp::create(b, i64, x);
+    Value sign = arith::ShRSIOp::create(b, bits, constant(63));
+    Value flip = arith::AndIOp::create(b, sign, constant(std::numeric_limits<int64_t>::max()));
+    key = arith::XOrIOp::create(b, bits, flip);
+    // -0 is as large as 0.
+    Value zero = arith::ConstantOp::create(b, b.getF64FloatAttr(0));
+    Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, x, zero);
+    key = arith::SelectOp::create(b, isZero, constant(0), key);
+  } else if (type.isInteger(64)) {
+    key = isUnsigned ? Value(arith::XOrIOp::create(b, x, constant(std::numeric_limits<int64_t>::min()))) : x;
+  } else {
+    key = isUnsigned ? Value(arith::ExtUIOp::create(b, i64, x)) : Value(arith::ExtSIOp::create(b, i64, x));
+  }
+  if (!largest)
+    key = arith::XOrIOp::create(b, key, constant(-1));
+  if (isa<FloatType>(type)) {
+    Value isNaN = arith::CmpFOp::create(b, arith::CmpFPredicate::UNO, x, x);
+    key = arith::SelectOp::create(b, isNaN, constant(std::numeric_limits<int64_t>::min()), key);
+  }
+  return key;
+}
+
+/// Any elements, any k: each place of a row takes the best element behind the one before, by value and then by index.
+static Value topKBySelection(OnnxLowering &lower, Shaped keys, const DimExpr &k) {
+  Builder_ &b = lower.b;
+  Type i64 = b.getI64Type();
+  Value rows = lower.size(keys.dims[0]), columns = lower.size(keys.dims[1]), places = lower.size(k);
+  Value zero = lower.index(0), one = lower.index(1), init = lower.empty({keys.dims[0], k}, i64);
+  auto constant = [&](int64_t value) { return arith::ConstantOp::create(b, b.getI64IntegerAttr(value)); };
+  OpBuilder::InsertionGuard guard(b);
+  auto overRows = scf::ForOp::create(b, zero, rows, one, ValueRange{init});
+  b.setInsertionPointToStart(overRows.getBody());
+  Value highest = constant(std::numeric_limits<int64_t>::max()), none = constant(-1);
+  auto overPlaces = scf::ForOp::create(b, zero, places, one, ValueRange{overRows.getRegionIterArg(0), highest, none});
+  b.setInsertionPointToStart(overPlaces.getBody());
+  Value lastKey = overPlaces.getRegionIterArg(1), lastIndex = overPlaces.getRegionIterArg(2);
+  Value lowest = constant(std::numeric_limits<int64_t>::min());
+  auto scan = scf::ForOp::create(b, zero, columns, one, ValueRange{lowest, none});
+  b.setInsertionPointToStart(scan.getBody());
+  auto compare = [&](arith::CmpIPredicate p, Value x, Value y) { return arith::CmpIOp::create(b, p, x, y); };
+  using P = arith::CmpIPredicate;
+  Value key = tensor::ExtractOp::create(b, keys.value, ValueRange{overRows.getInductionVar(), scan.getInductionVar()});
+  Value index = arith::IndexCastOp::create(b, i64, scan.getInductionVar());
+  Value equal = arith::AndIOp::create(b, compare(P::eq, key, lastKey), compare(P::sgt, index, lastIndex));
+  Value behind = arith::OrIOp::create(b, compare(P::slt, key, lastKey), equal);
+  Value better = arith::OrIOp::create(b, compare(P::sgt, key, scan.getRegionIterArg(0)),
+                                      compare(P::eq, scan.getRegionIterArg(1), constant(-1)));
+  Value take = arith::AndIOp::create(b, behind, better);
+  scf::YieldOp::create(b, ValueRange{arith::SelectOp::create(b, take, key, scan.getRegionIterArg(0)),
+                                     arith::SelectOp::create(b, take, index, scan.getRegionIterArg(1))});
+  b.setInsertionPointAfter(scan);
+  Value next = tensor::InsertOp::create(b, scan.getResult(1), overPlaces.getRegionIterArg(0),
+                                        ValueRange{overRows.getInductionVar(), overPlaces.getInductionVar()});
+  scf::YieldOp::create(b, ValueRange{next, scan.getResult(0), scan.getResult(1)});
+  b.setInsertionPointAfter(overPlaces);
+  scf::YieldOp::create(b, overPlaces.getResult(0));
+  return overRows.getResult(0);
+}
+
+static LogicalResult lowerTopK(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  Shaped x = lower.input(node, 0);
+  auto axis = normalizeAxis(node.getInt("axis", -1), x.rank());
+  const DimList *elements = lower.shapes.getElements(node.getInputs()[1]);
+  if (!axis || !elements || elements->size() != 1)
+    return lower.refuse(node) << "k must be a constant or computed from shapes";
+  DimExpr k = elements->front(), columns = x.dims[*axis];
+  bool largest = node.getInt("largest", 1) != 0, known = k.isConstant() && columns.isConstant();
+  if (known && (k.constant() < 0 || k.constant() > columns.constant()))
+    return lower.refuse(node) << "k = " << k.constant() << " of " << columns.constant() << " elements";
+  Value enough;
+  if (!known) {
+    enough = arith::CmpIOp::create(lower.b, arith::CmpIPredicate::sle, lower.size(k), lower.size(columns));
+    lower.require(enough, OnnxLowering::describe(node) + ": k is larger than the number of elements");
+  }
+  // The axis goes last, the rest is rows.
+  SmallVector<int64_t> forth, back(x.rank());
+  for (int64_t i = 0; i < x.rank(); ++i)
+    if (i != *axis)
+      forth.push_back(i);
+  forth.push_back(*axis);
+  DimList moved;
+  for (auto [i, from] : llvm::enumerate(forth)) {
+    moved.push_back(x.dims[from]);
+    back[from] = i;
+  }
+  DimList flat = {productOf(ArrayRef<DimExpr>(moved).drop_back()), columns};
+  Shaped matrix{lower.reshape({lower.transpose(x, forth), moved}, flat, ""), flat}, values, indices;
+  if (isa<FloatType>(x.element()) && known && k.constant() > 0) {
+    topKByRouting(node, lower, matrix, k.constant(), largest, values, indices);
+  } else {
+    bool isUnsigned = OnnxLowering::isUnsigned(node.getInputs()[0]);
+    Value keys = lower.elementwise({matrix}, flat, lower.b.getI64Type(), "",
+                                   [&](Builder_ &b, ValueRange v) { return sortKey(b, v[0], isUnsigned, largest); });
+    DimList kept = {flat[0], k};
+    indices = {topKBySelection(lower, {keys, flat}, k), kept};
+    auto read = [&](Builder_ &b, ValueRange at) -> Value {
+      Value index = tensor::ExtractOp::create(b, indices.value, at);
+      Value column = arith::IndexCastOp::create(b, b.getIndexType(), index);
+      return tensor::ExtractOp::create(b, matrix.value, ValueRange{at[0], column});
+    };
+    Value taken = lower.generate(kept, x.element(), [&](Builder_ &b, ValueRange at) -> Value {
+      if (!enough)
+        return read(b, at);
+      // Should the check have failed, there are places without an element.
+      auto choice = scf::IfOp::create(b, TypeRange{x.element()}, enough, /*withElseRegion=*/true);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(choice.elseBlock());
+      scf::YieldOp::create(b, ValueRange{arith::ConstantOp::create(b, lower.zero(x.element()))});
+      b.setInsertionPointToStart(choice.thenBlock());
+      scf::YieldOp::create(b, read(b, at));
+      return choice.getResult(0);
+    });
+    values = {taken, kept};
+  }
   indices.value = lower.convert(indices, OnnxLowering::elementType(node.getResult(1)));
-  DimList dims = lower.dimsOf(node.getResult(0));
-  results.push_back(lower.reshape(values, dims, ""));
-  results.push_back(lower.reshape(indices, dims, ""));
+  moved.back() = k;
+  for (Shaped part : {values, indices})
+    results.push_back(lower.transpose({lower.reshape(part, moved, ""), moved}, back));
   return success();
 }
 
 static LogicalResult lowerOneHot(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
   Shaped indices = lower.input(node, 0), values = lower.input(node, 2);
   DimList dims = lower.dimsOf(node.getResult(0));
-  if (static_cast<int64_t>(dims.size()) != indices.rank() + 1 || !lower.shapes.getElements(node.getInputs()[1]))
+  if (static_cast<int64_t>(dims.size()) != indices.rank() + 1 ||
+      (!lower.shapes.getElements(node.getInputs()[1]) && !getScalarConstant(node.getInputs()[1])))
     return lower.refuse(node) << "the depth must be a constant or computed from shapes";
   int64_t axis = *normalizeAxis(node.getInt("axis", -1), dims.size());
   Builder_ &b = lower.b;
@@ -242,6 +353,6 @@ void mlir::moe::addIndexingOperators(SmallVectorImpl<OnnxOperator> &table) {
       {"GatherND", 11, lowerGatherND, ""},
       {"NonZero", 9, lowerNonZero, "rank 1 or more"},
       {"OneHot", 9, lowerOneHot, "the depth is a constant or computed from shapes"},
-      {"TopK", 10, lowerTopK, "floats, the last axis, its size and k static"},
+      {"TopK", 10, lowerTopK, "k is a constant or computed from shapes"},
   });
 }

@@ -137,21 +137,28 @@ static LogicalResult lowerConstantOfShape(OnnxNodeOp node, OnnxLowering &lower, 
 
 static LogicalResult lowerRange(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
   Type element = OnnxLowering::elementType(node.getResult(0));
-  auto integer = dyn_cast<IntegerType>(element);
   DimList dims = lower.dimsOf(node.getResult(0));
-  // The length of a range of floats, or of numbers that are not shapes, is an atom that nothing defines.
-  const DimList *limit = lower.shapes.getElements(node.getInputs()[1]);
-  if (!integer || !limit)
-    return lower.refuse(node) << "start, limit and delta must be integers computed from constants and shapes";
+  // The length of a range that nothing known tells is an atom that nothing defines.
+  bool isFloat = isa<FloatType>(element);
+  if (isFloat ? !getScalarConstant(node.getInputs()[1]) : !lower.shapes.getElements(node.getInputs()[1]))
+    return lower.refuse(node) << "start, limit and delta must be constants, or integers computed from shapes";
   ImplicitLocOpBuilder &b = lower.b;
   auto scalar = [&](unsigned i) -> Value {
-    return tensor::ExtractOp::create(b, lower.reshape(lower.input(node, i), {}, "Range"), ValueRange{});
+    return tensor::ExtractOp::create(b, lower.widen({lower.reshape(lower.input(node, i), {}, "Range"), {}}).value,
+                                     ValueRange{});
   };
   Value start = scalar(0), delta = scalar(2);
-  results.push_back(lower.generate(dims, element, [&](ImplicitLocOpBuilder &inner, ValueRange indices) -> Value {
+  Value range = lower.generate(dims, start.getType(), [&](ImplicitLocOpBuilder &inner, ValueRange indices) -> Value {
+    Type type = start.getType();
+    if (isFloat) {
+      Value number = arith::IndexCastOp::create(inner, inner.getI64Type(), indices[0]);
+      Value step = arith::MulFOp::create(inner, arith::SIToFPOp::create(inner, type, number), delta);
+      return arith::AddFOp::create(inner, start, step);
+    }
     Value index = arith::IndexCastOp::create(inner, element, indices[0]);
     return arith::AddIOp::create(inner, start, arith::MulIOp::create(inner, index, delta));
-  }));
+  });
+  results.push_back(lower.convert({range, dims}, element));
   return success();
 }
 
@@ -187,7 +194,7 @@ void mlir::moe::addShapeOperators(SmallVectorImpl<OnnxOperator> &table) {
       {"ConstantOfShape", 9, lowerConstantOfShape, constants},
       {"Expand", 8, lowerExpand, constants},
       {"Flatten", 1, lowerReshape, ""},
-      {"Range", 11, lowerRange, "integers computed from constants and shapes"},
+      {"Range", 11, lowerRange, "constants, or integers computed from shapes"},
       {"Reshape", 5, lowerReshape, constants},
       {"Shape", 1, lowerShape, ""},
       {"Size", 1, lowerShape, ""},

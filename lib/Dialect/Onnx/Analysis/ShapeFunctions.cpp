@@ -1,7 +1,9 @@
 //===- ShapeFunctions.cpp - the shapes of each operator's results ---------===//
 #include "ShapeFunctions.h"
 
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/StringMap.h"
+#include <cmath>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -41,6 +43,19 @@ std::optional<SmallVector<int64_t>> mlir::moe::getAxes(OnnxNodeOp node, const Sy
   if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
     return std::nullopt;
   return axes;
+}
+
+std::optional<double> mlir::moe::getScalarConstant(Value value) {
+  auto constant = value.getDefiningOp<OnnxConstantOp>();
+  auto dense = constant ? dyn_cast<DenseElementsAttr>(constant.getValue()) : DenseElementsAttr();
+  if (!dense || dense.getNumElements() != 1)
+    return std::nullopt;
+  Attribute element = *dense.getValues<Attribute>().begin();
+  if (auto real = dyn_cast<FloatAttr>(element))
+    return real.getValueAsDouble();
+  if (auto integer = dyn_cast<IntegerAttr>(element))
+    return integer.getValue().signedRoundToDouble();
+  return std::nullopt;
 }
 
 std::optional<DimList> mlir::moe::reshapeDims(OnnxNodeOp node, SymbolicShapes &shapes) {
@@ -389,6 +404,14 @@ static Shapes shapeOf(OnnxNodeOp node, SymbolicShapes &shapes) {
 static Shapes scalar(OnnxNodeOp, SymbolicShapes &) { return one({}); }
 
 static Shapes range(OnnxNodeOp node, SymbolicShapes &shapes) {
+  if (auto type = dyn_cast<ShapedType>(node.getResult(0).getType()); type && isa<FloatType>(type.getElementType())) {
+    auto start = getScalarConstant(node.getInputs()[0]), limit = getScalarConstant(node.getInputs()[1]),
+         delta = getScalarConstant(node.getInputs()[2]);
+    if (!start || !limit || !delta || *delta == 0)
+      return std::nullopt;
+    double length = std::ceil((*limit - *start) / *delta);
+    return length < 1e9 ? one({DimExpr(length > 0 ? static_cast<int64_t>(length) : 0)}) : Shapes();
+  }
   const DimList *start = shapes.getElements(node.getInputs()[0]), *limit = shapes.getElements(node.getInputs()[1]);
   auto delta = shapes.getConstants(node.getInputs()[2]);
   if (!start || !limit || !delta || start->size() != 1 || limit->size() != 1 || delta->size() != 1 ||
@@ -468,6 +491,11 @@ static Shapes topK(OnnxNodeOp node, SymbolicShapes &shapes) {
 
 static Shapes oneHot(OnnxNodeOp node, SymbolicShapes &shapes) {
   const DimList *indices = shapes.getShape(node.getInputs()[0]), *depth = shapes.getElements(node.getInputs()[1]);
+  DimList constant;
+  if (auto value = getScalarConstant(node.getInputs()[1]); !depth && value) {
+    constant.push_back(DimExpr(static_cast<int64_t>(*value)));
+    depth = &constant;
+  }
   if (!indices || !depth || depth->size() != 1)
     return std::nullopt;
   auto axis = normalizeAxis(node.getInt("axis", -1), indices->size() + 1);
@@ -485,34 +513,68 @@ static Shapes nonZero(OnnxNodeOp node, SymbolicShapes &shapes) {
   return one({DimExpr(static_cast<int64_t>(from->size())), shapes.getAtoms().valueDim(node.getResult(0), 1)});
 }
 
-static Shapes einsum(OnnxNodeOp node, SymbolicShapes &shapes) {
-  StringRef equation = node.getString("equation");
-  auto [left, right] = equation.split("->");
-  std::string clean, output;
-  for (char c : left)
+std::optional<EinsumEquation> mlir::moe::parseEinsum(OnnxNodeOp node, SymbolicShapes &shapes) {
+  std::string text;
+  for (char c : node.getString("equation"))
     if (c != ' ')
-      clean += c;
-  for (char c : right)
-    if (c != ' ')
-      output += c;
+      text += c;
+  auto [left, right] = StringRef(text).split("->");
+  bool written = StringRef(text).contains("->");
   SmallVector<StringRef> terms;
-  StringRef(clean).split(terms, ',');
-  if (!equation.contains("->") || terms.size() != node.getInputs().size())
+  left.split(terms, ',');
+  if (terms.size() != node.getInputs().size())
     return std::nullopt;
-  std::map<char, DimExpr> sizes;
+  // The dimensions of the ellipsis are '0', '1', ... from the last one backwards, so that shorter ones fit the end.
+  EinsumEquation equation;
+  int64_t longest = 0;
   for (auto [term, input] : llvm::zip(terms, node.getInputs())) {
     const DimList *dims = shapes.getShape(input);
-    if (!dims || dims->size() != term.size())
+    if (!dims)
       return std::nullopt;
-    for (auto [letter, dim] : llvm::zip(term, *dims))
-      sizes.emplace(letter, dim);
+    auto [before, after] = term.split("...");
+    std::string letters = before.str();
+    int64_t named = before.size() + after.size(), rest = static_cast<int64_t>(dims->size()) - named;
+    if (rest < 0 || rest > 10 || (rest > 0 && !term.contains("...")))
+      return std::nullopt;
+    for (int64_t i = rest; i-- > 0;)
+      letters += static_cast<char>('0' + i);
+    longest = std::max(longest, rest);
+    equation.terms.push_back(letters + after.str());
+    for (auto [letter, dim] : llvm::zip_equal(equation.terms.back(), *dims)) {
+      auto [it, isNew] = equation.sizes.try_emplace(letter, dim);
+      if (!isNew)
+        it->second = shapes.getAtoms().broadcast(it->second, dim);
+    }
   }
+  std::string ellipsis;
+  for (int64_t i = longest; i-- > 0;)
+    ellipsis += static_cast<char>('0' + i);
+  if (written) {
+    auto [before, after] = right.split("...");
+    equation.result = before.str() + (right.contains("...") ? ellipsis : "") + after.str();
+  } else {
+    equation.result = ellipsis;
+    std::map<char, int> counts;
+    for (StringRef term : terms)
+      for (char c : term)
+        counts[c] += llvm::isAlpha(c);
+    for (auto [letter, count] : counts)
+      if (count == 1)
+        equation.result += letter;
+  }
+  for (char letter : equation.result)
+    if (!equation.sizes.count(letter))
+      return std::nullopt;
+  return equation;
+}
+
+static Shapes einsum(OnnxNodeOp node, SymbolicShapes &shapes) {
+  auto equation = parseEinsum(node, shapes);
+  if (!equation)
+    return std::nullopt;
   DimList dims;
-  for (char letter : output) {
-    if (!sizes.count(letter))
-      return std::nullopt;
-    dims.push_back(sizes[letter]);
-  }
+  for (char letter : equation->result)
+    dims.push_back(equation->sizes[letter]);
   return one(dims);
 }
 

@@ -53,6 +53,18 @@ std::optional<int64_t> normalizeAxis(int64_t axis, int64_t rank);
 /// The axes that an operator names as input 1 (newer opsets) or as an attribute (older ones); nothing if unknown.
 std::optional<SmallVector<int64_t>> getAxes(OnnxNodeOp node, const SymbolicShapes &shapes, int64_t rank);
 
+/// The value of a constant with one element, floats included; nothing if it is not one.
+std::optional<double> getScalarConstant(Value value);
+
+/// An equation of Einsum with nothing left to the reader: the ellipsis is letters of its own, the result is written
+/// out.
+struct EinsumEquation {
+  SmallVector<std::string> terms;
+  std::string result;
+  std::map<char, DimExpr> sizes;
+};
+std::optional<EinsumEquation> parseEinsum(OnnxNodeOp node, SymbolicShapes &shapes);
+
 /// Where each of Reshape's sizes comes from is decided here, once. Nothing if the target shape is unknown.
 std::optional<DimList> reshapeDims(OnnxNodeOp node, SymbolicShapes &shapes);
 
