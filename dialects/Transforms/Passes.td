@@ -121,6 +121,17 @@ def MoeBuildEntryPointsPass : Pass<"moe-build-entry-points", "ModuleOp"> {
   let dependentDialects = ["LLVM::LLVMDialect"];
 }
 
+def MoeHoistAllocasPass : Pass<"moe-hoist-allocas", "func::FuncOp"> {
+  let summary = "Move stack buffers to the start of their function";
+  let description = [{
+    `memref.alloca` in a loop takes new stack in every iteration until the function returns. Those of static size move to the
+    entry block, where they are part of the function's frame.
+
+    - Before: parallel loops whose iterations run at the same time are functions of their own (`moe-outline-parallel`), so
+      that what is left runs one iteration after the other.
+  }];
+}
+
 def MoeOutlineParallelPass : Pass<"moe-outline-parallel", "ModuleOp"> {
   let summary = "Hand large parallel loops to the host's threads";
   let description = [{

@@ -46,6 +46,10 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
 static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   // Grouped matmuls that have a kernel keep their form until there are buffers.
   pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
+  if (options.optLevel > 0) {
+    pm.addPass(createMoePackWeightsPass());
+    pm.addPass(createMoeFoldWeightPacksPass());
+  }
   pm.addPass(createMoeDecomposeAggregatesPass());
   pm.addNestedPass<func::FuncOp>(createConvertElementwiseToLinalgPass());
   if (options.optLevel > 0) {
@@ -87,6 +91,7 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   addCleanup(pm);
   if (options.threads)
     pm.addPass(createMoeOutlineParallelPass());
+  pm.addNestedPass<func::FuncOp>(createMoeHoistAllocasPass());
   pm.addPass(createLowerAffinePass());
   pm.addPass(createConvertComplexToStandardPass());
   pm.addPass(createMoeApproximateMathPass());

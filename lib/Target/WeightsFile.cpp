@@ -85,11 +85,11 @@ Expected<WeightsFile> writeWeights(const WeightStore &store, ArrayRef<std::strin
       elements *= size;
       shape.push_back(size);
     }
-    if (elements * getElementBytes(weight->dtype) != weight->data.size())
-      return createStringError("weight '" + key + "' has " + Twine(weight->data.size()) + " bytes, its shape needs " +
+    if (elements * getElementBytes(weight->dtype) != weight->bytes())
+      return createStringError("weight '" + key + "' has " + Twine(weight->bytes()) + " bytes, its shape needs " +
                                Twine(elements * getElementBytes(weight->dtype)));
     result.parameters += elements;
-    addEntry(key, dtype, std::move(shape), weight->data.size());
+    addEntry(key, dtype, std::move(shape), weight->bytes());
     if (uint64_t rest = offset % kAlignment)
       addEntry(("__pad__." + Twine(pads++)).str(), "U8", json::Array{int64_t(kAlignment - rest)}, kAlignment - rest);
   }
@@ -110,15 +110,22 @@ Expected<WeightsFile> writeWeights(const WeightStore &store, ArrayRef<std::strin
     os.write(length, sizeof(length));
     os << text;
     uint64_t done = 0;
+    SmallVector<char, 0> piece;
     for (const std::string &key : keys) {
-      ArrayRef<char> data = store.lookup(key)->data;
+      const Weight &weight = *store.lookup(key);
       constexpr size_t kChunk = 16 << 20;
-      for (size_t at = 0; at < data.size() && !os.has_error(); at += kChunk) {
-        size_t bytes = std::min(kChunk, data.size() - at);
-        os.write(data.data() + at, bytes);
+      for (size_t at = 0; at < weight.data.size() && !os.has_error(); at += kChunk) {
+        size_t bytes = std::min(kChunk, weight.data.size() - at);
+        os.write(weight.data.data() + at, bytes);
         progress(done + at + bytes, offset);
       }
-      done += data.size();
+      piece.resize(weight.makePiece ? weight.pieceBytes : 0);
+      for (uint64_t i = 0; i < weight.pieces && !os.has_error(); ++i) {
+        weight.makePiece(i, piece);
+        os.write(piece.data(), piece.size());
+        progress(done + (i + 1) * piece.size(), offset);
+      }
+      done += weight.bytes();
       if (uint64_t rest = done % kAlignment) {
         os.write_zeros(kAlignment - rest);
         done += kAlignment - rest;

@@ -6,6 +6,7 @@
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 #include "moe/Import/Onnx/Import.h"
 #include "moe/Target/ModuleFile.h"
+#include "moe/Target/PackedWeights.h"
 #include "moe/Target/Signature.h"
 #include "moe/Target/WeightsFile.h"
 #include "moe/Target/Work.h"
@@ -178,12 +179,15 @@ LogicalResult Compilation::run() {
     } else if (failed(runPhase(info.phase)) || failed(dump(info.phase))) {
       return failure();
     }
-    if (info.phase == Phase::Raise && options.compileTo > Phase::Raise) {
+    // After raise, to refuse early; again where weights have their final layout.
+    if ((info.phase == Phase::Raise || info.phase == Phase::Tile) && options.compileTo > info.phase) {
       FailureOr<llvm::json::Array> functions = buildFunctionSignatures(*module);
       if (failed(functions))
         return error("the entry points cannot be called from outside; nothing was written");
       summary.functions = std::move(*functions);
     }
+    if (info.phase == Phase::Tile && failed(addPackedWeights(*module, weights)))
+      return error("the weights could not be packed; nothing was written");
     if (info.phase == Phase::Choose)
       describeLayers();
     if (info.phase == options.compileTo)

@@ -114,6 +114,52 @@ def MoeSpecialiseRaggedPass : Pass<"moe-specialise-ragged"> {
     Option<"maxCases", "max-cases", "int64_t", /*default=*/"8", "the most bodies that an apply is given">
   ];
   let dependentDialects = ["::mlir::tensor::TensorDialect"];
+def MoePackWeightsPass : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
+  let summary = "packs the weights of grouped matmuls into the panels that the kernels stream";
+  let description = [{
+    The banks of a `moe.grouped_matmul` that are (parts of) weights, in whatever order their dimensions are stored, become one
+    operand of panels of columns ([E, panels, K, columns], `PanelLayout.h`), by `linalg.pack` and, for several banks (gate and
+    up), `tensor.concat`; affine maps say how (e, k, n) indexes it. `moe-fold-weight-packs` then moves the packing to the
+    weights file. The layout does not depend on the instruction set.
+
+    Left as they are, with a remark: banks that are computed, element types without a layout, and weights that something
+    else reads too, which would be stored twice.
+
+    Example (test/Dialect/Moe/Transforms/pack-weights.mlir): a stack [4, 24, 40] of columns in 2 panels of 32
+    ```mlir
+    %h = moe.grouped_matmul %x offsets(%o : tensor<5xindex>) banks(%w : tensor<4x24x40xf32>) ...
+    ```
+    becomes
+    ```mlir
+    %p = linalg.pack %w padding_value(%zero : f32) outer_dims_perm = [0, 2, 1] inner_dims_pos = [2] inner_tiles = [32]
+        into %init : tensor<4x24x40xf32> -> tensor<4x2x24x32xf32>
+    %h = moe.grouped_matmul %x offsets(%o : tensor<5xindex>) banks(%p : tensor<4x2x24x32xf32>) ...
+        {bank_maps = [affine_map<(e, k, n) -> (e, n floordiv 32, k, n mod 32)>], extra_maps = []}
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
+def MoeFoldWeightPacksPass : Pass<"moe-fold-weight-packs", "::mlir::ModuleOp"> {
+  let summary = "lets packed weights come packed out of the weights file";
+  let description = [{
+    `linalg.pack` of a weight into panels, alone or in a `tensor.concat` of such packs, becomes an argument of its own with a
+    key of its own. Its attribute `moe.panels` says, for each bank of the panel, which elements of which weight it holds; the
+    writer of the weights file packs accordingly, a few panels at a time. Weights that nothing reads any more leave the
+    entry points.
+
+    Example (test/Dialect/Moe/Transforms/fold-weight-packs.mlir)
+    ```mlir
+    func.func @main(%w: tensor<4x24x40xf32> {moe.weight = "w"}) -> ... {
+      %p = linalg.pack %w padding_value(%zero : f32) outer_dims_perm = [0, 2, 1] inner_dims_pos = [2] inner_tiles = [32] ...
+    ```
+    becomes
+    ```mlir
+    func.func @main(%p: tensor<4x2x24x32xf32> {moe.weight = "w.panels", moe.panels = [{weight = "w", offset = 0 : i64,
+        sizes = array<i64: 4, 24, 40>, strides = array<i64: 960, 40, 1>, columns = 32 : i64} ]}) -> ... {
+    ```
+  }];
 }
 
 #endif // MOE_TRANSFORMS_PASSES_TD

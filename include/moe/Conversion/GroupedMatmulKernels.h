@@ -9,9 +9,9 @@ namespace mlir::moe {
 
 class GroupedMatmulOp;
 
-/// How a kernel reads the banks: as vectors of columns ([E, K, N]) or as vectors
-/// along the reduction ([E, N, K]).
-enum class KernelForm { Columns, Dots };
+/// How a kernel reads the banks: as packed panels of columns, as vectors of columns ([E, K, N]) or as vectors along the
+/// reduction ([E, N, K]).
+enum class KernelForm { Panels, Columns, Dots };
 
 /// The form of the kernel that `convert-grouped-matmul-to-vector` makes of
 /// `op`, on tensors or on buffers; nothing, and the reason in `why`, if it makes

@@ -11,13 +11,14 @@
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 
 namespace mlir::moe {
 
-/// One tensor: little-endian, dense, row-major bytes.
+/// One tensor: little-endian, dense, row-major bytes, at hand or made piece by piece.
 struct Weight {
   /// As in a module's signature: "f32", "f16", "bf16", "f64", "i8", "u8", "i16", "i32", "i64", "bool", ...
   std::string dtype;
@@ -25,6 +26,13 @@ struct Weight {
   llvm::ArrayRef<char> data;
   /// Keeps `data` alive: a parsed model, a mapped file, an owned buffer.
   std::shared_ptr<const void> owner;
+
+  /// Where `data` is empty: the tensor is `pieces` pieces of `pieceBytes` bytes each, which `makePiece` writes, in
+  /// order, to memory of that size. So tensors larger than memory can be rearranged on their way to a file.
+  uint64_t pieces = 0, pieceBytes = 0;
+  std::function<void(uint64_t piece, llvm::MutableArrayRef<char> bytes)> makePiece;
+
+  uint64_t bytes() const { return makePiece ? pieces * pieceBytes : data.size(); }
 };
 
 class WeightStore {

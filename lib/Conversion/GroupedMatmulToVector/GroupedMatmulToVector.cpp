@@ -14,10 +14,14 @@
 //                  added across lanes and become a vector of columns for the
 //                  epilogue.
 //
+//   panels         banks packed at compile time ([E, N/32, K, 32]): see
+//                  PanelKernels.cpp.
+//
 //===----------------------------------------------------------------------===//
-#include "../Support/KernelTiles.h"
+#include "GroupedKernel.h"
 #include "moe/Conversion/GroupedMatmulKernels.h"
 #include "moe/Conversion/Passes.h"
+#include "moe/Dialect/Moe/Analysis/PanelLayout.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -33,21 +37,13 @@ using namespace mlir;
 using namespace mlir::moe;
 
 #define DEBUG_TYPE "convert-grouped-matmul-to-vector"
+static llvm::TrackingStatistic numPanels(DEBUG_TYPE, "num-panel-kernels", "Grouped matmuls with banks in panels");
 static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels", "Grouped matmuls in columns form");
 static llvm::TrackingStatistic numDots(DEBUG_TYPE, "num-dots-kernels", "Grouped matmuls in dots form");
 
 //===----------------------------------------------------------------------===//
 // What the kernels cover
 //===----------------------------------------------------------------------===//
-
-/// The position of `loop` (e = 0, the second and third loop of the map) in a
-/// bank's indexing, or -1.
-static int64_t positionOf(AffineMap map, unsigned loop) {
-  for (auto [i, e] : llvm::enumerate(map.getResults()))
-    if (auto dim = dyn_cast<AffineDimExpr>(e); dim && dim.getPosition() == loop)
-      return i;
-  return -1;
-}
 
 static bool isStatic(Type type, int64_t dim) { return !cast<ShapedType>(type).isDynamicDim(dim); }
 
@@ -61,6 +57,19 @@ static bool lastIsContiguous(Type type) {
   return succeeded(memref.getStridesAndOffset(strides, offset)) && !strides.empty() && strides.back() == 1;
 }
 
+/// All banks in one operand of panels.
+static bool isPacked(GroupedMatmulOp op) {
+  SmallVector<AffineMap> maps;
+  for (auto [i, bank] : llvm::enumerate(op.getBanks())) {
+    if (bank != op.getBanks().front())
+      return false;
+    maps.push_back(op.getBankMap(i));
+  }
+  auto type = cast<ShapedType>(op.getBanks().front().getType());
+  auto memref = dyn_cast<MemRefType>(type);
+  return matchPanelMaps(type, maps) && type.hasStaticShape() && (!memref || memref.getLayout().isIdentity());
+}
+
 std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &why) {
   std::optional<KernelForm> form;
   auto element = dyn_cast<FloatType>(getElementTypeOrSelf(op.getInit()));
@@ -72,7 +81,11 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &wh
     return no("its result is not of floats");
   if (op.hasQuantisedBanks())
     return no("its banks are quantised");
+  if (isPacked(op))
+    form = KernelForm::Panels;
   for (auto [i, bank] : llvm::enumerate(op.getBanks())) {
+    if (form == KernelForm::Panels)
+      break;
     AffineMap map = op.getBankMap(i);
     int64_t last = map.getNumResults() - 1;
     if (!map.isProjectedPermutation())
@@ -115,12 +128,10 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &wh
 
 namespace {
 
-class Emitter : KernelTiles {
+class Emitter : GroupedKernel {
 public:
   Emitter(OpBuilder &b, GroupedMatmulOp op, KernelForm form, int64_t lanes)
-      : KernelTiles(b, op.getLoc()), op(op), lanes(lanes), banks(op.getBanks().size()), form(form),
-        element(cast<FloatType>(getElementTypeOrSelf(op.getInit()))),
-        accumulator(element.getWidth() < 32 ? b.getF32Type() : element) {
+      : GroupedKernel(b, op, lanes), form(form) {
     // Twelve accumulators of AVX2's sixteen registers, 24 of AVX-512's 32.
     bool wide = lanes >= 16;
     if (form == KernelForm::Columns) {
@@ -148,7 +159,7 @@ public:
     Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
     if (form == KernelForm::Dots) {
       steps(begin, end, tile.rows, /*exact=*/false, [&](Value p, int64_t rows) {
-        steps(column, min(add(column, panel), n), tile.columns, divides(tile.columns),
+        steps(column, min(add(column, panel), n), tile.columns, columnsDivideBy(tile.columns),
               [&](Value c, int64_t columns) { dots(p, rows, c, columns); });
       });
       return;
@@ -156,7 +167,7 @@ public:
     auto rowsOf = [&](bool masked) {
       steps(begin, end, tile.rows, /*exact=*/false, [&](Value p, int64_t rows) { columns(p, rows, column, masked); });
     };
-    if (divides(panel))
+    if (columnsDivideBy(panel))
       return rowsOf(/*masked=*/false);
     Value whole = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sle, add(column, panel), n);
     auto choice = scf::IfOp::create(b, loc, whole, /*withElse=*/true);
@@ -167,84 +178,6 @@ public:
   }
 
 private:
-  Value extent(Value memref, int64_t dim) { return b.createOrFold<memref::DimOp>(loc, memref, dim); }
-  bool divides(int64_t by) {
-    auto type = cast<ShapedType>(op.getInit().getType());
-    return isStatic(type, 1) && type.getDimSize(1) % by == 0;
-  }
-
-  /// Indices of an operand: loop 0 is the expert, `second` and `third` stand
-  /// for (k, n) of a bank or (p, n) of an extra operand.
-  SmallVector<Value> at(AffineMap map, Value second, Value third) {
-    SmallVector<Value> indices;
-    for (AffineExpr e : map.getResults()) {
-      unsigned loop = cast<AffineDimExpr>(e).getPosition();
-      indices.push_back(loop == 0 ? expert : loop == 1 ? second : third);
-    }
-    return indices;
-  }
-
-  /// The rows of `a` that the pairs of a tile read.
-  SmallVector<Value> gather(Value pair, int64_t rows) {
-    SmallVector<Value> result;
-    for (int64_t r = 0; r < rows; ++r) {
-      Value p = add(pair, r);
-      result.push_back(op.getRows() ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult() : p);
-    }
-    return result;
-  }
-
-  /// Applies the epilogue to one vector of columns of pair `p` and stores it.
-  void finish(Value p, Value column, ArrayRef<Value> sums, Value mask) {
-    auto vectorType = cast<VectorType>(sums.front().getType());
-    auto typed = [&](Type t) { return vectorType.clone(getElementTypeOrSelf(t)); };
-    IRMapping map;
-    Block &block = op.getEpilogue().front();
-    for (auto [i, sum] : llvm::enumerate(sums))
-      map.map(block.getArgument(i), narrow(sum, block.getArgument(i).getType()));
-    for (auto [i, extra] : llvm::enumerate(op.getExtras())) {
-      AffineMap extraMap = op.getExtraMap(i);
-      SmallVector<Value> indices = at(extraMap, p, column);
-      Value value;
-      if (positionOf(extraMap, 2) >= 0) {
-        value = load(extra, indices, typed(extra.getType()), mask);
-      } else {
-        Value scalar = memref::LoadOp::create(b, loc, extra, indices);
-        value = vector::BroadcastOp::create(b, loc, typed(scalar.getType()), scalar);
-      }
-      map.map(block.getArgument(banks + i), value);
-    }
-    auto vectorOf = [&](Value v) -> Value {
-      if (Value mapped = map.lookupOrNull(v))
-        return mapped;
-      // A scalar from outside the op.
-      return vector::BroadcastOp::create(b, loc, typed(v.getType()), v);
-    };
-    for (Operation &inner : block.without_terminator()) {
-      if (auto constant = dyn_cast<arith::ConstantOp>(inner)) {
-        auto attr = DenseElementsAttr::get(typed(constant.getType()), constant.getValue());
-        map.map(constant.getResult(), arith::ConstantOp::create(b, loc, attr).getResult());
-        continue;
-      }
-      SmallVector<Value> operands = llvm::map_to_vector(inner.getOperands(), vectorOf);
-      SmallVector<Type> types;
-      for (Type type : inner.getResultTypes())
-        types.push_back(typed(type));
-      OperationState state(loc, inner.getName(), operands, types, inner.getAttrs());
-      Operation *copy = b.create(state);
-      map.map(inner.getResults(), copy->getResults());
-    }
-    Value result = vectorOf(op.getYield().getValues()[0]);
-    store(result, op.getInit(), ValueRange{p, column}, mask);
-  }
-
-  /// The epilogue works in the type of its arguments; sums are kept wider.
-  Value narrow(Value sum, Type type) {
-    if (getElementTypeOrSelf(sum.getType()) == type)
-      return sum;
-    return arith::TruncFOp::create(b, loc, cast<VectorType>(sum.getType()).clone(type), sum);
-  }
-
   void columns(Value pair, int64_t rows, Value column, bool masked) {
     auto accType = VectorType::get({lanes}, accumulator);
     SmallVector<Value> starts, masks;
@@ -336,14 +269,10 @@ private:
     }
   }
 
-  GroupedMatmulOp op;
-  int64_t lanes;
-  unsigned banks;
   KernelForm form;
-  FloatType element, accumulator;
   TileShape tile;
   int64_t panel = 0;
-  Value expert, n, k;
+  Value n, k;
 };
 
 struct ConvertGroupedMatmulToVectorPass
@@ -367,9 +296,14 @@ struct ConvertGroupedMatmulToVectorPass
                           "bufferisation";
         return signalPassFailure();
       }
-      ++(*form == KernelForm::Columns ? numColumns : numDots);
       b.setInsertionPoint(op);
-      Emitter(b, op, *form, lanes).run();
+      if (*form == KernelForm::Panels) {
+        ++numPanels;
+        emitPanelKernels(b, op, lanes);
+      } else {
+        ++(*form == KernelForm::Columns ? numColumns : numDots);
+        Emitter(b, op, *form, lanes).run();
+      }
       op.erase();
     }
   }

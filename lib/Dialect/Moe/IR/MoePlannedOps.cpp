@@ -128,6 +128,31 @@ static LogicalResult verifyFormats(GroupedMatmulOp op) {
   return success();
 }
 
+/// Whether the map uses a dimension once: as it is, or in two parts (d floordiv c, d mod c plus a constant), as packed
+/// forms do.
+static bool isIndexedOnce(AffineMap map, unsigned position) {
+  AffineExpr dim = getAffineDimExpr(position, map.getContext());
+  unsigned whole = 0, quotients = 0, remainders = 0, other = 0;
+  for (AffineExpr expr : map.getResults()) {
+    if (!expr.isFunctionOfDim(position))
+      continue;
+    if (auto sum = dyn_cast<AffineBinaryOpExpr>(expr);
+        sum && sum.getKind() == AffineExprKind::Add && isa<AffineConstantExpr>(sum.getRHS()))
+      expr = sum.getLHS();
+    auto binary = dyn_cast<AffineBinaryOpExpr>(expr);
+    bool ofDim = binary && binary.getLHS() == dim && isa<AffineConstantExpr>(binary.getRHS());
+    if (expr == dim)
+      ++whole;
+    else if (ofDim && binary.getKind() == AffineExprKind::FloorDiv)
+      ++quotients;
+    else if (ofDim && binary.getKind() == AffineExprKind::Mod)
+      ++remainders;
+    else
+      ++other;
+  }
+  return other == 0 && (whole == 1 ? quotients + remainders == 0 : whole == 0 && quotients == 1 && remainders == 1);
+}
+
 LogicalResult GroupedMatmulOp::verify() {
   ShapedType a = shapedType(getA()), init = shapedType(getInit());
   // GM1
@@ -189,12 +214,7 @@ LogicalResult GroupedMatmulOp::verify() {
         return failure();
     }
     // GM5
-    unsigned n = 0, k = 0;
-    for (AffineExpr expr : getBankMap(i).getResults()) {
-      k += expr == getAffineDimExpr(1, getContext());
-      n += expr == getAffineDimExpr(2, getContext());
-    }
-    if (k != 1 || n != 1)
+    if (!isIndexedOnce(getBankMap(i), 1) || !isIndexedOnce(getBankMap(i), 2))
       return emitOpError() << "bank " << i << " must be indexed by k and n once each, got " << getBankMaps()[i];
   }
   for (auto [i, extra] : llvm::enumerate(getExtras()))

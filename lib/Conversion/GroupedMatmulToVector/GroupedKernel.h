@@ -1,0 +1,55 @@
+//===- GroupedKernel.h - what the expert kernels share -----------*- C++ -*-===//
+//
+// Rows of an expert, indices of the operands of a grouped matmul, and the epilogue on vectors of columns.
+//
+//===----------------------------------------------------------------------===//
+#ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_GROUPEDKERNEL_H
+#define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_GROUPEDKERNEL_H
+
+#include "../Support/KernelTiles.h"
+#include "moe/Dialect/Moe/IR/MoeDialect.h"
+
+namespace mlir::moe {
+
+/// The position of `loop` (0, 1 or 2) among the plain results of `map`, or -1.
+int64_t positionOf(AffineMap map, unsigned loop);
+
+class GroupedKernel : protected KernelTiles {
+protected:
+  GroupedKernel(OpBuilder &b, GroupedMatmulOp op, int64_t lanes)
+      : KernelTiles(b, op.getLoc()), op(op), lanes(lanes), banks(op.getBanks().size()),
+        element(cast<FloatType>(getElementTypeOrSelf(op.getInit()))),
+        accumulator(element.getWidth() < 32 ? b.getF32Type() : element) {}
+
+  Value extent(Value memref, int64_t dim) { return b.createOrFold<memref::DimOp>(loc, memref, dim); }
+
+  /// Whether the number of columns is known to be a multiple of `by`.
+  bool columnsDivideBy(int64_t by) {
+    auto type = cast<ShapedType>(op.getInit().getType());
+    return !type.isDynamicDim(1) && type.getDimSize(1) % by == 0;
+  }
+
+  /// Indices of an operand: loop 0 is the expert, `second` and `third` stand for (k, n) of a bank or (p, n) of an extra
+  /// operand.
+  SmallVector<Value> at(AffineMap map, Value second, Value third);
+
+  /// The rows of `a` that `count` pairs from `pair` on read.
+  SmallVector<Value> gather(Value pair, int64_t count);
+
+  /// Applies the epilogue to `sums` (one vector per bank, of the columns from `column` on of pair `p`) and stores it.
+  void finish(Value p, Value column, ArrayRef<Value> sums, Value mask);
+
+  GroupedMatmulOp op;
+  int64_t lanes;
+  unsigned banks;
+  FloatType element, accumulator;
+  /// The expert of the task that is being emitted.
+  Value expert;
+};
+
+/// Emits the kernels for banks in panels (see PanelLayout.h) in place of `op`.
+void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes);
+
+} // namespace mlir::moe
+
+#endif // LIB_CONVERSION_GROUPEDMATMULTOVECTOR_GROUPEDKERNEL_H
