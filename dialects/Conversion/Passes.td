@@ -23,7 +23,7 @@ def ConvertContractionToVectorPass : Pass<"convert-contraction-to-vector"> {
                            "::mlir::memref::MemRefDialect"];
 }
 
-def ConvertGroupedMatmulToVectorPass : Pass<"convert-grouped-matmul-to-vector"> {
+def ConvertGroupedMatmulToVectorPass : Pass<"convert-grouped-matmul-to-vector", "::mlir::ModuleOp"> {
   let summary = "turns moe.grouped_matmul on buffers into the expert kernels";
   let description = [{
     Each `moe.grouped_matmul` becomes one scf.parallel over (expert, panel of columns). A task gathers the expert's rows in

@@ -48,7 +48,8 @@ protected:
 };
 
 /// Emits the kernels for banks in panels (see PanelLayout.h) in place of `op`.
-void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes);
+class KernelFunctions;
+void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions);
 
 } // namespace mlir::moe
 

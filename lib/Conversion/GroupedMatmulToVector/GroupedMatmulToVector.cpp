@@ -19,6 +19,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "GroupedKernel.h"
+#include "KernelFunctions.h"
 #include "moe/Conversion/GroupedMatmulKernels.h"
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/Analysis/PanelLayout.h"
@@ -283,6 +284,7 @@ struct ConvertGroupedMatmulToVectorPass
     SmallVector<GroupedMatmulOp> ops;
     getOperation()->walk([&](GroupedMatmulOp op) { ops.push_back(op); });
     OpBuilder b(&getContext());
+    KernelFunctions functions(getOperation());
     for (GroupedMatmulOp op : ops) {
       if (!isa<MemRefType>(op.getInit().getType())) {
         op.emitError("expected buffers: run bufferisation first");
@@ -299,7 +301,7 @@ struct ConvertGroupedMatmulToVectorPass
       b.setInsertionPoint(op);
       if (*form == KernelForm::Panels) {
         ++numPanels;
-        emitPanelKernels(b, op, lanes);
+        emitPanelKernels(b, op, lanes, functions);
       } else {
         ++(*form == KernelForm::Columns ? numColumns : numDots);
         Emitter(b, op, *form, lanes).run();

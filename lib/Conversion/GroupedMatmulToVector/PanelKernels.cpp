@@ -5,14 +5,15 @@
 //
 //   for each panel of the group
 //     for pass = 0 to passes(rows)
-//       one of the kernels for exactly 1, 2, ... rows: the sums of all columns of the panel, in registers, over all k
-//       the epilogue, row by row, from the kernel's tile of sums to the result
+//       the kernel for exactly this many rows: the sums of all columns of the panel over all k, into a tile
+//       the epilogue, row by row, from the tile to the result
 //
-// How many passes there are is decided from the expert's own rows (KernelSchedule.h).
+// A pass also fetches weights that are needed later (KernelSchedule.h says which): its own, a little ahead, where one
+// pass is all there is; else its share of the next panel, so that the stream of weights never stops.
 //
 //===----------------------------------------------------------------------===//
 #include "GroupedKernel.h"
-#include "KernelSchedule.h"
+#include "KernelFunctions.h"
 #include "moe/Dialect/Moe/Analysis/PanelLayout.h"
 
 using namespace mlir;
@@ -22,54 +23,65 @@ namespace {
 
 class PanelEmitter : GroupedKernel {
 public:
-  PanelEmitter(OpBuilder &b, GroupedMatmulOp op, PanelLayout layout, int64_t lanes)
+  PanelEmitter(OpBuilder &b, GroupedMatmulOp op, const PanelLayout &layout, int64_t lanes, KernelFunctions &functions)
       : GroupedKernel(b, op, lanes), layout(layout), bankType(cast<MemRefType>(op.getBanks().front().getType())),
         schedule(getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes)),
-        k(cast<ShapedType>(op.getA().getType()).getDimSize(1)) {}
+        functions(functions), form{layout, schedule, lanes, bankType.getElementType(),
+                                   getElementTypeOrSelf(op.getA().getType()), accumulator, false} {
+    form.wholeSteps = getK() % (layout.group * KernelSchedule::kUnroll) == 0;
+  }
 
   void run() {
     n = extent(op.getInit(), 1);
     Value experts = index(op.getNumExperts()), panels = index(bankType.getDimSize(1));
+    // All banks as one run of elements; the rows as they are, whatever their strides.
+    SmallVector<ReassociationIndices> all(1);
+    for (int64_t d = 0; d < bankType.getRank(); ++d)
+      all[0].push_back(d);
+    Value flat = memref::CollapseShapeOp::create(b, loc, op.getBanks().front(), all);
+    weights = memref::CastOp::create(b, loc, form.weightsType(), flat);
+    rowsOfA = memref::CastOp::create(b, loc, form.rowsType(), op.getA());
+
     auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, panels},
                                         ValueRange{one, index(schedule.panelsPerTask)});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     expert = loop.getInductionVars()[0];
-    Value first = loop.getInductionVars()[1];
+    first = loop.getInductionVars()[1];
     begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
     Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
     rows = sub(end, begin);
     Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sgt, rows, zero);
     auto branch = scf::IfOp::create(b, loc, any, /*withElse=*/false);
     b.setInsertionPointToStart(branch.thenBlock());
-
-    auto tileType = MemRefType::get({schedule.maxRows, layout.width()}, accumulator);
-    tile = memref::AllocaOp::create(b, loc, tileType, b.getI64IntegerAttr(64));
-    Value last = min(add(first, schedule.panelsPerTask), panels);
+    tile = memref::AllocaOp::create(b, loc, form.tileType(), b.getI64IntegerAttr(64));
+    sources = memref::AllocaOp::create(b, loc, form.sourcesType());
+    last = min(add(first, schedule.panelsPerTask), panels);
     auto each = scf::ForOp::create(b, loc, first, last, one);
     b.setInsertionPointToStart(each.getBody());
     emitPanel(each.getInductionVar());
   }
 
 private:
+  int64_t getK() { return cast<ShapedType>(op.getA().getType()).getDimSize(1); }
   Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
+  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
+  Value equal(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, x, y); }
+  Value select(Value c, Value x, Value y) { return arith::SelectOp::create(b, loc, c, x, y); }
 
   void emitPanel(Value panel) {
-    // The panel alone: [k][columns of all banks].
-    SmallVector<OpFoldResult> offsets(bankType.getRank(), b.getIndexAttr(0)), sizes, strides(bankType.getRank(),
-                                                                                             b.getIndexAttr(1));
     bool perExpert = isa<AffineDimExpr>(op.getBankMap(0).getResult(0));
-    offsets[0] = perExpert ? OpFoldResult(expert) : b.getIndexAttr(0);
-    offsets[1] = panel;
-    for (int64_t size : bankType.getShape())
-      sizes.push_back(b.getIndexAttr(size));
-    sizes[0] = sizes[1] = b.getIndexAttr(1);
-    auto type = memref::SubViewOp::inferRankReducedResultType(bankType.getShape().drop_front(2), bankType, offsets,
-                                                              sizes, strides);
-    weights = memref::SubViewOp::create(b, loc, type, op.getBanks().front(), offsets, sizes, strides);
+    int64_t elements = form.panelElements(bankType.getDimSize(2)), total = bankType.getNumElements();
+    Value number = perExpert ? sum(mul(expert, index(bankType.getDimSize(1))), panel) : panel;
+    Value start = mul(number, index(elements));
+    // What a pass may fetch: the same panel a little ahead, or the next one of this task. Never beyond the banks.
+    Value limit = index(total - elements);
+    Value ahead = min(sum(start, index(schedule.aheadElements)), limit);
+    Value isLast = equal(add(panel, 1), last);
+    Value next = select(isLast, start, min(sum(start, index(elements)), limit));
 
-    Value most = index(schedule.maxRows);
-    Value passes = arith::CeilDivUIOp::create(b, loc, rows, most);
+    Value passes = arith::CeilDivUIOp::create(b, loc, rows, index(schedule.maxRows));
+    Value single = equal(passes, one);
     auto loop = scf::ForOp::create(b, loc, zero, passes, one);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
@@ -78,113 +90,52 @@ private:
     Value to = arith::DivUIOp::create(b, loc, mul(add(pass, 1), rows), passes);
     Value count = sub(to, from);
     Value pair = arith::AddIOp::create(b, loc, begin, from);
+    emitSources(pair, count);
 
+    // Nobody has fetched the first panel of a task before its first pass.
+    Value cold = arith::AndIOp::create(b, loc, equal(pass, zero), equal(panel, first));
+    Value own = arith::OrIOp::create(b, loc, single, cold);
+    // One switch over (kind of fetching, rows).
     SmallVector<int64_t> cases;
-    for (int64_t r = 1; r <= schedule.maxRows; ++r)
-      cases.push_back(r);
-    auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), count, cases, cases.size());
-    auto fill = [&](Region &region, int64_t r) {
+    SmallVector<KernelVariant> variants = schedule.getVariants();
+    int64_t stride = schedule.maxRows + 1;
+    for (const KernelVariant &variant : variants)
+      cases.push_back(int64_t(variant.fetch) * stride + variant.rows);
+    Value kind = select(own, index(int64_t(Fetch::Own)), emitShare(passes));
+    Value window = select(own, ahead, next);
+    Value which = arith::AddIOp::create(b, loc, mul(kind, index(stride)), count);
+    auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), which, cases, cases.size());
+    auto fill = [&](Region &region, const KernelVariant *variant) {
       OpBuilder::InsertionGuard inner(b);
       b.createBlock(&region);
-      if (r > 0)
-        emitKernel(pair, r);
+      if (variant) {
+        Value stream = mul(pass, index(schedule.linesPerStep(variant->fetch)));
+        functions.call(b, loc, form, *variant,
+                       {rowsOfA, sources, weights, start, window, stream, index(bankType.getDimSize(2)), tile,
+                        index(getK())});
+      }
       scf::YieldOp::create(b, loc);
     };
-    fill(choice.getDefaultRegion(), 0);
-    for (auto [region, r] : llvm::zip(choice.getCaseRegions(), cases))
-      fill(region, r);
+    fill(choice.getDefaultRegion(), nullptr);
+    for (auto [i, region] : llvm::enumerate(choice.getCaseRegions()))
+      fill(region, &variants[i]);
     emitEpilogue(pair, count, panel);
   }
 
-  /// The weights of step `step` (`group` consecutive k) for the chosen vectors of each bank: [k in group][vector].
-  /// Other ways to store an element (scaled integers) decode here.
-  SmallVector<SmallVector<Value>> loadWeights(Value step, ArrayRef<int64_t> columns) {
-    Type stored = bankType.getElementType();
-    SmallVector<SmallVector<Value>> result(layout.group);
-    for (int64_t column : columns) {
-      Value at = index(column);
-      if (layout.group == 1) {
-        auto type = VectorType::get({lanes}, stored);
-        result[0].push_back(widen(vector::LoadOp::create(b, loc, type, weights, ValueRange{step, at}), accumulator));
-        continue;
-      }
-      // Pairs of bf16 in 32 bits: the upper half is an f32 as it stands, the lower one after a shift.
-      auto flat = VectorType::get({2 * lanes}, stored);
-      auto words = VectorType::get({lanes}, b.getI32Type());
-      Value raw = vector::LoadOp::create(b, loc, flat, flatWeights(), ValueRange{step, index(2 * column)});
-      Value bits = vector::BitCastOp::create(b, loc, words, raw);
-      auto splat = [&](uint32_t value) {
-        return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(words, APInt(32, value)));
-      };
-      Value even = arith::ShLIOp::create(b, loc, bits, splat(16));
-      Value odd = arith::AndIOp::create(b, loc, bits, splat(0xffff0000u));
-      auto floats = VectorType::get({lanes}, b.getF32Type());
-      result[0].push_back(vector::BitCastOp::create(b, loc, floats, even));
-      result[1].push_back(vector::BitCastOp::create(b, loc, floats, odd));
-    }
-    return result;
+  /// Which share of the next panel each of `passes` passes fetches.
+  Value emitShare(Value passes) {
+    Value few = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ule, passes, index(schedule.passesOfLargeShares));
+    return select(few, index(int64_t(Fetch::LargeShare)), index(int64_t(Fetch::SmallShare)));
   }
 
-  /// The panel as [steps, columns * group].
-  Value flatWeights() {
-    SmallVector<ReassociationIndices> groups{{0}, {1, 2}};
-    return memref::CollapseShapeOp::create(b, loc, weights, groups);
-  }
-
-  /// Sums of `count` rows from `pair` on, over all k, into the tile.
-  void emitKernel(Value pair, int64_t count) {
-    SmallVector<Value> sources = gather(pair, count);
-    int64_t perBank = layout.columns / lanes, together = schedule.vectorsPerBank(count);
-    for (int64_t v = 0; v < perBank; v += together) {
-      SmallVector<int64_t> columns;
-      for (int64_t bank = 0; bank < layout.banks; ++bank)
-        for (int64_t i = v; i < v + together; ++i)
-          columns.push_back(bank * layout.columns + i * lanes);
-      emitSums(sources, columns);
-    }
-  }
-
-  void emitSums(ArrayRef<Value> sources, ArrayRef<int64_t> columns) {
-    auto accType = VectorType::get({lanes}, accumulator);
-    Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType));
-    SmallVector<Value> acc(sources.size() * columns.size(), zeros);
-    // One step multiplies `group` k, fewer at the end.
-    auto step = [&](Value at, int64_t many, ValueRange old) {
-      SmallVector<Value> next(old);
-      SmallVector<SmallVector<Value>> weight = loadWeights(at, columns);
-      for (int64_t g = 0; g < many; ++g) {
-        Value column = add(layout.group == 1 ? at : mul(at, index(layout.group)), g);
-        for (auto [r, source] : llvm::enumerate(sources)) {
-          Value x = memref::LoadOp::create(b, loc, op.getA(), ValueRange{source, column});
-          Value broadcast = vector::BroadcastOp::create(b, loc, accType, widen(x, accumulator));
-          for (size_t c = 0; c < columns.size(); ++c) {
-            Value &sum = next[r * columns.size() + c];
-            sum = vector::FMAOp::create(b, loc, broadcast, weight[g][c], sum);
-          }
-        }
-      }
-      return next;
-    };
-    int64_t steps = k / layout.group, unroll = schedule.unroll(sources.size());
-    int64_t main = steps / unroll * unroll;
-    if (main > 0) {
-      auto loop = scf::ForOp::create(b, loc, zero, index(main), index(unroll), acc);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      SmallVector<Value> sums(loop.getRegionIterArgs());
-      for (int64_t u = 0; u < unroll; ++u)
-        sums = step(add(loop.getInductionVar(), u), layout.group, sums);
-      scf::YieldOp::create(b, loc, sums);
-      acc.assign(loop.getResults().begin(), loop.getResults().end());
-    }
-    for (int64_t s = main; s < steps; ++s)
-      acc = step(index(s), layout.group, acc);
-    if (k % layout.group)
-      acc = step(index(steps), k % layout.group, acc);
-    for (size_t r = 0; r < sources.size(); ++r)
-      for (auto [c, column] : llvm::enumerate(columns))
-        vector::StoreOp::create(b, loc, acc[r * columns.size() + c], tile,
-                                ValueRange{index(r), index(column)});
+  /// The rows of `a` that the pass reads.
+  void emitSources(Value pair, Value count) {
+    auto loop = scf::ForOp::create(b, loc, zero, count, one);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value p = arith::AddIOp::create(b, loc, pair, loop.getInductionVar());
+    Value row = op.getRows() ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult() : p;
+    memref::StoreOp::create(b, loc, row, sources, loop.getInductionVar());
   }
 
   /// From the tile to the result.
@@ -205,19 +156,20 @@ private:
     }
   }
 
-  PanelLayout layout;
+  const PanelLayout &layout;
   MemRefType bankType;
   KernelSchedule schedule;
-  int64_t k;
-  Value n, begin, rows, tile, weights;
+  KernelFunctions &functions;
+  KernelFunctionForm form;
+  Value n, first, last, begin, rows, tile, sources, weights, rowsOfA;
 };
 
 } // namespace
 
-void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes) {
+void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions) {
   SmallVector<AffineMap> maps;
   for (unsigned i = 0; i < op.getBanks().size(); ++i)
     maps.push_back(op.getBankMap(i));
   std::optional<PanelLayout> layout = matchPanelMaps(cast<ShapedType>(op.getBanks().front().getType()), maps);
-  PanelEmitter(b, op, *layout, lanes).run();
+  PanelEmitter(b, op, *layout, lanes, functions).run();
 }

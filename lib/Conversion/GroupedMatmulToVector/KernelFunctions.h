@@ -1,0 +1,59 @@
+//===- KernelFunctions.h - the inner kernels, as functions -------*- C++ -*-===//
+//
+// The kernel for r rows and a panel is a private function that all grouped matmuls with the same layout and types share,
+// whatever their sizes: a module has a few dozen of them, however many layers it has.
+//
+//===----------------------------------------------------------------------===//
+#ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_KERNELFUNCTIONS_H
+#define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_KERNELFUNCTIONS_H
+
+#include "KernelSchedule.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinOps.h"
+
+namespace mlir::moe {
+
+/// What distinguishes one family of kernels from another.
+struct KernelFunctionForm {
+  PanelLayout layout;
+  KernelSchedule schedule;
+  int64_t lanes;
+  /// Element types: of the packed banks, of the rows, of the sums.
+  Type stored, rows;
+  FloatType accumulator;
+  /// Whether k is a multiple of the k in one iteration of the kernel.
+  bool wholeSteps;
+
+  int64_t stepElements() const { return layout.width() * layout.group; }
+  int64_t panelElements(int64_t steps) const { return steps * stepElements(); }
+
+  /// All packed banks as one run of elements.
+  MemRefType weightsType() const { return MemRefType::get({ShapedType::kDynamic}, stored); }
+  /// Rows with any distance between them.
+  MemRefType rowsType() const;
+  /// The numbers of the rows of a pass.
+  MemRefType sourcesType() const {
+    return MemRefType::get({schedule.maxRows}, IndexType::get(stored.getContext()));
+  }
+  /// The sums of a pass.
+  MemRefType tileType() const { return MemRefType::get({schedule.maxRows, layout.width()}, accumulator); }
+};
+
+class KernelFunctions {
+public:
+  explicit KernelFunctions(ModuleOp module) : module(module) {}
+
+  /// Calls the kernel, which is made if there is none yet. The arguments: rows, their numbers, weights, where the panel
+  /// starts in them, where the window to fetch starts, the first of its streams, steps over k, the tile, and k.
+  void call(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant,
+            ValueRange arguments);
+
+private:
+  func::FuncOp create(StringRef name, const KernelFunctionForm &form, const KernelVariant &variant, TypeRange types);
+
+  ModuleOp module;
+};
+
+} // namespace mlir::moe
+
+#endif // LIB_CONVERSION_GROUPEDMATMULTOVECTOR_KERNELFUNCTIONS_H
