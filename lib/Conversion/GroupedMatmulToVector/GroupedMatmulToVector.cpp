@@ -131,8 +131,7 @@ namespace {
 
 class Emitter : GroupedKernel {
 public:
-  Emitter(OpBuilder &b, GroupedMatmulOp op, KernelForm form, int64_t lanes)
-      : GroupedKernel(b, op, lanes), form(form) {
+  Emitter(OpBuilder &b, GroupedMatmulOp op, KernelForm form, int64_t lanes) : GroupedKernel(b, op, lanes), form(form) {
     // Twelve accumulators of AVX2's sixteen registers, 24 of AVX-512's 32.
     bool wide = lanes >= 16;
     if (form == KernelForm::Columns) {

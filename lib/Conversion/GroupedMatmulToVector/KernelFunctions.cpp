@@ -26,8 +26,8 @@ public:
   KernelEmitter(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant, Block &block)
       : KernelTiles(b, loc), form(form), variant(variant), a(block.getArgument(0)), numbers(block.getArgument(1)),
         weights(block.getArgument(2)), start(block.getArgument(3)), window(block.getArgument(4)),
-        stream(block.getArgument(5)), steps(block.getArgument(6)), tile(block.getArgument(7)),
-        k(block.getArgument(8)) {}
+        stream(block.getArgument(5)), steps(block.getArgument(6)), tile(block.getArgument(7)), k(block.getArgument(8)) {
+  }
 
   void run() {
     for (int64_t r = 0; r < variant.rows; ++r)

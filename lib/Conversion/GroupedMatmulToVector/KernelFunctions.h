@@ -1,7 +1,7 @@
 //===- KernelFunctions.h - the inner kernels, as functions -------*- C++ -*-===//
 //
-// The kernel for r rows and a panel is a private function that all grouped matmuls with the same layout and types share,
-// whatever their sizes: a module has a few dozen of them, however many layers it has.
+// The kernel for r rows and a panel is a private function that all grouped matmuls with the same layout and types
+// share, whatever their sizes: a module has a few dozen of them, however many layers it has.
 //
 //===----------------------------------------------------------------------===//
 #ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_KERNELFUNCTIONS_H
@@ -32,9 +32,7 @@ struct KernelFunctionForm {
   /// Rows with any distance between them.
   MemRefType rowsType() const;
   /// The numbers of the rows of a pass.
-  MemRefType sourcesType() const {
-    return MemRefType::get({schedule.maxRows}, IndexType::get(stored.getContext()));
-  }
+  MemRefType sourcesType() const { return MemRefType::get({schedule.maxRows}, IndexType::get(stored.getContext())); }
   /// The sums of a pass.
   MemRefType tileType() const { return MemRefType::get({schedule.maxRows, layout.width()}, accumulator); }
 };

@@ -26,8 +26,9 @@ public:
   PanelEmitter(OpBuilder &b, GroupedMatmulOp op, const PanelLayout &layout, int64_t lanes, KernelFunctions &functions)
       : GroupedKernel(b, op, lanes), layout(layout), bankType(cast<MemRefType>(op.getBanks().front().getType())),
         schedule(getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes)),
-        functions(functions), form{layout, schedule, lanes, bankType.getElementType(),
-                                   getElementTypeOrSelf(op.getA().getType()), accumulator, false} {
+        functions(functions),
+        form{layout,      schedule, lanes, bankType.getElementType(), getElementTypeOrSelf(op.getA().getType()),
+             accumulator, false} {
     form.wholeSteps = getK() % (layout.group * KernelSchedule::kUnroll) == 0;
   }
 
@@ -110,9 +111,9 @@ private:
       b.createBlock(&region);
       if (variant) {
         Value stream = mul(pass, index(schedule.linesPerStep(variant->fetch)));
-        functions.call(b, loc, form, *variant,
-                       {rowsOfA, sources, weights, start, window, stream, index(bankType.getDimSize(2)), tile,
-                        index(getK())});
+        functions.call(
+            b, loc, form, *variant,
+            {rowsOfA, sources, weights, start, window, stream, index(bankType.getDimSize(2)), tile, index(getK())});
       }
       scf::YieldOp::create(b, loc);
     };
@@ -150,8 +151,8 @@ private:
       Value column = add(mul(panel, index(layout.columns)), v * lanes);
       SmallVector<Value> sums;
       for (int64_t bank = 0; bank < layout.banks; ++bank)
-        sums.push_back(vector::LoadOp::create(b, loc, accType, tile,
-                                              ValueRange{r, index(bank * layout.columns + v * lanes)}));
+        sums.push_back(
+            vector::LoadOp::create(b, loc, accType, tile, ValueRange{r, index(bank * layout.columns + v * lanes)}));
       finish(p, column, sums, columnsDivideBy(layout.columns) ? Value() : mask(lanes, sub(n, column)));
     }
   }

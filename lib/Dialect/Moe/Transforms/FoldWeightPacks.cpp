@@ -117,8 +117,8 @@ private:
           name && name.getValue() == key)
         return replace(op, argument);
     unsigned index = function.getNumArguments();
-    auto attributes = b.getDictionaryAttr(
-        {b.getNamedAttr("moe.weight", b.getStringAttr(key)), b.getNamedAttr("moe.panels", panels)});
+    auto attributes =
+        b.getDictionaryAttr({b.getNamedAttr("moe.weight", b.getStringAttr(key)), b.getNamedAttr("moe.panels", panels)});
     (void)function.insertArgument(index, type, attributes, op->getLoc());
     ++numFolded;
     replace(op, function.getArgument(index));

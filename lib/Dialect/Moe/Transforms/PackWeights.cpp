@@ -93,9 +93,8 @@ struct PackWeights : impl::MoePackWeightsPassBase<PackWeights> {
       for (auto &entry : candidates) {
         Candidate &candidate = entry.second;
         std::string why;
-        if (llvm::all_of(candidate.views, [&](WeightView &view) {
-              return onlyPacked(view.weight, candidate, candidates, why);
-            }))
+        if (llvm::all_of(candidate.views,
+                         [&](WeightView &view) { return onlyPacked(view.weight, candidate, candidates, why); }))
           continue;
         remarkMissed(candidate.op, why);
         candidates.erase(entry.first);
