@@ -46,7 +46,7 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
 static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   // Grouped matmuls that have a kernel keep their form until there are buffers.
   pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
-  if (options.optLevel > 0) {
+  if (options.optLevel > 0 && options.packWeights) {
     pm.addPass(createMoePackWeightsPass());
     pm.addPass(createMoeFoldWeightPacksPass());
   }

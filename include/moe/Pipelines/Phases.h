@@ -43,6 +43,8 @@ struct PhaseOptions {
   /// What entry symbols end with: nothing for the first version of a module's code, else the version's suffix. Only
   /// `codegen`, which runs once for each version, knows of `vectorLanes` and of this.
   std::string entrySuffix;
+  /// Whether the weights of grouped matmuls are stored in the order of the kernels (with kernels only).
+  bool packWeights = true;
   /// Whether loops that are worth it are split over the host's threads.
   bool threads = true;
   /// Whether decomposed MoE layers of an ONNX file are raised; otherwise they are compiled as they are written.
