@@ -114,6 +114,8 @@ def MoeSpecialiseRaggedPass : Pass<"moe-specialise-ragged"> {
     Option<"maxCases", "max-cases", "int64_t", /*default=*/"8", "the most bodies that an apply is given">
   ];
   let dependentDialects = ["::mlir::tensor::TensorDialect"];
+}
+
 def MoePackWeightsPass : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
   let summary = "packs the weights of grouped matmuls into the panels that the kernels stream";
   let description = [{

@@ -191,7 +191,8 @@ func::FuncOp KernelFunctions::create(StringRef name, const KernelFunctionForm &f
   Location loc = module.getLoc();
   auto function = func::FuncOp::create(b, loc, name, b.getFunctionType(types, {}));
   function.setPrivate();
-  function.setNoInline(true);
+  // Inlined, each of them would be compiled once per use. (An attribute of LLVM's: func's own is not passed on.)
+  function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
   Block *block = function.addEntryBlock();
   b.setInsertionPointToStart(block);
   KernelEmitter(b, loc, form, variant, *block).run();
