@@ -101,6 +101,7 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(arith::createArithEmulateUnsupportedFloats(emulate));
   arith::ArithExpandOpsPassOptions expand;
   expand.includeBf16 = true;
+  expand.includeF8E8M0 = true;
   pm.addPass(arith::createArithExpandOpsPass(expand));
   pm.addPass(createLoopInvariantCodeMotionPass());
   addCleanup(pm);

@@ -50,7 +50,7 @@ static uint64_t getElementBytes(StringRef dtype) {
   uint64_t bits = 0;
   if (dtype == "bool" || dtype.starts_with("f8"))
     return 1;
-  StringRef digits = dtype.drop_while([](char c) { return !isDigit(c); });
+  StringRef digits = dtype.drop_while([](char c) { return !isDigit(c); }).take_while(isDigit);
   return digits.getAsInteger(10, bits) ? 0 : bits / 8;
 }
 

@@ -173,6 +173,8 @@ LogicalResult Compilation::run() {
   for (const PhaseInfo &info : getPhases()) {
     if (info.phase == Phase::Link)
       break;
+    if (info.phase == Phase::Optimise && options.quantize && failed(quantize()))
+      return failure();
     if (info.phase == Phase::Codegen) {
       if (failed(generateVersions()))
         return failure();
@@ -194,6 +196,23 @@ LogicalResult Compilation::run() {
       return writeMlir();
   }
   return link();
+}
+
+LogicalResult Compilation::quantize() {
+  progress.show("quantising the weights");
+  auto start = std::chrono::steady_clock::now();
+  options.quantize->scratch = sys::path::parent_path(options.output).str();
+  if (options.quantize->scratch.empty())
+    options.quantize->scratch = ".";
+  if (failed(quantizeWeights(*module, weights, *options.quantize, /*calibration=*/nullptr, summary.quantized)))
+    return error("the weights were not quantised; nothing was written");
+  FailureOr<llvm::json::Array> functions = buildFunctionSignatures(*module);
+  if (failed(functions))
+    return failure();
+  summary.functions = std::move(*functions);
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  summary.times.push_back({"quantise", seconds});
+  return success();
 }
 
 /// The widths of an apply's stacked weights: H is what comes out, I the other size of the largest bank.

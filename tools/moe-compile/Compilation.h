@@ -7,6 +7,7 @@
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "mlir/Support/Timing.h"
+#include "moe/Quantize/QuantizeWeights.h"
 #include "moe/Support/WeightStore.h"
 #include "moe/Target/ObjectCode.h"
 #include "llvm/Support/SourceMgr.h"
@@ -27,6 +28,8 @@ struct CompilationOptions {
   /// One processor, or several with commas between: a version of the code for each.
   std::string cpus;
   PhaseOptions phases;
+  /// Weights that the input has as floats are quantised.
+  std::optional<QuantizeOptions> quantize;
   bool progress = true;
   /// The options as the module's signature records them.
   std::vector<std::string> recorded;
@@ -42,6 +45,7 @@ public:
 
 private:
   LogicalResult import();
+  LogicalResult quantize();
   /// A version of the code, for one processor. The phases in front of codegen are common to all.
   struct Version {
     CpuTarget *target;

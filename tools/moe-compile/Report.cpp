@@ -94,7 +94,46 @@ json::Object toJson(const Summary &summary) {
     result["weights"] = json::Object{{"file", summary.weightsPath},
                                      {"bytes", int64_t(summary.weightsBytes)},
                                      {"parameters", int64_t(summary.parameters)}};
+  if (!summary.quantized.empty()) {
+    json::Array parts;
+    for (const QuantizedPart &part : summary.quantized) {
+      json::Object entry{
+          {"weights", part.weights}, {"name", part.name}, {"bits", part.bits}, {"relative_error", part.error}};
+      if (part.layer >= 0) {
+        entry["layer"] = part.layer;
+        entry["expert"] = part.expert;
+      }
+      if (part.use >= 0)
+        entry["use"] = part.use;
+      parts.push_back(std::move(entry));
+    }
+    result["quantized"] = std::move(parts);
+  }
   return result;
+}
+
+/// One line per layer: the mean of the bits, which widths, the errors of the best and the worst expert.
+static void printQuantized(ArrayRef<QuantizedPart> parts, raw_ostream &os) {
+  MapVector<int64_t, SmallVector<const QuantizedPart *>> layers;
+  for (const QuantizedPart &part : parts)
+    layers[part.layer].push_back(&part);
+  for (auto &[layer, members] : layers) {
+    double bits = 0, weights = 0, least = 1e9, most = 0, useLeast = 1e9, useMost = -1;
+    for (const QuantizedPart *part : members) {
+      bits += double(part->bits) * part->weights;
+      weights += part->weights;
+      least = std::min(least, part->error);
+      most = std::max(most, part->error);
+      useLeast = std::min(useLeast, part->use);
+      useMost = std::max(useMost, part->use);
+    }
+    os << (layer < 0 ? formatv("quantised {0} linear layers", members.size()).str()
+                     : formatv("quantised layer {0}: {1} experts", layer, members.size()).str())
+       << formatv(", {0:f2} bits, relative error {1:f4} to {2:f4}", bits / weights, least, most);
+    if (useMost >= 0)
+      os << formatv(", use {0:f3} to {1:f3}", useLeast, useMost);
+    os << "\n";
+  }
 }
 
 /// "x: f32[T, 24]"
@@ -158,6 +197,7 @@ void printSummary(const Summary &summary, raw_ostream &os) {
     ++layers[formatLayer(*layer.getAsObject())];
   for (auto &[text, count] : layers)
     os << "MoE       " << count << (count == 1 ? " layer: " : " layers: ") << text << "\n";
+  printQuantized(summary.quantized, os);
   os << "target    ";
   interleave(summary.targets, os, [&](const CpuTarget &target) { os << target.cpu; }, " or ");
   os << ", -O" << summary.optLevel << "\n";

@@ -3,6 +3,7 @@
 #define MOE_TOOLS_MOE_COMPILE_REPORT_H
 
 #include "moe/Pipelines/Phases.h"
+#include "moe/Quantize/QuantizeWeights.h"
 #include "moe/Target/CpuTarget.h"
 #include "llvm/Support/JSON.h"
 #include <chrono>
@@ -44,6 +45,8 @@ struct Summary {
   llvm::json::Array functions;
   /// The MoE layers: {"experts", "per_token", "pattern", "lowering", ...}; see Compilation.cpp.
   llvm::json::Array layers;
+  /// What was quantised, by layer and expert.
+  std::vector<QuantizedPart> quantized;
   std::vector<PhaseTime> times;
 };
 

@@ -7,6 +7,7 @@
 #include "moe/InitAll.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/PrettyStackTrace.h"
@@ -46,6 +47,17 @@ static cl::opt<Emit> emitKind("emit", cl::desc("What to write:"), cl::init(Emit:
 static cl::opt<std::string>
     forceLowering("force-lowering", cl::desc("One lowering for every moe.apply: reference, fused, pairwise or dense"),
                   cl::value_desc("name"), cl::cat(category));
+static cl::opt<std::string>
+    quantizeFormat("quantize",
+                   cl::desc("Quantise the experts' weights: int8, int4, int3, int2 or mxfp4, with "
+                            ":N for another number of weights per scale (0: one scale per row)"),
+                   cl::value_desc("format[:block]"), cl::cat(category));
+static cl::opt<bool> quantizeLinears("quantize-linears",
+                                     cl::desc("With --quantize: linear layers outside of experts too; routers never"),
+                                     cl::cat(category));
+static cl::opt<double>
+    quantizeBits("bits", cl::desc("With --quantize: 2, 3, 4 or 8 bits for each expert, this many in the mean"),
+                 cl::value_desc("number"), cl::cat(category));
 static cl::opt<bool> singleThread("single-thread", cl::desc("Never split a loop over the host's threads"),
                                   cl::cat(category));
 static cl::opt<bool> noRaising("no-raising",
@@ -142,6 +154,22 @@ int main(int argc, char **argv) {
   options.phases.forceLowering = forceLowering;
   options.phases.threads = !singleThread;
   options.phases.raiseDecomposed = !noRaising;
+  if (!quantizeFormat.empty()) {
+    options.quantize.emplace();
+    if (!parseQuantizeFormat(quantizeFormat, *options.quantize))
+      return usageError("--quantize takes int8, int4, int3, int2 or mxfp4, with ':' and a block size if wanted, not '" +
+                        quantizeFormat + "'");
+    options.quantize->linears = quantizeLinears;
+    if (quantizeBits.getNumOccurrences()) {
+      if (options.quantize->kind == QuantKind::E2M1)
+        return usageError("--bits goes with integers, not with mxfp4");
+      if (!(quantizeBits >= 2 && quantizeBits <= 8))
+        return usageError("--bits takes a number from 2 to 8");
+      options.quantize->meanBits = quantizeBits;
+    }
+  } else if (quantizeLinears || quantizeBits.getNumOccurrences()) {
+    return usageError("--quantize-linears and --bits go with --quantize");
+  }
   options.phases.allowTracedExperts = allowTracedExperts;
   options.emit = options.compileTo == Phase::Link ? emitKind.getValue() : Emit::Mlir;
   if (options.emit == Emit::Mlir && emitKind.getNumOccurrences())
@@ -167,6 +195,13 @@ int main(int argc, char **argv) {
     options.recorded.push_back("--force-lowering=" + forceLowering);
   if (singleThread)
     options.recorded.push_back("--single-thread");
+  if (options.quantize) {
+    options.recorded.push_back("--quantize=" + quantizeFormat);
+    if (quantizeLinears)
+      options.recorded.push_back("--quantize-linears");
+    if (options.quantize->meanBits)
+      options.recorded.push_back(llvm::formatv("--bits={0}", quantizeBits.getValue()).str());
+  }
   if (noRaising)
     options.recorded.push_back("--no-raising");
   if (allowTracedExperts)
