@@ -185,8 +185,7 @@ std::optional<Bank> Quantizer::analyse(Value value, ValueRange reads, std::strin
   auto function = cast<func::FuncOp>(view->weight.getOwner()->getParentOp());
   bank.key = function.getArgAttrOfType<StringAttr>(view->weight.getArgNumber(), "moe.weight").getValue();
   const Weight *weight = store.lookup(bank.key);
-  if (!weight || weight->data.empty() ||
-      !llvm::is_contained({"f32", "f16", "bf16", "f64"}, StringRef(weight->dtype)))
+  if (!weight || weight->data.empty() || !llvm::is_contained({"f32", "f16", "bf16", "f64"}, StringRef(weight->dtype)))
     return no("the weight is not of floats, or has no data");
   int64_t rank = view->sizes.size(), e = rank == 3 ? 0 : -1, first = rank - 2;
   bank.stored = std::make_shared<StoredMatrices>(*weight, *view, e, bank.transposed ? first : first + 1,

@@ -85,10 +85,12 @@ def main():
                 h = numbers["fc1"][e] @ x[t]
                 y[t] += gate * (numbers["fc2"][e] @ (h / (1 + np.exp(-h))))
         save_file({"y": y.astype(np.float32)}, work + ".out.safetensors")
-        for level in ("-O0", "-O2"):
-            subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", level, f"--quantize={flag}"], check=True)
-            subprocess.run(["moe-run", work + ".moe", f"--inputs={work}.in.safetensors",
-                            f"--expected={work}.out.safetensors", "--atol=1e-4", "--rtol=1e-4"], check=True)
+        run = ["moe-run", work + ".moe", f"--inputs={work}.in.safetensors", f"--expected={work}.out.safetensors",
+               "--atol=1e-4", "--rtol=1e-4"]
+        subprocess.run(run, check=True)
+        if block == 32:
+            subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1", f"--quantize={flag}"], check=True)
+            subprocess.run(run, check=True)
     # A weight that is not finite.
     w["fc2"][1, 2, 3] = np.inf
     graph.initializer[1].CopyFrom(numpy_helper.from_array(w["fc2"], "fc2"))
