@@ -100,6 +100,11 @@ void hostLog(void *ctx, int32_t level, const char *message, uint64_t length) {
 
 } // namespace
 
+void reportFault(std::string message) {
+  if (current)
+    current->call->record(MOE_CALL_FAILED, std::move(message));
+}
+
 void CallState::record(moe_code failure, std::string text) {
   std::lock_guard<std::mutex> lock(mutex);
   // Of several failures the first is kept, since it may be the cause of the others. With several threads any may be the

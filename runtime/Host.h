@@ -28,6 +28,9 @@ struct CallState {
 /// The table for a module of this runtime.
 moe_host_v1 makeHost(Runtime &runtime);
 
+/// Makes the call that runs on this thread fail with `message`.
+void reportFault(std::string message);
+
 /// Runs the entry point on this thread, on behalf of `state`.
 void enter(moe_entry_fn entry, void *const *arguments, void *results, CallState &state);
 

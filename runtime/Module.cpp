@@ -130,6 +130,8 @@ void Module::open(std::string_view elf) {
     fail(MOE_CORRUPT, modulePath, ": the module has no symbol ", quote(MOE_MODULE_HOST_SYMBOL));
   host = makeHost(*shared);
   *slot = &host;
+  if (sig.device)
+    openDevice();
   for (const FunctionSignature &function : sig.functions) {
     std::string symbol = function.symbol + suffix;
     auto entry = reinterpret_cast<moe_entry_fn>(::dlsym(handle, symbol.c_str()));
@@ -141,6 +143,32 @@ void Module::open(std::string_view elf) {
       if (!function.arguments[i].isWeight)
         entries.back().inputs.push_back(i);
   }
+}
+
+void Module::openDevice() {
+  const DeviceSignature &wanted = *sig.device;
+  auto symbol = [&](const char *name) {
+    void *address = ::dlsym(handle, name);
+    if (!address)
+      fail(MOE_CORRUPT, modulePath, ": the module has no symbol ", quote(name));
+    return address;
+  };
+  auto *slot = static_cast<const moe_device_v1 **>(symbol(MOE_MODULE_DEVICE_SYMBOL));
+  if (wanted.api != "cuda")
+    fail(MOE_INCOMPATIBLE, modulePath, ": needs a device of the kind ", quote(wanted.api), ", this runtime knows ",
+         quote("cuda"));
+  if (wanted.emulated) {
+    kernels = makeEmulator(reportFault);
+  } else {
+    std::string_view cubin(static_cast<const char *>(symbol("moe_device_cubin")), wanted.cubinBytes);
+    std::string_view ptx(static_cast<const char *>(symbol("moe_device_ptx")), wanted.ptxBytes);
+    try {
+      kernels = makeCudaDevice(wanted, cubin, ptx, reportFault);
+    } catch (const Error &error) {
+      fail(error.code, modulePath, ": compiled for an NVIDIA GPU (", wanted.chip, "): ", error.what());
+    }
+  }
+  *slot = &kernels->table;
 }
 
 void Module::bindWeights(const std::string &weightsPath, bool verify) {

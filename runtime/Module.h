@@ -6,6 +6,7 @@
 #include "Scheduler.h"
 #include "Signature.h"
 #include "Tensor.h"
+#include "cuda/Device.h"
 #include "moe-c/Module.h"
 #include <functional>
 #include <optional>
@@ -68,6 +69,7 @@ private:
   Module() = default;
   void chooseVersion();
   void open(std::string_view elf);
+  void openDevice();
   void bindWeights(const std::string &weightsPath, bool verify);
 
   std::shared_ptr<Runtime> shared;
@@ -75,6 +77,7 @@ private:
   Signature sig;
   std::vector<Function> entries;
   moe_host_v1 host{};
+  std::unique_ptr<Device> kernels; ///< of a module for a GPU
   int fd = -1;
   void *handle = nullptr;
 };

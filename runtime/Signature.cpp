@@ -177,6 +177,18 @@ Signature parseSignature(std::string_view text, const std::string &what) {
         if (out.versions[i].suffix == out.versions.back().suffix)
           fail(MOE_CORRUPT, version.where, ": the suffix ", quote(out.versions.back().suffix), " is used twice");
     }
+  // Modules of the first compilers have no such entry.
+  if (root.json.contains("device") && !root["device"].json.is_null()) {
+    Place device = root["device"];
+    out.device = {device["api"].nonEmptyString(), device["chip"].nonEmptyString()};
+    if (!device["emulated"].json.is_boolean())
+      device["emulated"].expected("true or false");
+    out.device->emulated = device["emulated"].json.get<bool>();
+    if (!out.device->emulated) {
+      out.device->cubinBytes = device["cubin_bytes"].number();
+      out.device->ptxBytes = device["ptx_bytes"].number();
+    }
+  }
   if (Place weights = root["weights"]; !weights.json.is_null()) {
     out.weights = {weights["file"].nonEmptyString(), weights["content_id"].string()};
     const std::string &file = out.weights->file, &id = out.weights->contentId;

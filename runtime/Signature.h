@@ -57,12 +57,20 @@ struct VersionSignature {
   std::string suffix; ///< what the symbols of this version's functions end with
 };
 
+/// The GPU that a module needs.
+struct DeviceSignature {
+  std::string api, chip;
+  bool emulated = false;
+  uint64_t cubinBytes = 0, ptxBytes = 0;
+};
+
 struct Signature {
   std::string compilerVersion;
   std::vector<std::string> options;
   std::string triple, cpu;
   std::vector<std::string> features;
   std::vector<VersionSignature> versions; ///< in the order of preference, the best last; the first one is not listed
+  std::optional<DeviceSignature> device;
   std::optional<WeightsSignature> weights;
   std::vector<FunctionSignature> functions;
 };

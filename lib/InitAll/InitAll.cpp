@@ -11,6 +11,8 @@
 #include "moe/Dialect/Moe/Transforms/Passes.h"
 #include "moe/Dialect/Onnx/IR/OnnxDialect.h"
 #include "moe/Dialect/Onnx/Transforms/Passes.h"
+#include "moe/Gpu/GpuDialect.h"
+#include "moe/Gpu/Passes.h"
 #include "moe/Pipelines/Passes.h"
 #include "moe/Pipelines/Phases.h"
 #include "moe/Transforms/Passes.h"
@@ -19,14 +21,16 @@ void mlir::moe::registerAllDialects(DialectRegistry &registry) {
   mlir::registerAllDialects(registry);
   mlir::registerAllExtensions(registry);
   registerAllToLLVMIRTranslations(registry);
-  registry.insert<MoeDialect, OnnxDialect>();
+  registry.insert<MoeDialect, MoeGpuDialect, OnnxDialect>();
   registerBufferizableOpInterfaceExternalModels(registry);
+  registerGpuBufferizableOpInterfaceExternalModels(registry);
 }
 
 void mlir::moe::registerAllPasses() {
   mlir::registerAllPasses();
   registerMoeConversionPasses();
   registerMoeTransformsPasses();
+  registerMoeGpuPasses();
   registerOnnxTransformsPasses();
   registerMoeUpstreamTransformsPasses();
   registerMoePipelinesPasses();

@@ -51,7 +51,10 @@ bool isMoe(Operation *op) {
   return isDialect(op, "moe") && owner->getName().getStringRef() != "moe.grouped_matmul";
 }
 bool isTensor(Operation *op) { return touchesType<TensorType>(op) || isDialect(op, "bufferization"); }
-bool isNotLLVM(Operation *op) { return !isDialect(op, "llvm") && !isa<ModuleOp>(op); }
+/// A GPU's kernels stand in a module of their own, with NVVM's ops.
+bool isNotLLVM(Operation *op) {
+  return !isDialect(op, "llvm") && !isDialect(op, "nvvm") && !isa<ModuleOp>(op) && op->getName().getStringRef() != "gpu.module";
+}
 
 const Rule kRules[] = {
     {Phase::Raise, isOnnx, "the import has no translation of this node yet"},

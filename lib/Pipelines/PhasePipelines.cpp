@@ -4,6 +4,8 @@
 #include "mlir/Dialect/Bufferization/Pipelines/Passes.h"
 #include "mlir/Dialect/Bufferization/Transforms/Passes.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/GPU/Transforms/Passes.h"
 #include "mlir/Dialect/Linalg/Passes.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Dialect/SCF/Transforms/Passes.h"
@@ -14,6 +16,7 @@
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/Transforms/Passes.h"
 #include "moe/Dialect/Onnx/Transforms/Passes.h"
+#include "moe/Gpu/Passes.h"
 #include "moe/Pipelines/Passes.h"
 #include "moe/Pipelines/Phases.h"
 #include "moe/Transforms/Passes.h"
@@ -45,6 +48,8 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
 /// Tensor programs of any upstream kind become linalg on tensors that bufferises well.
 static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   // Grouped matmuls that have a kernel keep their form until there are buffers.
+  if (options.gpuSharedLimit)
+    pm.addPass(createMoePrepareGpuPass());
   pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
   if (options.optLevel > 0 && options.packWeights) {
     pm.addPass(createMoePackWeightsPass());
@@ -75,9 +80,46 @@ static void buildBufferise(OpPassManager &pm, const PhaseOptions &options) {
   addCleanup(pm);
 }
 
+/// The work becomes kernels in one gpu.module, in the NVVM dialect; what is left of the functions steers them.
+static void buildGpuCodegen(OpPassManager &pm, const PhaseOptions &options) {
+  pm.addPass(createConvertGroupedMatmulToGpuPass({options.gpuSharedLimit, /*rows=*/-1}));
+  pm.addPass(createConvertPlanToGpuPass());
+  pm.addNestedPass<func::FuncOp>(createLinalgGeneralizeNamedOpsPass());
+  pm.addPass(createMoeOrderGpuLoopsPass());
+  pm.addNestedPass<func::FuncOp>(createConvertLinalgToParallelLoopsPass());
+  pm.addNestedPass<func::FuncOp>(createForallToParallelLoopPass());
+  addCleanup(pm);
+  pm.addPass(createMoeMapToGpuPass());
+  pm.addPass(createGpuKernelOutliningPass());
+  pm.addPass(createMoeLowerGpuLaunchesPass());
+
+  OpPassManager &kernels = pm.nest<gpu::GPUModuleOp>();
+  kernels.addPass(createLowerAffinePass());
+  kernels.addPass(createConvertComplexToStandardPass());
+  kernels.addPass(createMoeApproximateMathPass());
+  arith::ArithEmulateUnsupportedFloatsOptions emulate;
+  emulate.sourceTypeStrs = {"bf16"};
+  emulate.targetTypeStr = "f32";
+  kernels.addPass(arith::createArithEmulateUnsupportedFloats(emulate));
+  kernels.addPass(arith::createArithExpandOpsPass());
+  kernels.addPass(createLoopInvariantCodeMotionPass());
+  addCleanup(kernels);
+  kernels.addPass(createSCFToControlFlowPass());
+  kernels.addPass(createMoeLowerReshapesPass());
+  kernels.addPass(memref::createExpandStridedMetadataPass());
+  kernels.addPass(createLowerAffinePass());
+  kernels.addPass(createMoeConvertKernelsToNvvmPass());
+  kernels.addPass(createReconcileUnrealizedCastsPass());
+  addCleanup(kernels);
+  if (options.emulateGpu)
+    pm.addPass(createMoeEmulateGpuPass({options.mutateGpu}));
+}
+
 static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(createMoeLowerAssertsPass());
-  if (options.optLevel > 0) {
+  if (options.gpuSharedLimit)
+    buildGpuCodegen(pm, options);
+  else if (options.optLevel > 0) {
     pm.addPass(createConvertGroupedMatmulToVectorPass({options.vectorLanes}));
     pm.addNestedPass<func::FuncOp>(createConvertContractionToVectorPass({options.vectorLanes}));
   }
@@ -171,6 +213,8 @@ struct PipelineOptions : PassPipelineOptions<PipelineOptions> {
   Option<std::string> to{*this, "to", llvm::cl::desc("The last phase to run"), llvm::cl::init("codegen")};
   Option<unsigned> optLevel{*this, "opt-level", llvm::cl::desc("0 to 3"), llvm::cl::init(3)};
   Option<std::string> forceLowering{*this, "force-lowering", llvm::cl::desc("A lowering for every moe.apply")};
+  Option<int64_t> gpuSharedLimit{*this, "gpu-shared-limit",
+                                 llvm::cl::desc("For a GPU with this much shared memory per block"), llvm::cl::init(0)};
 };
 } // namespace
 
@@ -180,6 +224,7 @@ void registerMoePipelines() {
                                               PhaseOptions options;
                                               options.optLevel = pipelineOptions.optLevel;
                                               options.forceLowering = pipelineOptions.forceLowering;
+                                              options.gpuSharedLimit = pipelineOptions.gpuSharedLimit;
                                               Phase last = parsePhase(pipelineOptions.to).value_or(Phase::Codegen);
                                               for (const PhaseInfo &info : getPhases())
                                                 if (info.phase > Phase::Import && info.phase <= last)

@@ -161,8 +161,9 @@ LogicalResult Compilation::run() {
   if (!created)
     return error(created.takeError());
   targets = std::move(*created);
-  // Only a module has several versions; one file of assembly or IR shows the first.
-  if (options.compileTo != Phase::Link || options.emit != Emit::Module)
+  // Only a module has several versions; one file of assembly or IR shows the first. With kernels on a GPU the processor
+  // does next to nothing.
+  if (options.compileTo != Phase::Link || options.emit != Emit::Module || options.chip)
     targets.truncate(1);
   summary.input = options.input;
   summary.targets = targets;
@@ -300,10 +301,41 @@ std::string Compilation::buildSignature(llvm::json::Value weightsEntry) {
       {"format", llvm::json::Object{{"major", 1}, {"minor", 0}}},
       {"compiler", llvm::json::Object{{"version", MOE_VERSION}, {"options", std::move(recorded)}}},
       {"target", describeTargets(targets)},
+      {"device", std::move(device)},
       {"weights", std::move(weightsEntry)},
       {"functions", copyJson(summary.functions)},
       {"model", llvm::json::Object{{"layers", copyJson(summary.layers)}, {"parameters", int64_t(summary.parameters)}}}};
   return llvm::formatv("{0}", llvm::json::Value(std::move(signature))).str();
+}
+
+llvm::Error Compilation::makeDeviceCode() {
+  ModuleOp program = *versions.front().module;
+  if (options.phases.emulateGpu) {
+    device = llvm::json::Object{{"api", "cuda"}, {"chip", options.chip->name}, {"emulated", true}};
+    return llvm::Error::success();
+  }
+  progress.show("[9/9] link: kernels");
+  auto ptx = emitPtx(program, *options.chip, options.phases.optLevel);
+  if (!ptx)
+    return ptx.takeError();
+  if (options.emit == Emit::Ptx) {
+    versions.front().code.assign(ptx->begin(), ptx->end());
+    return llvm::Error::success();
+  }
+  std::string cubin;
+  if (!ptx->empty()) {
+    auto assembled = assemblePtx(*ptx, *options.chip, options.ptxas);
+    if (!assembled)
+      return assembled.takeError();
+    cubin = std::move(*assembled);
+  }
+  device = llvm::json::Object{{"api", "cuda"},
+                              {"chip", options.chip->name},
+                              {"emulated", false},
+                              {"cubin_bytes", int64_t(cubin.size())},
+                              {"ptx_bytes", int64_t(ptx->size())}};
+  embedDeviceCode(program, cubin, *ptx);
+  return llvm::Error::success();
 }
 
 llvm::Error Compilation::makeMachineCode(llvm::json::Value weightsEntry) {
@@ -409,8 +441,13 @@ LogicalResult Compilation::link() {
     return result;
   };
 
+  if (options.chip)
+    if (llvm::Error failed = makeDeviceCode())
+      return discard(error(std::move(failed)));
   progress.show("[9/9] link: machine code");
-  if (llvm::Error failed = makeMachineCode(std::move(weightsEntry)))
+  if (options.emit == Emit::Ptx) {
+    // Made above.
+  } else if (llvm::Error failed = makeMachineCode(std::move(weightsEntry)))
     return discard(error(std::move(failed)));
   SmallVector<char, 0> file;
   if (options.emit == Emit::Module) {

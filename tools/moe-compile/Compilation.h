@@ -9,6 +9,7 @@
 #include "mlir/Support/Timing.h"
 #include "moe/Quantize/QuantizeWeights.h"
 #include "moe/Support/WeightStore.h"
+#include "moe/Target/CudaTarget.h"
 #include "moe/Target/ObjectCode.h"
 #include "llvm/Support/SourceMgr.h"
 #include <optional>
@@ -16,7 +17,7 @@
 namespace mlir::moe {
 
 /// What is written in the end.
-enum class Emit { Mlir, LlvmIr, Assembly, Object, Module };
+enum class Emit { Mlir, LlvmIr, Assembly, Ptx, Object, Module };
 
 struct CompilationOptions {
   std::string input, output;
@@ -30,6 +31,9 @@ struct CompilationOptions {
   PhaseOptions phases;
   /// Weights that the input has as floats are quantised.
   std::optional<QuantizeOptions> quantize;
+  /// The GPU for which kernels are made, if any, and where ptxas is, if it is not to be looked for.
+  std::optional<CudaChip> chip;
+  std::string ptxas;
   bool progress = true;
   /// The options as the module's signature records them.
   std::vector<std::string> recorded;
@@ -57,6 +61,7 @@ private:
   LogicalResult generateVersions();
   LogicalResult dump(Phase phase, StringRef suffix = "");
   LogicalResult link();
+  llvm::Error makeDeviceCode();
   llvm::Error makeMachineCode(llvm::json::Value weights);
   LogicalResult writeMlir();
   std::string buildSignature(llvm::json::Value weights);
@@ -75,6 +80,8 @@ private:
   OwningOpRef<ModuleOp> module;
   std::vector<Version> versions;
   Summary summary;
+  /// The entry "device" of the signature.
+  llvm::json::Value device = nullptr;
 };
 
 } // namespace mlir::moe

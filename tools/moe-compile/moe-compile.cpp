@@ -31,6 +31,20 @@ static cl::opt<std::string>
                  "module has code for each, the first for every machine that runs it (default: "
                  "x86-64-v3,x86-64-v4: machines with and without AVX-512)"),
         cl::value_desc("names"), cl::init(kDefaultCpus.str()), cl::cat(category));
+enum class Device { Cpu, Cuda };
+static cl::opt<Device> device("target", cl::desc("What runs the work:"), cl::init(Device::Cpu),
+                              cl::values(clEnumValN(Device::Cpu, "cpu", "the processor (default)"),
+                                         clEnumValN(Device::Cuda, "cuda", "an NVIDIA GPU")),
+                              cl::cat(category));
+static cl::opt<std::string> chip("chip", cl::desc("The GPU: sm_80, sm_86, sm_89, sm_90, sm_100 or sm_120"),
+                                 cl::value_desc("name"), cl::init("sm_80"), cl::cat(category));
+static cl::opt<std::string> ptxas("ptxas", cl::desc("The program ptxas (default: from PATH or CUDA_HOME)"),
+                                  cl::value_desc("path"), cl::cat(category));
+static cl::opt<bool> emulate("emulate", cl::desc("Run the GPU's kernels on the processor, thread by thread (for tests)"),
+                             cl::cat(category));
+static cl::opt<int64_t> emulateWithout("emulate-without",
+                                       cl::desc("With --emulate: leave out this barrier or wait (tests the emulator)"),
+                                       cl::init(-1), cl::Hidden, cl::cat(category));
 static cl::opt<char> optLevel("O", cl::desc("How hard to optimise, 0 to 3 (default: 3)"), cl::Prefix, cl::init('3'),
                               cl::cat(category));
 static cl::opt<std::string> compileTo("compile-to", cl::desc("Stop after a phase and write MLIR"),
@@ -42,6 +56,7 @@ static cl::opt<Emit> emitKind("emit", cl::desc("What to write:"), cl::init(Emit:
                               cl::values(clEnumValN(Emit::Module, "module", "a module (default)"),
                                          clEnumValN(Emit::Object, "obj", "its object file"),
                                          clEnumValN(Emit::Assembly, "asm", "its assembly"),
+                                         clEnumValN(Emit::Ptx, "ptx", "the PTX text of its kernels (--target=cuda)"),
                                          clEnumValN(Emit::LlvmIr, "llvm", "its optimised LLVM IR")),
                               cl::cat(category));
 static cl::opt<std::string>
@@ -174,6 +189,22 @@ int main(int argc, char **argv) {
   options.emit = options.compileTo == Phase::Link ? emitKind.getValue() : Emit::Mlir;
   if (options.emit == Emit::Mlir && emitKind.getNumOccurrences())
     return usageError("--emit and --compile-to exclude each other");
+  if (device == Device::Cuda) {
+    llvm::Expected<CudaChip> found = findCudaChip(chip);
+    if (!found)
+      return usageError(toString(found.takeError()));
+    options.chip = *found;
+    options.ptxas = ptxas;
+    options.phases.gpuSharedLimit = found->sharedLimit;
+    options.phases.emulateGpu = emulate;
+    options.phases.mutateGpu = emulateWithout;
+    if (options.emit == Emit::Ptx && emulate)
+      return usageError("--emit=ptx and --emulate exclude each other");
+    if (options.phases.optLevel == 0)
+      return usageError("--target=cuda needs -O1 or more: without optimisation there are no kernels");
+  } else if (chip.getNumOccurrences() || emulate || ptxas.getNumOccurrences() || options.emit == Emit::Ptx) {
+    return usageError("--chip, --ptxas, --emulate and --emit=ptx need --target=cuda");
+  }
   options.output = output;
   if (output.empty() && options.emit != Emit::Module && options.emit != Emit::Object) {
     options.output = "-";

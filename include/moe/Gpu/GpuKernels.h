@@ -1,0 +1,14 @@
+//===- GpuKernels.h - what the GPU kernels cover -----------------*- C++ -*-===//
+#ifndef MOE_GPU_GPUKERNELS_H
+#define MOE_GPU_GPUKERNELS_H
+
+#include "moe/Conversion/GroupedMatmulKernels.h"
+
+namespace mlir::moe {
+
+/// The form in which `op` (on tensors or buffers) has a GPU kernel, or nothing and the reason.
+std::optional<KernelForm> getGpuKernelForm(GroupedMatmulOp op, std::string &why);
+
+} // namespace mlir::moe
+
+#endif // MOE_GPU_GPUKERNELS_H

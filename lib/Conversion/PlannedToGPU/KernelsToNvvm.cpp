@@ -1,0 +1,55 @@
+//===- KernelsToNvvm.cpp - kernels in the LLVM and NVVM dialects ----------===//
+//
+// Upstream's convert-gpu-to-nvvm with one difference: the math dialect becomes LLVM intrinsics, as on the processor, and
+// not calls of CUDA's device library, which would have to be installed.
+//
+//===----------------------------------------------------------------------===//
+#include "moe/Gpu/Passes.h"
+
+#include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
+#include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
+#include "mlir/Conversion/FuncToLLVM/ConvertFuncToLLVM.h"
+#include "mlir/Conversion/GPUToNVVM/GPUToNVVMPass.h"
+#include "mlir/Conversion/IndexToLLVM/IndexToLLVM.h"
+#include "mlir/Conversion/LLVMCommon/ConversionTarget.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
+#include "mlir/Conversion/MathToLLVM/MathToLLVM.h"
+#include "mlir/Conversion/MemRefToLLVM/MemRefToLLVM.h"
+#include "mlir/Conversion/UBToLLVM/UBToLLVM.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOECONVERTKERNELSTONVVMPASS
+#include "moe/Gpu/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+struct MoeConvertKernelsToNvvmPass : moe::impl::MoeConvertKernelsToNvvmPassBase<MoeConvertKernelsToNvvmPass> {
+  void runOnOperation() override {
+    auto module = cast<gpu::GPUModuleOp>(getOperation());
+    MLIRContext *context = &getContext();
+    LLVMTypeConverter converter(context);
+    configureGpuToNVVMTypeConverter(converter);
+    RewritePatternSet patterns(context);
+    // In front of the patterns that call the device library.
+    populateMathToLLVMConversionPatterns(converter, patterns, /*approximateLog1p=*/true, /*benefit=*/10);
+    arith::populateArithToLLVMConversionPatterns(converter, patterns);
+    cf::populateControlFlowToLLVMConversionPatterns(converter, patterns);
+    populateFuncToLLVMConversionPatterns(converter, patterns);
+    populateFinalizeMemRefToLLVMConversionPatterns(converter, patterns);
+    index::populateIndexToLLVMConversionPatterns(converter, patterns);
+    ub::populateUBToLLVMConversionPatterns(converter, patterns);
+    populateGpuToNVVMConversionPatterns(converter, patterns);
+    ConversionTarget target(*context);
+    target.addLegalDialect<LLVM::LLVMDialect, NVVM::NVVMDialect>();
+    target.addIllegalDialect<gpu::GPUDialect>();
+    target.addLegalOp<gpu::GPUModuleOp>();
+    if (failed(applyPartialConversion(module, target, std::move(patterns))))
+      signalPassFailure();
+  }
+};
+} // namespace

@@ -1,0 +1,120 @@
+//===- PrepareGpu.cpp - the planned level as a GPU computes it ------------===//
+#include "../PlannedToLinalg/PlannedLowering.h"
+#include "moe/Gpu/GpuKernels.h"
+#include "moe/Gpu/Passes.h"
+
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/IR/Remarks.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+
+namespace mlir::moe {
+#define GEN_PASS_DEF_MOEPREPAREGPUPASS
+#include "moe/Gpu/Passes.h.inc"
+} // namespace mlir::moe
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+/// One op that is parallel over all elements of the result, each of which goes through the slots of its row.
+Value combinePerElement(LoopBuilder &b, CombineOp op) {
+  auto type = cast<RankedTensorType>(op.getInit().getType());
+  Type stored = type.getElementType();
+  bool isNarrow = isa<FloatType>(stored) && stored.getIntOrFloatBitWidth() < 32, isFloat = isa<FloatType>(stored);
+  Type element = isNarrow ? b.getF32Type() : stored;
+  Value pairs = op.getPairs(), inverse = op.getInverse(), weights = op.getWeights();
+  Value slots = b.dim(inverse, 1);
+  OutMode mode = op.getMode();
+  AffineMap map = b.getMultiDimIdentityMap(type.getRank());
+  SmallVector<utils::IteratorType> parallel(type.getRank(), utils::IteratorType::parallel);
+  auto body = [&](OpBuilder &builder, Location loc, ValueRange) {
+    LoopBuilder nested(loc, builder);
+    Values at;
+    for (int64_t d = 0; d < type.getRank(); ++d)
+      at.push_back(linalg::IndexOp::create(nested, d));
+    Value t = at.front(), none = nested.index(0);
+    Value zero = arith::ConstantOp::create(nested, cast<TypedAttr>(nested.getZeroAttr(element)));
+    Values sum = nested.loop(slots, {zero, none}, [&](Value s, ValueRange c) {
+      Value p = nested.extract(inverse, {t, s});
+      return nested.when(nested.notLess(p, none), c, [&]() -> Values {
+        Values from(at);
+        from.front() = p;
+        Value value = nested.extract(pairs, from);
+        if (isNarrow)
+          value = nested.toFloat(value, element);
+        if (weights)
+          value = arith::MulFOp::create(nested, value, nested.toFloat(nested.extract(weights, {t, s}), element));
+        Value next;
+        if (mode == OutMode::Max) {
+          Value larger = isFloat ? Value(arith::MaximumFOp::create(nested, c[0], value))
+                                 : Value(arith::MaxSIOp::create(nested, c[0], value));
+          next = nested.select(nested.equal(c[1], none), value, larger);
+        } else {
+          next = isFloat ? Value(arith::AddFOp::create(nested, c[0], value))
+                         : Value(arith::AddIOp::create(nested, c[0], value));
+        }
+        return {next, nested.add(c[1], nested.index(1))};
+      });
+    });
+    Value result = sum[0];
+    if (mode == OutMode::Mean)
+      result = nested.when(nested.less(none, sum[1]), result, [&]() -> Values {
+                       Value count =
+                           arith::SIToFPOp::create(nested, element, nested.toType(sum[1], nested.getI32Type()));
+                       return {arith::DivFOp::create(nested, result, count)};
+                     }).front();
+    linalg::YieldOp::create(nested, isNarrow ? nested.toFloat(result, stored) : result);
+  };
+  return linalg::GenericOp::create(b, type, ValueRange(), op.getInit(), ArrayRef<AffineMap>{map}, parallel, body)
+      .getResult(0);
+}
+
+Values planForDevice(LoopBuilder &b, PlanOp op) {
+  Value indices = op.getIndices();
+  OpFoldResult tokens = b.dimOrAttr(indices, 0), slots = b.dimOrAttr(indices, 1);
+  Value all = b.mul(b.dim(indices, 0), b.dim(indices, 1));
+  Values inits{b.empty(OpFoldResult(b.getIndexAttr(op.getExperts() + 1)), b.getIndexType())};
+  for (int i = 0; i < 3; ++i)
+    inits.push_back(b.empty(OpFoldResult(all), b.getIndexType()));
+  inits.push_back(b.empty({tokens, slots}, b.getIndexType()));
+  auto plan = DevicePlanOp::create(b, ValueRange(inits).getTypes(), indices, op.getExperts(), inits[0], inits[1],
+                                   inits[2], inits[3], inits[4]);
+  return llvm::to_vector_of<Value>(plan.getResults());
+}
+
+struct MoePrepareGpuPass : moe::impl::MoePrepareGpuPassBase<MoePrepareGpuPass> {
+  void runOnOperation() override {
+    getOperation()->walk([&](Operation *op) {
+      OpBuilder builder(op);
+      LoopBuilder b(op->getLoc(), builder);
+      b.setInsertionPoint(op);
+      Values results;
+      if (auto plan = dyn_cast<PlanOp>(op))
+        results = planForDevice(b, plan);
+      else if (auto combine = dyn_cast<CombineOp>(op))
+        results = {combinePerElement(b, combine)};
+      else if (auto matmul = dyn_cast<GroupedMatmulOp>(op); matmul && !hasKernel(matmul))
+        results = lowerGroupedMatmul(b, matmul);
+      else
+        return;
+      for (auto [result, type] : llvm::zip(results, op->getResultTypes()))
+        result = b.castTo(result, type);
+      op->replaceAllUsesWith(results);
+      op->erase();
+    });
+  }
+
+  bool hasKernel(GroupedMatmulOp op) {
+    std::string why;
+    if (getGpuKernelForm(op, why))
+      return true;
+    auto function = op->getParentOfType<FunctionOpInterface>();
+    remark::missed(op.getLoc(), remark::RemarkOpts::name("GroupedMatmulKernel")
+                                    .category("moe-prepare-gpu")
+                                    .function(function ? function.getName() : ""))
+        << "no GPU kernel: " + why;
+    return false;
+  }
+};
+} // namespace

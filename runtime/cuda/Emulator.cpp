@@ -1,0 +1,355 @@
+//===- Emulator.cpp - kernels on the processor, thread by thread ----------===//
+//
+// Blocks run one after the other; the threads of a block are fibers that run until they meet at a barrier or at an
+// operation of their warp. Asynchronous copies are done at the latest moment that the program allows: when it waits for them.
+// So a wait or a barrier that is missing shows, which it need not on a GPU.
+//
+//===----------------------------------------------------------------------===//
+#include "Device.h"
+#include "Fibers.h"
+#include "Fragments.h"
+#include "SharedMemory.h"
+#include "Support.h"
+#include <cstring>
+
+namespace moe::rt {
+
+namespace {
+
+constexpr int kWarp = 32;
+
+struct Copy {
+  void *to;
+  const void *from;
+  int32_t bytes, there;
+};
+
+/// Operations at which the threads of a warp meet.
+enum class Meeting { None, Barrier, LoadMatrix, Multiply, Shuffle, Ballot };
+const char *nameOf(Meeting meeting) {
+  const char *names[] = {"nothing", "a barrier", "ldmatrix", "mma", "shfl", "vote"};
+  return names[static_cast<int>(meeting)];
+}
+
+struct Thread {
+  Meeting waits = Meeting::None;
+  std::vector<std::vector<Copy>> groups; ///< committed, oldest first
+  std::vector<Copy> open;                ///< not committed yet
+  // The operands of what it waits at.
+  const void *row = nullptr;
+  int32_t mode = 0, count = 0, value = 0, b = 0, c = 0;
+  uint32_t *words = nullptr;
+  int32_t *inside = nullptr;
+};
+
+class Emulator : public Device {
+public:
+  explicit Emulator(ReportFault report) : report(std::move(report)) {
+    table.version = 1;
+    table.size = sizeof(table);
+    table.ctx = this;
+    table.launch = [](void *ctx, const moe_kernel *kernel, int64_t x, int64_t y, int64_t z, int64_t threads,
+                      int64_t shared, void *parameters) {
+      self(ctx).launch(*kernel, {x, y, z}, threads, shared, parameters);
+    };
+    table.read = [](void *, void *to, const void *from, int64_t bytes) {
+      std::memcpy(to, from, static_cast<size_t>(bytes));
+    };
+    table.constant = [](void *, const void *data, int64_t) { return data; };
+    table.special_register = [](void *ctx, int32_t number) { return self(ctx).registerValue(number); };
+    table.barrier = [](void *ctx) { self(ctx).meet(Meeting::Barrier); };
+    table.shared_memory = [](void *ctx) { return self(ctx).shared.base(); };
+    table.copy = [](void *ctx, void *to, const void *from, int32_t bytes, int32_t there) {
+      self(ctx).copy({to, from, bytes, there});
+    };
+    table.commit = [](void *ctx) {
+      Thread &thread = self(ctx).current();
+      thread.groups.push_back(std::move(thread.open));
+      thread.open.clear();
+    };
+    table.wait = [](void *ctx, int32_t groups) { self(ctx).wait(groups); };
+    table.load_matrix = [](void *ctx, const void *row, int32_t count, int32_t transposed, uint32_t *out) {
+      Emulator &e = self(ctx);
+      Thread &thread = e.current();
+      thread.row = row;
+      thread.count = count;
+      thread.mode = transposed;
+      thread.words = out;
+      e.meet(Meeting::LoadMatrix);
+    };
+    table.multiply = [](void *ctx, int32_t type, uint32_t *words) {
+      Emulator &e = self(ctx);
+      e.current().mode = type;
+      e.current().words = words;
+      e.meet(Meeting::Multiply);
+    };
+    table.shuffle = [](void *ctx, int32_t kind, int32_t value, int32_t b, int32_t c, int32_t *inside) {
+      Emulator &e = self(ctx);
+      Thread &thread = e.current();
+      thread.mode = kind;
+      thread.value = value;
+      thread.b = b;
+      thread.c = c;
+      thread.inside = inside;
+      e.meet(Meeting::Shuffle);
+      return e.current().value;
+    };
+    table.ballot = [](void *ctx, int32_t yes) {
+      Emulator &e = self(ctx);
+      e.current().value = yes;
+      e.meet(Meeting::Ballot);
+      return e.current().value;
+    };
+    table.access = [](void *ctx, const void *address, int64_t bytes, int32_t isWrite) {
+      Emulator &e = self(ctx);
+      e.check(isWrite ? e.shared.write(e.me, address, bytes) : e.shared.read(e.me, address, bytes));
+    };
+  }
+
+private:
+  static Emulator &self(void *ctx) { return *static_cast<Emulator *>(ctx); }
+  Thread &current() { return threads[static_cast<size_t>(me)]; }
+
+  void check(std::string problem) {
+    if (!problem.empty() && !reported) {
+      reported = true;
+      report(str("kernel ", kernel->name, ", block (", block[0], ", ", block[1], ", ", block[2], "): ", problem));
+    }
+  }
+
+  int32_t registerValue(int32_t number) {
+    int dimension = number % 4;
+    switch (number / 4) {
+    case 0:
+      return dimension == 0 ? me : 0;
+    case 1:
+      return static_cast<int32_t>(block[dimension]);
+    case 2:
+      return dimension == 0 ? static_cast<int32_t>(threads.size()) : 1;
+    default:
+      return static_cast<int32_t>(grid[dimension]);
+    }
+  }
+
+  void launch(const moe_kernel &which, const int64_t (&size)[3], int64_t threadCount, int64_t sharedBytes,
+              void *values) {
+    kernel = &which;
+    parameters = values;
+    reported = false;
+    for (int d = 0; d < 3; ++d)
+      grid[d] = size[d], block[d] = 0;
+    if (grid[0] > 0x7fffffff || grid[1] > 0xffff || grid[2] > 0xffff || threadCount > 1024)
+      return check(str("a grid of ", grid[0], " x ", grid[1], " x ", grid[2], " blocks of ", threadCount,
+                       " threads is larger than a GPU takes"));
+    if (sharedBytes > SharedMemory::kMost)
+      return check(str("asks for ", sharedBytes, " bytes of shared memory"));
+    threads.resize(static_cast<size_t>(threadCount));
+    for (block[2] = 0; block[2] < grid[2]; ++block[2])
+      for (block[1] = 0; block[1] < grid[1]; ++block[1])
+        for (block[0] = 0; block[0] < grid[0]; ++block[0])
+          runBlock(sharedBytes);
+  }
+
+  void runBlock(int64_t sharedBytes) {
+    if (!which().meets) {
+      // Threads that never meet need no stacks of their own.
+      for (me = 0; me < static_cast<int>(threads.size()); ++me)
+        which().emulated(parameters);
+      return;
+    }
+    shared.reset(sharedBytes);
+    for (Thread &thread : threads)
+      thread = Thread();
+    fibers.start(threads.size(), [](void *argument, size_t) {
+      auto &e = *static_cast<Emulator *>(argument);
+      e.which().emulated(e.parameters);
+    }, this);
+    for (;;) {
+      bool progress = false;
+      for (size_t i = 0; i < threads.size(); ++i) {
+        if (fibers.ended(i) || threads[i].waits != Meeting::None)
+          continue;
+        me = static_cast<int>(i);
+        fibers.resume(i);
+        progress = true;
+      }
+      if (progress)
+        continue;
+      if (!passBarrier())
+        break;
+    }
+    for (size_t i = 0; i < threads.size(); ++i)
+      if (!threads[i].open.empty() || !threads[i].groups.empty()) {
+        me = static_cast<int>(i);
+        // Empty groups are common; copies that nobody waited for are a mistake.
+        for (auto &group : threads[i].groups)
+          if (!group.empty())
+            check(str("thread ", i, " ends with copies under way"));
+      }
+  }
+
+  const moe_kernel &which() const { return *kernel; }
+
+  /// Nobody can go on: a barrier at which everybody waits, or a deadlock. Returns whether there is more to do.
+  bool passBarrier() {
+    bool any = false;
+    for (size_t i = 0; i < threads.size(); ++i) {
+      if (fibers.ended(i))
+        continue;
+      any = true;
+      if (threads[i].waits != Meeting::Barrier) {
+        check(str("thread ", i, " waits at ", nameOf(threads[i].waits), " for threads that never come"));
+        return false;
+      }
+    }
+    if (!any)
+      return false;
+    for (Thread &thread : threads)
+      thread.waits = Meeting::None;
+    shared.newEpoch();
+    return true;
+  }
+
+  /// Waits until all threads that have to are here. The last one of a warp does the work of all.
+  void meet(Meeting meeting) {
+    int mine = me;
+    current().waits = meeting;
+    if (meeting != Meeting::Barrier) {
+      int first = mine / kWarp * kWarp, last = std::min<int>(first + kWarp, static_cast<int>(threads.size()));
+      bool all = true;
+      for (int i = first; i < last; ++i)
+        all &= threads[static_cast<size_t>(i)].waits == meeting;
+      if (all) {
+        work(meeting, first, last - first);
+        for (int i = first; i < last; ++i)
+          threads[static_cast<size_t>(i)].waits = Meeting::None;
+        me = mine;
+        return;
+      }
+    }
+    fibers.yield();
+    me = mine;
+  }
+
+  void work(Meeting meeting, int first, int lanes) {
+    Thread *warp = &threads[static_cast<size_t>(first)];
+    switch (meeting) {
+    case Meeting::LoadMatrix:
+      return loadMatrices(warp, first);
+    case Meeting::Multiply: {
+      uint32_t *words[kWarp];
+      for (int lane = 0; lane < kWarp; ++lane)
+        words[lane] = warp[lane].words;
+      return fragments::multiply(warp[0].mode, words);
+    }
+    case Meeting::Shuffle: {
+      int32_t values[kWarp];
+      for (int lane = 0; lane < lanes; ++lane)
+        values[lane] = warp[lane].value;
+      for (int lane = 0; lane < lanes; ++lane)
+        shuffle(warp[lane], lane, values);
+      return;
+    }
+    case Meeting::Ballot: {
+      uint32_t votes = 0;
+      for (int lane = 0; lane < lanes; ++lane)
+        votes |= uint32_t(warp[lane].value != 0) << lane;
+      for (int lane = 0; lane < lanes; ++lane)
+        warp[lane].value = static_cast<int32_t>(votes);
+      return;
+    }
+    default:
+      return;
+    }
+  }
+
+  /// The rows of matrix m begin where the lanes 8 m to 8 m + 7 say.
+  void loadMatrices(Thread *warp, int first) {
+    for (int m = 0; m < warp[0].count; ++m) {
+      uint16_t matrix[8][8] = {};
+      for (int row = 0; row < 8; ++row) {
+        int lane = 8 * m + row;
+        const void *address = warp[lane].row;
+        if (reinterpret_cast<uintptr_t>(address) % 16)
+          check(str("ldmatrix: the row of lane ", lane, " is not at a multiple of 16 bytes"));
+        check(shared.read(first + lane, address, 16));
+        if (shared.contains(address, 16))
+          std::memcpy(matrix[row], address, 16);
+      }
+      for (int lane = 0; lane < kWarp; ++lane) {
+        uint32_t word = 0;
+        for (int half = 0; half < 2; ++half) {
+          fragments::Place at = fragments::ofLoadedMatrix(lane, half, warp[0].mode);
+          word |= uint32_t(matrix[at.row][at.column]) << (16 * half);
+        }
+        warp[lane].words[m] = word;
+      }
+    }
+  }
+
+  static void shuffle(Thread &thread, int lane, const int32_t *values) {
+    // As in the PTX manual's description of shfl.sync; the kinds in the order of NVVM's enumeration.
+    int b = thread.b & 31, c = thread.c & 31, mask = (thread.c >> 8) & 31;
+    int most = (lane & mask) | (c & ~mask), least = lane & mask, from = lane;
+    bool inside = false;
+    switch (thread.mode) {
+    case 0: // bfly
+      from = lane ^ b;
+      inside = from <= most;
+      break;
+    case 1: // up
+      from = lane - b;
+      inside = from >= most;
+      break;
+    case 2: // down
+      from = lane + b;
+      inside = from <= most;
+      break;
+    default: // idx
+      from = least | (b & ~mask);
+      inside = from <= most;
+    }
+    thread.value = values[inside ? from : lane];
+    *thread.inside = inside;
+  }
+
+  void copy(const Copy &copy) {
+    if (copy.there < 0 || copy.there > copy.bytes)
+      return check(str("cp.async of ", copy.there, " of ", copy.bytes, " bytes"));
+    if (reinterpret_cast<uintptr_t>(copy.to) % static_cast<uintptr_t>(copy.bytes) ||
+        (copy.there && reinterpret_cast<uintptr_t>(copy.from) % static_cast<uintptr_t>(copy.bytes)))
+      check(str("cp.async of ", copy.bytes, " bytes at an address that is no multiple of that"));
+    std::string problem = shared.startCopy(me, copy.to, copy.bytes);
+    check(problem);
+    if (shared.contains(copy.to, copy.bytes))
+      current().open.push_back(copy);
+  }
+
+  void wait(int32_t groups) {
+    Thread &thread = current();
+    while (thread.groups.size() > static_cast<size_t>(groups)) {
+      for (const Copy &copy : thread.groups.front()) {
+        std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.there));
+        std::memset(static_cast<char *>(copy.to) + copy.there, 0, static_cast<size_t>(copy.bytes - copy.there));
+        shared.endCopy(me, copy.to, copy.bytes);
+      }
+      thread.groups.erase(thread.groups.begin());
+    }
+  }
+
+  ReportFault report;
+  const moe_kernel *kernel = nullptr;
+  void *parameters = nullptr;
+  int64_t grid[3] = {}, block[3] = {};
+  int me = 0;
+  bool reported = false;
+  std::vector<Thread> threads;
+  Fibers fibers;
+  SharedMemory shared;
+};
+
+} // namespace
+
+std::unique_ptr<Device> makeEmulator(ReportFault report) { return std::make_unique<Emulator>(std::move(report)); }
+
+} // namespace moe::rt

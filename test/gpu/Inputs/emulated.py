@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Compiles MoE layers for a GPU, runs their kernels under emulation, and compares with numpy in f64.
+
+    emulated.py [--without]      --without: leave out every barrier and wait in turn, and count how many are noticed
+"""
+import re
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+import layers
+
+# dtype, sizes of the layer, tokens of each run
+CASES = [
+    ("f16", dict(E=8, k=2, H=64, I=96), [5, 0, 1, 40]),
+    ("bf16", dict(E=4, k=1, H=40, I=72), [33]),                             # ends of K and N inside a tile
+    ("f16", dict(E=2, k=2, H=64, I=64, transposed=True), [70]),             # banks along the reduction, 64-row tiles
+    ("f16", dict(E=3, k=2, H=36, I=20), [9]),                               # copies of 8 bytes
+    ("bf16", dict(E=3, k=3, H=21, I=35, gated=False), [7]),                 # rows of an odd number of elements
+    ("f32", dict(E=8, k=2, H=24, I=40), [6, 0, 50]),
+    ("f32", dict(E=2, k=1, H=20, I=66, transposed=True, gated=False), [150]),  # 64-row tiles
+    ("f16", dict(E=2, k=1, H=96, I=64, gated=False, skew=True), [140]),     # 128-row tiles, all rows to one expert
+    ("bf16", dict(E=33, k=4, H=32, I=16), [11]),                            # more experts than a warp has lanes
+]
+
+
+def run(*command):
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120)
+
+
+def check(module, values, k, dtype, transposed, folder):
+    """What is wrong with the module's result, or None."""
+    save_file(values, f"{folder}/in.safetensors")
+    done = run("moe-run", module, f"--inputs={folder}/in.safetensors", f"--outputs={folder}/out.safetensors", "--threads=1")
+    if done.returncode:
+        return (done.stderr + done.stdout).strip()
+    got = load_file(f"{folder}/out.safetensors")["y"].astype(np.float64)
+    want = layers.expected(values, k, transposed)
+    if got.shape != want.shape:
+        return f"shape {got.shape}, expected {want.shape}"
+    if not want.size:
+        return None
+    error = np.abs(got - want).max() / max(np.abs(want).max(), 1e-30)
+    return None if error <= layers.TOLERANCE[dtype] else f"error {error:.3g} of the largest value"
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        if sys.argv[1:] == ["--without"]:
+            return without(folder)
+        failed = 0
+        for number, (dtype, sizes, tokens) in enumerate(CASES):
+            skew = sizes.pop("skew", False)
+            path = f"{folder}/layer.mlir"
+            open(path, "w").write(layers.program(dtype, **sizes))
+            done = run("moe-compile", path, "--target=cuda", "--emulate", "-q", "-o", f"{folder}/layer.moe")
+            for T in tokens:
+                rng = np.random.default_rng(number * 1000 + T)
+                problem = done.stderr if done.returncode else check(
+                    f"{folder}/layer.moe", layers.inputs(rng, dtype, T, skew=skew, **sizes), sizes["k"], dtype,
+                    sizes.get("transposed", False), folder)
+                print(f"{dtype} {sizes} T={T}: {problem or 'ok'}")
+                failed += problem is not None
+        print(f"{failed} failed")
+        return 1 if failed else 0
+
+
+def without(folder):
+    """Every barrier and wait of two layers is left out in turn."""
+    noticed = total = 0
+    for dtype, sizes, T in [("f16", dict(E=2, k=1, H=160, I=128), 20), ("f32", dict(E=2, k=1, H=64, I=64), 20)]:
+        path = f"{folder}/layer.mlir"
+        open(path, "w").write(layers.program(dtype, **sizes))
+        code = run("moe-compile", path, "--target=cuda", "--compile-to=codegen").stdout
+        sites = len(re.findall(r"nvvm\.barrier|nvvm\.cp\.async\.wait", code))
+        values = layers.inputs(np.random.default_rng(1), dtype, T, **sizes)
+        ran = 0
+        for site in range(sites):
+            done = run("moe-compile", path, "--target=cuda", "--emulate", f"--emulate-without={site}", "-q", "-O1", "-o",
+                       f"{folder}/layer.moe")
+            if done.returncode:
+                sys.exit(done.stderr)
+            problem = check(f"{folder}/layer.moe", values, sizes["k"], dtype, False, folder)
+            total += 1
+            noticed += problem is not None
+            print(f"{dtype} without {site} of {sites}: {problem or 'not noticed'}")
+    print(f"{noticed} of {total} removals noticed")
+    return 0
+
+
+sys.exit(main())
