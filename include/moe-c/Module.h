@@ -71,14 +71,15 @@ typedef struct moe_kernel {
   int64_t meets;
 } moe_kernel;
 
-/* What a module for a GPU is given besides: it exports the data symbol `moe_device`, a `const moe_device_v1 *` that is NULL
- * in the file. All buffers that it sees are the device's. Functions from `special_register` on are there for emulated
- * modules only, and are called by emulated kernels. */
+/* What a module for a GPU is given besides: it exports the data symbol `moe_device`, a `const moe_device_v1 *` that is
+ * NULL in the file. All buffers that it sees are the device's. Functions from `special_register` on are there for
+ * emulated modules only, and are called by emulated kernels. */
 typedef struct moe_device_v1 {
   uint32_t version; /* 1 */
   uint32_t size;    /* sizeof(moe_device_v1) */
   void *ctx;        /* the first argument of every function */
-  /* Starts a kernel, behind those started before; nothing happens if a size of the grid is 0. parameters[i] is 8 bytes. */
+  /* Starts a kernel, behind those started before; nothing happens if a size of the grid is 0. parameters[i] is 8 bytes.
+   */
   void (*launch)(void *ctx, const moe_kernel *kernel, int64_t grid_x, int64_t grid_y, int64_t grid_z, int64_t threads,
                  int64_t shared_bytes, void *parameters);
   /* Waits for the kernels started so far and copies to the host. */
@@ -96,7 +97,8 @@ typedef struct moe_device_v1 {
   void (*multiply)(void *ctx, int32_t type, uint32_t *words); /* a[4] b[2] c[4] -> d[4]; type 0 f16, 1 bf16 */
   int32_t (*shuffle)(void *ctx, int32_t kind, int32_t value, int32_t b, int32_t c, int32_t *inside);
   int32_t (*ballot)(void *ctx, int32_t yes);
-  void (*access)(void *ctx, const void *address, int64_t bytes, int32_t is_write); /* of shared memory, in front of it */
+  void (*access)(void *ctx, const void *address, int64_t bytes,
+                 int32_t is_write); /* of shared memory, in front of it */
 } moe_device_v1;
 
 #define MOE_MODULE_DEVICE_SYMBOL "moe_device"

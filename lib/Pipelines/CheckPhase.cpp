@@ -53,7 +53,8 @@ bool isMoe(Operation *op) {
 bool isTensor(Operation *op) { return touchesType<TensorType>(op) || isDialect(op, "bufferization"); }
 /// A GPU's kernels stand in a module of their own, with NVVM's ops.
 bool isNotLLVM(Operation *op) {
-  return !isDialect(op, "llvm") && !isDialect(op, "nvvm") && !isa<ModuleOp>(op) && op->getName().getStringRef() != "gpu.module";
+  return !isDialect(op, "llvm") && !isDialect(op, "nvvm") && !isa<ModuleOp>(op) &&
+         op->getName().getStringRef() != "gpu.module";
 }
 
 const Rule kRules[] = {

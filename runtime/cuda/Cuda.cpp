@@ -71,8 +71,7 @@ const Driver &openDriver() {
 }
 } // namespace
 
-std::unique_ptr<Device> makeCudaDevice(const DeviceSignature &wanted, std::string_view, std::string_view,
-                                       ReportFault) {
+std::unique_ptr<Device> makeCudaDevice(const DeviceSignature &wanted, std::string_view, std::string_view, ReportFault) {
   const Driver &driver = openDriver();
   auto check = [&](CUresult result, const char *what) {
     if (result == 0)
@@ -95,7 +94,8 @@ std::unique_ptr<Device> makeCudaDevice(const DeviceSignature &wanted, std::strin
   if (has < needs)
     fail(MOE_INCOMPATIBLE, "the device is sm_", has, ", the kernels need ", wanted.chip, "; compile with --chip=sm_",
          has);
-  fail(MOE_INCOMPATIBLE, "running on a CUDA device is not implemented yet; --emulate runs the kernels on the processor");
+  fail(MOE_INCOMPATIBLE,
+       "running on a CUDA device is not implemented yet; --emulate runs the kernels on the processor");
 }
 
 } // namespace moe::rt

@@ -1,8 +1,8 @@
 //===- Emulator.cpp - kernels on the processor, thread by thread ----------===//
 //
 // Blocks run one after the other; the threads of a block are fibers that run until they meet at a barrier or at an
-// operation of their warp. Asynchronous copies are done at the latest moment that the program allows: when it waits for them.
-// So a wait or a barrier that is missing shows, which it need not on a GPU.
+// operation of their warp. Asynchronous copies are done at the latest moment that the program allows: when it waits for
+// them. So a wait or a barrier that is missing shows, which it need not on a GPU.
 //
 //===----------------------------------------------------------------------===//
 #include "Device.h"
@@ -49,9 +49,8 @@ public:
     table.size = sizeof(table);
     table.ctx = this;
     table.launch = [](void *ctx, const moe_kernel *kernel, int64_t x, int64_t y, int64_t z, int64_t threads,
-                      int64_t shared, void *parameters) {
-      self(ctx).launch(*kernel, {x, y, z}, threads, shared, parameters);
-    };
+                      int64_t shared,
+                      void *parameters) { self(ctx).launch(*kernel, {x, y, z}, threads, shared, parameters); };
     table.read = [](void *, void *to, const void *from, int64_t bytes) {
       std::memcpy(to, from, static_cast<size_t>(bytes));
     };
@@ -160,10 +159,13 @@ private:
     shared.reset(sharedBytes);
     for (Thread &thread : threads)
       thread = Thread();
-    fibers.start(threads.size(), [](void *argument, size_t) {
-      auto &e = *static_cast<Emulator *>(argument);
-      e.which().emulated(e.parameters);
-    }, this);
+    fibers.start(
+        threads.size(),
+        [](void *argument, size_t) {
+          auto &e = *static_cast<Emulator *>(argument);
+          e.which().emulated(e.parameters);
+        },
+        this);
     for (;;) {
       bool progress = false;
       for (size_t i = 0; i < threads.size(); ++i) {

@@ -51,7 +51,8 @@ Fibers::~Fibers() {
 
 void Fibers::start(size_t count, Body function, void *data) {
   while (stacks.size() < count) {
-    void *memory = ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        ::mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
       fail(MOE_OUT_OF_MEMORY, "no memory for the stacks of the emulated threads");
     // A stack that is too small ends the process instead of damaging another thread.

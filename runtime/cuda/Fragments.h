@@ -1,7 +1,7 @@
 //===- Fragments.h - which lane holds which element -------------*- C++ -*-===//
 //
-// As the PTX manual describes them: mma.m16n8k16 for 16-bit types, and ldmatrix. test/gpu checks these functions against
-// tables of their own.
+// As the PTX manual describes them: mma.m16n8k16 for 16-bit types, and ldmatrix. test/gpu checks these functions
+// against tables of their own.
 //
 //===----------------------------------------------------------------------===//
 #ifndef MOE_RUNTIME_CUDA_FRAGMENTS_H

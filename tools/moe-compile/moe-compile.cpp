@@ -40,7 +40,8 @@ static cl::opt<std::string> chip("chip", cl::desc("The GPU: sm_80, sm_86, sm_89,
                                  cl::value_desc("name"), cl::init("sm_80"), cl::cat(category));
 static cl::opt<std::string> ptxas("ptxas", cl::desc("The program ptxas (default: from PATH or CUDA_HOME)"),
                                   cl::value_desc("path"), cl::cat(category));
-static cl::opt<bool> emulate("emulate", cl::desc("Run the GPU's kernels on the processor, thread by thread (for tests)"),
+static cl::opt<bool> emulate("emulate",
+                             cl::desc("Run the GPU's kernels on the processor, thread by thread (for tests)"),
                              cl::cat(category));
 static cl::opt<int64_t> emulateWithout("emulate-without",
                                        cl::desc("With --emulate: leave out this barrier or wait (tests the emulator)"),
@@ -197,6 +198,8 @@ int main(int argc, char **argv) {
     options.ptxas = ptxas;
     options.phases.gpuSharedLimit = found->sharedLimit;
     options.phases.emulateGpu = emulate;
+    // The packed order is that of the processor's kernels.
+    options.phases.packWeights = false;
     options.phases.mutateGpu = emulateWithout;
     if (options.emit == Emit::Ptx && emulate)
       return usageError("--emit=ptx and --emulate exclude each other");

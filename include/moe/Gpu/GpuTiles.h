@@ -1,7 +1,7 @@
 //===- GpuTiles.h - tiles of the grouped matmul on a GPU ---------*- C++ -*-===//
 //
-// Which tile a kernel computes is a pure function of shapes, rows and chip: it can be tested, and its table compiled for
-// every chip, without a GPU.
+// Which tile a kernel computes is a pure function of shapes, rows and chip: it can be tested, and its table compiled
+// for every chip, without a GPU.
 //
 //===----------------------------------------------------------------------===//
 #ifndef MOE_GPU_GPUTILES_H
@@ -14,8 +14,8 @@
 namespace mlir::moe {
 
 /// A thread block computes `rows` pairs by `columns` columns, the columns of all banks together, `depth` of the inner
-/// extent at a time. Its warps are arranged as warpRows x warpColumns. `stages` slices of the operands are in shared memory,
-/// all but one of them on their way.
+/// extent at a time. Its warps are arranged as warpRows x warpColumns. `stages` slices of the operands are in shared
+/// memory, all but one of them on their way.
 struct GpuTile {
   int64_t rows, columns, depth, warpRows, warpColumns, stages;
 

@@ -1,6 +1,6 @@
 //===- EmulateGpu.cpp - kernels as functions of the processor -------------===//
-#include "moe/Gpu/DeviceTable.h"
 #include "GpuBuilder.h"
+#include "moe/Gpu/DeviceTable.h"
 #include "moe/Gpu/Passes.h"
 
 #include "mlir/Pass/Pass.h"
@@ -17,9 +17,9 @@ namespace {
 
 /// Numbers of the special registers: 4 * (thread 0, block 1, threads of a block 2, blocks 3) + dimension.
 constexpr std::pair<StringLiteral, int64_t> kRegisters[] = {
-    {"nvvm.read.ptx.sreg.tid.x", 0},    {"nvvm.read.ptx.sreg.tid.y", 1},    {"nvvm.read.ptx.sreg.tid.z", 2},
-    {"nvvm.read.ptx.sreg.ctaid.x", 4},  {"nvvm.read.ptx.sreg.ctaid.y", 5},  {"nvvm.read.ptx.sreg.ctaid.z", 6},
-    {"nvvm.read.ptx.sreg.ntid.x", 8},   {"nvvm.read.ptx.sreg.ntid.y", 9},   {"nvvm.read.ptx.sreg.ntid.z", 10},
+    {"nvvm.read.ptx.sreg.tid.x", 0},     {"nvvm.read.ptx.sreg.tid.y", 1},     {"nvvm.read.ptx.sreg.tid.z", 2},
+    {"nvvm.read.ptx.sreg.ctaid.x", 4},   {"nvvm.read.ptx.sreg.ctaid.y", 5},   {"nvvm.read.ptx.sreg.ctaid.z", 6},
+    {"nvvm.read.ptx.sreg.ntid.x", 8},    {"nvvm.read.ptx.sreg.ntid.y", 9},    {"nvvm.read.ptx.sreg.ntid.z", 10},
     {"nvvm.read.ptx.sreg.nctaid.x", 12}, {"nvvm.read.ptx.sreg.nctaid.y", 13}, {"nvvm.read.ptx.sreg.nctaid.z", 14},
 };
 
@@ -208,7 +208,8 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
     // The operands one after the other: 4 + 2 words of multiplicands, 4 of sums, 4 of results.
     Value words = room(b, mma, 14);
     int64_t next = 0;
-    for (ValueRange operands : {ValueRange(mma.getOperandA()), ValueRange(mma.getOperandB()), ValueRange(mma.getOperandC())})
+    for (ValueRange operands :
+         {ValueRange(mma.getOperandA()), ValueRange(mma.getOperandB()), ValueRange(mma.getOperandC())})
       for (Value operand : operands)
         LLVM::StoreOp::create(b, operand, wordAt(b, words, next++));
     call(b, "multiply", kEmulatorMultiply, none, {number(b, isHalf ? 0 : 1), words});
@@ -224,8 +225,8 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
     OpBuilder builder(&getContext());
     GpuBuilder b(kernel.getLoc(), builder);
     b.setInsertionPointToEnd(module.getBody());
-    auto entry = LLVM::LLVMFuncOp::create(b, ("moe_emulated." + name).str(),
-                                          LLVM::LLVMFunctionType::get(none, {pointer}));
+    auto entry =
+        LLVM::LLVMFuncOp::create(b, ("moe_emulated." + name).str(), LLVM::LLVMFunctionType::get(none, {pointer}));
     entry.setLinkage(LLVM::Linkage::Internal);
     b.setInsertionPointToStart(entry.addEntryBlock(b));
     SmallVector<Value> arguments;

@@ -63,7 +63,7 @@ public:
 
 /// A buffer as a kernel addresses it: made in front of the launch, used inside.
 struct GpuView {
-  Value address; ///< index
+  Value address;              ///< index
   SmallVector<Value> strides; ///< index, in elements
   Type element;
   /// Starts at a multiple of 64 bytes, rows without holes.

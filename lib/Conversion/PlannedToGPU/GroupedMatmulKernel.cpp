@@ -1,7 +1,7 @@
 //===- GroupedMatmulKernel.cpp - emission of one expert kernel ------------===//
 //
-// A block finds its expert and rows from the offsets, so nothing about the routing has to be known at the launch: the grid
-// is an upper limit, and blocks without work end at once. The operands come through a ring of stages in shared
+// A block finds its expert and rows from the offsets, so nothing about the routing has to be known at the launch: the
+// grid is an upper limit, and blocks without work end at once. The operands come through a ring of stages in shared
 // memory: while one is multiplied, the others are on their way (cp.async). Rows of `a` are gathered by the copies
 // themselves, and what lies outside (the last rows of an expert, the ends of K and N) is filled with zeros by them.
 //
@@ -79,9 +79,8 @@ static int64_t chunkBytesOf(const GpuView &view, int64_t rowElements, int64_t by
 }
 
 /// `source` gives for (row, column) of the tile the pointer at depth 0 and whether there is anything to copy.
-GroupedMatmulKernel::Copy
-GroupedMatmulKernel::planCopy(const SharedTile &shape, int64_t chunkBytes,
-                              function_ref<std::pair<Value, Value>(Value, Value)> source) {
+GroupedMatmulKernel::Copy GroupedMatmulKernel::planCopy(const SharedTile &shape, int64_t chunkBytes,
+                                                        function_ref<std::pair<Value, Value>(Value, Value)> source) {
   Copy copy;
   copy.tile = shape;
   copy.chunk = chunkBytes / bytes;
@@ -166,17 +165,16 @@ void GroupedMatmulKernel::emitBlock() {
   Value wanted = b.toI64(b.block(gpu::Dimension::y));
   Value offsets = b.global(offsetsView.address);
   auto offsetAt = [&](Value i) { return b.load(b.getI64Type(), b.advance(offsets, i, 8)); };
-  Values found = b.loop(b.index(op.getNumExperts()), {b.i64(0), b.i64(-1), b.i64(0), b.i64(0)},
-                        [&](Value e, ValueRange state) -> Values {
-                          Value i = b.toI64(e);
-                          Value begin = offsetAt(i), end = offsetAt(b.add(i, 1));
-                          Value tiles = b.divide(b.add(b.sub(end, begin), tile.rows - 1), tile.rows);
-                          Value next = b.add(state[0], tiles);
-                          Value hit = b.land(b.notLess(wanted, state[0]), b.less(wanted, next));
-                          Value first = b.add(begin, b.mul(b.sub(wanted, state[0]), tile.rows));
-                          return {next, b.select(hit, i, state[1]), b.select(hit, first, state[2]),
-                                  b.select(hit, end, state[3])};
-                        });
+  Values found = b.loop(
+      b.index(op.getNumExperts()), {b.i64(0), b.i64(-1), b.i64(0), b.i64(0)}, [&](Value e, ValueRange state) -> Values {
+        Value i = b.toI64(e);
+        Value begin = offsetAt(i), end = offsetAt(b.add(i, 1));
+        Value tiles = b.divide(b.add(b.sub(end, begin), tile.rows - 1), tile.rows);
+        Value next = b.add(state[0], tiles);
+        Value hit = b.land(b.notLess(wanted, state[0]), b.less(wanted, next));
+        Value first = b.add(begin, b.mul(b.sub(wanted, state[0]), tile.rows));
+        return {next, b.select(hit, i, state[1]), b.select(hit, first, state[2]), b.select(hit, end, state[3])};
+      });
   expert = found[1];
   pairBegin = found[2];
   pairEnd = found[3];
@@ -255,9 +253,9 @@ void GroupedMatmulKernel::emitBlock() {
 /// One ldmatrix: four 8 x 8 matrices, whose rows begin where the lanes say.
 static SmallVector<Value> loadFragments(GpuBuilder &b, Value address, bool transposed) {
   auto words = LLVM::LLVMStructType::getLiteral(b.getContext(), SmallVector<Type>(4, b.getI32Type()));
-  Value loaded = NVVM::LdMatrixOp::create(
-      b, words, address, 4, transposed ? NVVM::MMALayout::col : NVVM::MMALayout::row,
-      NVVM::LdStMatrixShapeAttr::get(b.getContext(), 8, 8), NVVM::LdStMatrixEltType::B16);
+  Value loaded =
+      NVVM::LdMatrixOp::create(b, words, address, 4, transposed ? NVVM::MMALayout::col : NVVM::MMALayout::row,
+                               NVVM::LdStMatrixShapeAttr::get(b.getContext(), 8, 8), NVVM::LdStMatrixEltType::B16);
   SmallVector<Value> result;
   for (int64_t i = 0; i < 4; ++i)
     result.push_back(LLVM::ExtractValueOp::create(b, loaded, ArrayRef<int64_t>{i}));
@@ -347,11 +345,19 @@ void GroupedMatmulKernel::storeFragments(ValueRange sums) {
           body();
         };
         Value at = b.mul(b.toI64(column), b.toI64(initView.strides[1]));
-        if (initView.isDense && n % 2 == 0) {
+        if (initView.isDense && n % 2 == 0 && storedBytes <= 4) {
           whenInside(column, [&] {
-            Value two = LLVM::UndefOp::create(b, VectorType::get({2}, stored));
-            for (int64_t c = 0; c < 2; ++c)
-              two = LLVM::InsertElementOp::create(b, two, applyEpilogue(p, b.add(column, c), sumsOf(c)), b.i32(c));
+            // Both as one word: a vector of two elements would go through memory.
+            Type one = b.getIntegerType(8 * storedBytes), both = b.getIntegerType(16 * storedBytes);
+            Value two;
+            for (int64_t c = 0; c < 2; ++c) {
+              Value bits = arith::BitcastOp::create(b, one, applyEpilogue(p, b.add(column, c), sumsOf(c)));
+              Value wide = arith::ExtUIOp::create(b, both, bits);
+              two = c == 0 ? wide
+                           : arith::OrIOp::create(b, two,
+                                                  arith::ShLIOp::create(b, wide, b.constantLike(wide, 8 * storedBytes)))
+                                 .getResult();
+            }
             b.store(two, b.advance(rowBase, at, storedBytes), 2 * storedBytes);
           });
           continue;

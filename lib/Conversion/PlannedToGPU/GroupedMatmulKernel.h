@@ -3,9 +3,9 @@
 #define LIB_CONVERSION_PLANNEDTOGPU_GROUPEDMATMULKERNEL_H
 
 #include "GpuBuilder.h"
-#include "moe/Gpu/GpuTiles.h"
 #include "moe/Conversion/GroupedMatmulKernels.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Gpu/GpuTiles.h"
 
 namespace mlir::moe {
 

@@ -33,7 +33,8 @@ std::optional<KernelForm> moe::getGpuKernelForm(GroupedMatmulOp op, std::string 
     if (getElementTypeOrSelf(bank) != element)
       return no("bank " + Twine(i) + " has another element type than the rows");
   for (auto [i, extra] : llvm::enumerate(op.getExtras()))
-    if (Type type = getElementTypeOrSelf(extra); !type.isIndex() && type.getIntOrFloatBitWidth() % 8 && !type.isInteger(1))
+    if (Type type = getElementTypeOrSelf(extra);
+        !type.isIndex() && type.getIntOrFloatBitWidth() % 8 && !type.isInteger(1))
       return no("extra operand " + Twine(i) + " has elements that are not whole bytes");
   if (op.getBanks().size() != 1 && op.getBanks().size() != 2)
     return no("GPU kernels take one or two banks");
@@ -47,8 +48,7 @@ std::optional<KernelForm> moe::getGpuKernelForm(GroupedMatmulOp op, std::string 
 }
 
 namespace {
-struct ConvertGroupedMatmulToGpuPass
-    : moe::impl::ConvertGroupedMatmulToGpuPassBase<ConvertGroupedMatmulToGpuPass> {
+struct ConvertGroupedMatmulToGpuPass : moe::impl::ConvertGroupedMatmulToGpuPassBase<ConvertGroupedMatmulToGpuPass> {
   using ConvertGroupedMatmulToGpuPassBase::ConvertGroupedMatmulToGpuPassBase;
 
   void runOnOperation() override {

@@ -1,7 +1,7 @@
 //===- KernelsToNvvm.cpp - kernels in the LLVM and NVVM dialects ----------===//
 //
-// Upstream's convert-gpu-to-nvvm with one difference: the math dialect becomes LLVM intrinsics, as on the processor, and
-// not calls of CUDA's device library, which would have to be installed.
+// Upstream's convert-gpu-to-nvvm with one difference: the math dialect becomes LLVM intrinsics, as on the processor,
+// and not calls of CUDA's device library, which would have to be installed.
 //
 //===----------------------------------------------------------------------===//
 #include "moe/Gpu/Passes.h"

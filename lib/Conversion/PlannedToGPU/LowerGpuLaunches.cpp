@@ -1,6 +1,6 @@
 //===- LowerGpuLaunches.cpp - launches as calls of the device table -------===//
-#include "moe/Gpu/DeviceTable.h"
 #include "GpuBuilder.h"
+#include "moe/Gpu/DeviceTable.h"
 #include "moe/Gpu/Passes.h"
 
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
@@ -73,9 +73,7 @@ struct Flattened {
     for (int64_t stride : strides)
       fields.push_back(field(stride));
     Value descriptor = LLVM::UndefOp::create(b, converter.convertType(memref));
-    auto set = [&](Value v, ArrayRef<int64_t> at) {
-      descriptor = LLVM::InsertValueOp::create(b, descriptor, v, at);
-    };
+    auto set = [&](Value v, ArrayRef<int64_t> at) { descriptor = LLVM::InsertValueOp::create(b, descriptor, v, at); };
     set(parameters.front(), {0});
     set(parameters.front(), {1});
     set(b.i64(ShapedType::isDynamic(offset) ? 0 : offset), {2});
@@ -185,9 +183,9 @@ struct MoeLowerGpuLaunchesPass : moe::impl::MoeLowerGpuLaunchesPassBase<MoeLower
     gpu::KernelDim3 grid = launch.getGridSizeOperandValues(), block = launch.getBlockSizeOperandValues();
     Value shared = launch.getDynamicSharedMemorySize() ? b.toI64(launch.getDynamicSharedMemorySize()) : b.i64(0);
     Value kernel = LLVM::AddressOfOp::create(b, getKernel(names[launch.getKernelModuleName()], parameters.size()));
-    LLVM::CallOp::create(b, TypeRange(), kDeviceLaunchFunction,
-                         ValueRange{kernel, b.toI64(grid.x), b.toI64(grid.y), b.toI64(grid.z), b.toI64(block.x), shared,
-                                    slots});
+    LLVM::CallOp::create(
+        b, TypeRange(), kDeviceLaunchFunction,
+        ValueRange{kernel, b.toI64(grid.x), b.toI64(grid.y), b.toI64(grid.z), b.toI64(block.x), shared, slots});
     launch.erase();
   }
 
@@ -206,10 +204,12 @@ struct MoeLowerGpuLaunchesPass : moe::impl::MoeLowerGpuLaunchesPassBase<MoeLower
     auto nameGlobal = LLVM::GlobalOp::create(b, loc, textType, /*isConstant=*/true, LLVM::Linkage::Internal,
                                              symbol + ".name", b.getStringAttr(text));
     auto type = LLVM::LLVMStructType::getLiteral(&getContext(), {pointer, b.getI64Type(), pointer, b.getI64Type()});
-    auto global = LLVM::GlobalOp::create(b, loc, type, /*isConstant=*/true, LLVM::Linkage::Internal, symbol, Attribute());
+    auto global =
+        LLVM::GlobalOp::create(b, loc, type, /*isConstant=*/true, LLVM::Linkage::Internal, symbol, Attribute());
     b.createBlock(&global.getInitializerRegion());
     Value value = LLVM::UndefOp::create(b, loc, type);
-    value = LLVM::InsertValueOp::create(b, loc, value, LLVM::AddressOfOp::create(b, loc, nameGlobal), ArrayRef<int64_t>{0});
+    value =
+        LLVM::InsertValueOp::create(b, loc, value, LLVM::AddressOfOp::create(b, loc, nameGlobal), ArrayRef<int64_t>{0});
     Value count = LLVM::ConstantOp::create(b, loc, b.getI64Type(), b.getI64IntegerAttr(parameters));
     value = LLVM::InsertValueOp::create(b, loc, value, count, ArrayRef<int64_t>{1});
     value = LLVM::InsertValueOp::create(b, loc, value, LLVM::ZeroOp::create(b, loc, pointer), ArrayRef<int64_t>{2});

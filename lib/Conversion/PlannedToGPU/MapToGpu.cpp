@@ -1,6 +1,6 @@
 //===- MapToGpu.cpp - divide a function between host and device -----------===//
-#include "moe/Gpu/DeviceTable.h"
 #include "GpuBuilder.h"
+#include "moe/Gpu/DeviceTable.h"
 #include "moe/Gpu/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -45,25 +45,26 @@ bool isSmall(memref::AllocOp alloc) {
 /// Whether everything inside can run on the device.
 bool isDeviceCode(Operation *op) {
   return !op->walk([&](Operation *inner) {
-             if (auto alloc = dyn_cast<memref::AllocOp>(inner))
-               return isSmall(alloc) ? WalkResult::advance() : WalkResult::interrupt();
-             if (auto dealloc = dyn_cast<memref::DeallocOp>(inner))
-               // What is freed here was allocated here.
-               return op->isAncestor(baseOf(dealloc.getMemref()).getParentBlock()->getParentOp())
-                          ? WalkResult::advance()
-                          : WalkResult::interrupt();
-             if (isa<CallOpInterface, gpu::LaunchOp, memref::GetGlobalOp, func::ReturnOp>(inner))
-               return WalkResult::interrupt();
-             return WalkResult::advance();
-           }).wasInterrupted();
+              if (auto alloc = dyn_cast<memref::AllocOp>(inner))
+                return isSmall(alloc) ? WalkResult::advance() : WalkResult::interrupt();
+              if (auto dealloc = dyn_cast<memref::DeallocOp>(inner))
+                // What is freed here was allocated here.
+                return op->isAncestor(baseOf(dealloc.getMemref()).getParentBlock()->getParentOp())
+                           ? WalkResult::advance()
+                           : WalkResult::interrupt();
+              if (isa<CallOpInterface, gpu::LaunchOp, memref::GetGlobalOp, func::ReturnOp>(inner))
+                return WalkResult::interrupt();
+              return WalkResult::advance();
+            }).wasInterrupted();
 }
 
 /// A loop all of whose iterations touch rows of their own: see the description of the pass.
 bool hasOwnRows(scf::ForOp loop) {
   if (loop.getNumResults() || !isa<IndexType>(loop.getInductionVar().getType()))
     return false;
-  auto isInside = [&](Value v) { return loop->isProperAncestor(v.getParentBlock()->getParentOp()) ||
-                                        v.getParentBlock() == loop.getBody(); };
+  auto isInside = [&](Value v) {
+    return loop->isProperAncestor(v.getParentBlock()->getParentOp()) || v.getParentBlock() == loop.getBody();
+  };
   llvm::SmallPtrSet<Value, 8> written;
   bool ok = true;
   auto eachAccess = [&](function_ref<void(Value memref, ValueRange indices, bool isStore)> visit) {

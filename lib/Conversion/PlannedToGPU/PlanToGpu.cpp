@@ -6,8 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 #include "GpuBuilder.h"
-#include "moe/Gpu/Passes.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Gpu/Passes.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Pass/Pass.h"
@@ -49,7 +49,8 @@ private:
   /// body(warp) on `warps` warps.
   void launch(int64_t warps, function_ref<void(Value)> body) {
     Value one = b.index(1);
-    auto op = gpu::LaunchOp::create(b, b.index(llvm::divideCeil(warps, kWarps)), one, one, b.index(32 * kWarps), one, one);
+    auto op =
+        gpu::LaunchOp::create(b, b.index(llvm::divideCeil(warps, kWarps)), one, one, b.index(32 * kWarps), one, one);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(&op.getBody().front());
     Value thread = b.thread();

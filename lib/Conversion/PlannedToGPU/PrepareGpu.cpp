@@ -59,11 +59,14 @@ Value combinePerElement(LoopBuilder &b, CombineOp op) {
     });
     Value result = sum[0];
     if (mode == OutMode::Mean)
-      result = nested.when(nested.less(none, sum[1]), result, [&]() -> Values {
-                       Value count =
-                           arith::SIToFPOp::create(nested, element, nested.toType(sum[1], nested.getI32Type()));
-                       return {arith::DivFOp::create(nested, result, count)};
-                     }).front();
+      result = nested
+                   .when(nested.less(none, sum[1]), result,
+                         [&]() -> Values {
+                           Value count =
+                               arith::SIToFPOp::create(nested, element, nested.toType(sum[1], nested.getI32Type()));
+                           return {arith::DivFOp::create(nested, result, count)};
+                         })
+                   .front();
     linalg::YieldOp::create(nested, isNarrow ? nested.toFloat(result, stored) : result);
   };
   return linalg::GenericOp::create(b, type, ValueRange(), op.getInit(), ArrayRef<AffineMap>{map}, parallel, body)

@@ -13,8 +13,8 @@
 namespace mlir::moe {
 
 static constexpr CudaChip kChips[] = {
-    {"sm_80", "ptx78", 163 << 10},  {"sm_86", "ptx78", 99 << 10},   {"sm_89", "ptx78", 99 << 10},
-    {"sm_90", "ptx78", 227 << 10},  {"sm_100", "ptx86", 227 << 10}, {"sm_120", "ptx87", 99 << 10},
+    {"sm_80", "ptx78", 163 << 10}, {"sm_86", "ptx78", 99 << 10},   {"sm_89", "ptx78", 99 << 10},
+    {"sm_90", "ptx78", 227 << 10}, {"sm_100", "ptx86", 227 << 10}, {"sm_120", "ptx87", 99 << 10},
 };
 
 ArrayRef<CudaChip> getCudaChips() { return kChips; }
@@ -65,9 +65,8 @@ llvm::Expected<std::string> emitPtx(ModuleOp module, const CudaChip &chip, unsig
   builder.registerFunctionAnalyses(functions);
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, components, modules);
-  llvm::ModulePassManager passes =
-      optLevel == 0 ? builder.buildO0DefaultPipeline(llvm::OptimizationLevel::O0)
-                    : builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3);
+  llvm::ModulePassManager passes = optLevel == 0 ? builder.buildO0DefaultPipeline(llvm::OptimizationLevel::O0)
+                                                 : builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3);
   passes.run(*code, modules);
 
   SmallVector<char, 0> text;

@@ -30,7 +30,8 @@ static llvm::Expected<std::string> findPtxas(StringRef program) {
   if (auto found = sys::findProgramByName("ptxas", references))
     return *found;
   return llvm::createStringError(
-      "the program ptxas, which makes machine code for NVIDIA GPUs, was not found in PATH or in $CUDA_HOME/bin; it is part of "
+      "the program ptxas, which makes machine code for NVIDIA GPUs, was not found in PATH or in $CUDA_HOME/bin; it is "
+      "part of "
       "the CUDA toolkit and of the PyPI package nvidia-cuda-nvcc ('pip install nvidia-cuda-nvcc', then --ptxas=PATH). "
       "--emit=ptx and --emulate need none");
 }
