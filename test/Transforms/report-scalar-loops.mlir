@@ -1,5 +1,5 @@
-// RUN: moe-opt %s --moe-report-scalar-loops -verify-diagnostics -o /dev/null
-// RUN: not moe-opt %s --moe-report-scalar-loops="fail" -o /dev/null 2>&1 | FileCheck %s
+// RUN: moe-opt %s --moe-report-scalar-loops -verify-diagnostics -o %t
+// RUN: not moe-opt %s --moe-report-scalar-loops="fail" -o %t 2>&1 | FileCheck %s
 
 
 func.func @loops(%a: memref<?xf32>, %v: memref<?xvector<8xf32>>, %n: index) {

@@ -1,5 +1,6 @@
 //===- Compilation.cpp - one run of the compiler --------------------------===//
 #include "Compilation.h"
+#include "OutputFile.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
@@ -262,25 +263,14 @@ void Compilation::describeLayers() {
 // Output
 //===----------------------------------------------------------------------===//
 
-/// Writes `text` to `path` by a temporary file beside it, so that `path` is always whole. "-" is the standard output.
+/// Writes all of `path`, or nothing.
 static llvm::Error writeFile(StringRef path, llvm::function_ref<void(llvm::raw_ostream &)> write) {
-  if (path == "-") {
-    write(llvm::outs());
-    return llvm::Error::success();
-  }
-  auto file = sys::fs::TempFile::create(path + ".tmp-%%%%%%");
+  auto file = OutputFile::create(path);
   if (!file)
-    return llvm::createStringError("cannot write '" + path + "': " + toString(file.takeError()));
-  llvm::raw_fd_ostream os(file->FD, /*shouldClose=*/false);
-  write(os);
-  os.flush();
-  if (os.has_error()) {
-    std::error_code code = os.error();
-    os.clear_error();
-    llvm::consumeError(file->discard());
-    return llvm::createStringError("cannot write '" + path + "': " + code.message());
-  }
-  return file->keep(path);
+    return file.takeError();
+  if (llvm::Error failed = file->write(write))
+    return failed;
+  return file->commit();
 }
 
 LogicalResult Compilation::writeMlir() {
@@ -411,44 +401,42 @@ LogicalResult Compilation::link() {
 
   // The weights first: the module names what is in them.
   std::vector<std::string> keys = collectWeightKeys(summary.functions);
-  std::optional<sys::fs::TempFile> weightsFile;
+  std::optional<OutputFile> weightsFile;
   llvm::json::Value weightsEntry = nullptr;
   if (!keys.empty() && options.emit == Emit::Module) {
     SmallString<128> path(options.weights);
     if (path.empty()) {
+      if (!OutputFile::isRegular(options.output))
+        return error("'" + Twine(options.output) +
+                     "' is no file beside which the weights could be put: give one with --weights");
       path = options.output;
       sys::path::replace_extension(path, ".safetensors");
     }
     summary.weightsPath = std::string(path);
-    auto created = sys::fs::TempFile::create(path + ".tmp-%%%%%%");
+    auto created = OutputFile::create(path);
     if (!created)
-      return error("cannot write '" + Twine(path) + "': " + toString(created.takeError()));
-    weightsFile = std::move(*created);
-    auto written = writeWeights(weights, keys, weightsFile->TmpName, [&](uint64_t done, uint64_t total) {
+      return error(created.takeError());
+    weightsFile.emplace(std::move(*created));
+    if (weightsFile->getTemporaryPath().empty())
+      return error("cannot write the weights to '" + Twine(path) + "': not a regular file");
+    auto written = writeWeights(weights, keys, weightsFile->getTemporaryPath(), [&](uint64_t done, uint64_t total) {
       progress.showBytes("[9/9] link: writing the weights", done, total);
     });
-    if (!written) {
-      llvm::consumeError(weightsFile->discard());
+    if (!written)
       return error(written.takeError());
-    }
     summary.weightsBytes = written->size;
     summary.parameters = written->parameters;
     weightsEntry = llvm::json::Object{{"file", sys::path::filename(path).str()}, {"content_id", written->contentId}};
   }
-  auto discard = [&](LogicalResult result) {
-    if (weightsFile)
-      llvm::consumeError(weightsFile->discard());
-    return result;
-  };
 
   if (options.chip)
     if (llvm::Error failed = makeDeviceCode())
-      return discard(error(std::move(failed)));
+      return error(std::move(failed));
   progress.show("[9/9] link: machine code");
   if (options.emit == Emit::Ptx) {
     // Made above.
   } else if (llvm::Error failed = makeMachineCode(std::move(weightsEntry)))
-    return discard(error(std::move(failed)));
+    return error(std::move(failed));
   SmallVector<char, 0> file;
   if (options.emit == Emit::Module) {
     SmallVector<SmallVector<char, 0>> objects;
@@ -456,38 +444,25 @@ LogicalResult Compilation::link() {
       objects.push_back(std::move(version.code));
     auto linked = linkModule(objects);
     if (!linked)
-      return discard(error(linked.takeError()));
+      return error(linked.takeError());
     file = std::move(*linked);
   } else {
     file = std::move(versions.front().code);
   }
 
-  if (options.output == "-") {
-    llvm::outs().write(file.data(), file.size());
-    return success();
-  }
-  auto moduleFile = sys::fs::TempFile::create(options.output + ".tmp-%%%%%%");
+  auto moduleFile = OutputFile::create(options.output);
   if (!moduleFile)
-    return discard(error("cannot write '" + Twine(options.output) + "': " + toString(moduleFile.takeError())));
-  {
-    llvm::raw_fd_ostream os(moduleFile->FD, /*shouldClose=*/false);
-    os.write(file.data(), file.size());
-    os.flush();
-    if (os.has_error()) {
-      std::error_code code = os.error();
-      os.clear_error();
-      llvm::consumeError(moduleFile->discard());
-      return discard(error("cannot write '" + Twine(options.output) + "': " + code.message()));
-    }
-  }
+    return error(moduleFile.takeError());
+  if (llvm::Error failed = moduleFile->write([&](llvm::raw_ostream &os) { os.write(file.data(), file.size()); }))
+    return error(std::move(failed));
   // Both files are whole: only now do they take their names.
   if (weightsFile)
-    if (llvm::Error failed = weightsFile->keep(summary.weightsPath)) {
-      llvm::consumeError(moduleFile->discard());
+    if (llvm::Error failed = weightsFile->commit())
       return error(std::move(failed));
-    }
-  if (llvm::Error failed = moduleFile->keep(options.output))
+  if (llvm::Error failed = moduleFile->commit())
     return error(std::move(failed));
+  if (options.output == "-")
+    return success();
   summary.output = options.output;
   summary.moduleBytes = file.size();
   summary.times.push_back(

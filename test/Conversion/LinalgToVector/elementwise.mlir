@@ -1,4 +1,4 @@
-// RUN: moe-opt %s --convert-linalg-to-vector="lanes=8" --moe-report-scalar-loops="fail" -o /dev/null
+// RUN: moe-opt %s --convert-linalg-to-vector="lanes=8" --moe-report-scalar-loops="fail" -o %t
 // RUN: moe-opt %s --convert-linalg-to-vector="lanes=8" --canonicalize | FileCheck %s
 // RUN: moe-opt %s --convert-linalg-to-vector="lanes=8" --remark-policy=all --remark-format=emitRemark \
 // RUN:   --remarks-filter='.*' 2>&1 >/dev/null | FileCheck %s --check-prefix=REMARK

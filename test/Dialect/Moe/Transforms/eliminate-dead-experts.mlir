@@ -1,6 +1,6 @@
 // RUN: moe-opt %s --moe-eliminate-dead-experts --canonicalize --cse --split-input-file | FileCheck %s
 // RUN: moe-opt %s --moe-eliminate-dead-experts --split-input-file --moe-statistics 2>&1 >/dev/null | FileCheck %s --check-prefix=STATS
-// RUN: moe-opt %s --moe-eliminate-dead-experts --split-input-file -o /dev/null --remark-policy=all --remark-format=emitRemark \
+// RUN: moe-opt %s --moe-eliminate-dead-experts --split-input-file -o %t --remark-policy=all --remark-format=emitRemark \
 // RUN:   --remarks-filter-passed='.*' --remarks-filter-missed='.*' 2>&1 | FileCheck %s --check-prefix=REMARK
 
 // STATS-DAG: 5 moe-eliminate-dead-experts - experts removed from routings

@@ -1,6 +1,6 @@
 // RUN: moe-opt %s --moe-fuse-dequantize --canonicalize --split-input-file | FileCheck %s
 // RUN: moe-opt %s --moe-fuse-dequantize --split-input-file --remark-policy=all --remark-format=emitRemark \
-// RUN:   --remarks-filter-missed='.*' -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
+// RUN:   --remarks-filter-missed='.*' -o %t 2>&1 | FileCheck %s --check-prefix=REMARK
 
 #a = affine_map<(m, n, k) -> (m, k)>
 #t = affine_map<(m, n, k) -> (n, k)>

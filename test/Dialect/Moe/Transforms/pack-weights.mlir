@@ -1,6 +1,6 @@
 // RUN: moe-opt %s --moe-pack-weights --split-input-file | FileCheck %s
 // RUN: moe-opt %s --moe-pack-weights --split-input-file --remark-policy=all --remark-format=emitRemark \
-// RUN:   --remarks-filter-passed='.*' --remarks-filter-missed='.*' -o /dev/null 2>&1 | FileCheck %s --check-prefix=REMARK
+// RUN:   --remarks-filter-passed='.*' --remarks-filter-missed='.*' -o %t 2>&1 | FileCheck %s --check-prefix=REMARK
 
 // One bank: panels of 32 columns. The transposed stack gives the same form.
 // CHECK-DAG: #[[PANELS:.*]] = affine_map<(d0, d1, d2) -> (d0, d2 floordiv 32, d1, d2 mod 32)>
