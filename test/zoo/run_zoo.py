@@ -120,7 +120,8 @@ def run_program(path, options, lowering):
             program.permute(dim, options.seed)
         for dim in getattr(module, "SPLITS", []):
             program.split(dim, options.seed)
-        program.ties(options.seed)
+        if getattr(module, "TIES", True):
+            program.ties(options.seed)
         program.threads(options.seed)
     except Failure as failure:
         print(f"FAIL {name}: {failure}")
@@ -147,9 +148,9 @@ def main():
             try:
                 complaints = zoolib.check_reference(slug)
                 contract = zoolib.Contract(slug)
-                for dims in zoolib.sizes(contract):
-                    args, want = zoolib.draw(contract, dims, options.seed)
-                    complaints += zoolib.compare(contract, want, want, dims)
+                dims = min(zoolib.sizes(contract), key=lambda d: sum(d[n] for n in contract.dynamic))
+                _, want = zoolib.draw(contract, dims, options.seed)
+                complaints += zoolib.compare(contract, want, want, dims)
             except (ImportError, ValueError) as error:
                 complaints = [str(error)]
             print(f"{'FAIL' if complaints else 'ok'} {slug}{': ' if complaints else ''}{'; '.join(complaints)}")
