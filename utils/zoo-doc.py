@@ -31,7 +31,7 @@ holds it to {bound}). This page is written by `utils/zoo-doc.py`.
 - *Checked*: every program is compiled and run against the example that came with its contract, against its numpy reference in
   `test/zoo/reference` at other sizes and inputs and on exact ties, with one and two threads, and with the lowering `reference` forced.
   Where the mechanism allows it, `permute D`: reordering a dimension of all arguments reorders the results, and `split D`: two calls
-  on parts of a dimension give the parts of the results.
+  on parts of a dimension give the parts of the results, and NaN and infinity in one part leave those of the others as they are.
 
 | Mechanism | Paper | Ops of the dialect | Lines | Lowering | Checked |
 |---|---|---|---|---|---|

@@ -10,6 +10,7 @@ Each program is compiled with the lowerings that the compiler chooses; then
   ties         inputs with exact ties and rows that occur again and again give what the reference gives;
   permute D    permuting a dimension of all values permutes the results (PERMUTES of the reference);
   split D      two calls on the parts of a dimension give the parts of the results (SPLITS of the reference);
+  poison D     NaN and infinity in some slices of such a dimension leave the results of the others as they are;
   threads      one and two threads give the same bits.
 A program whose lowerings (lowerings.toml) are not all 'reference' is then compiled with that one forced, and the example, the
 smallest and the largest size are run again; --lowering does the same for others.
@@ -44,12 +45,12 @@ class Program:
         if run.returncode:
             raise Failure(f"{' '.join(map(str, words))}\nexit code {run.returncode}\n{run.stdout}{run.stderr}")
 
-    def __call__(self, args, threads=None):
+    def __call__(self, args, threads=None, more=()):
         self.calls += 1
         inputs, outputs = self.work / "in.safetensors", self.work / "out.safetensors"
         outputs.unlink(missing_ok=True)
         save_file(args, str(inputs))
-        more = [f"--threads={threads}"] if threads else []
+        more = [*more, f"--threads={threads}"] if threads else list(more)
         self.command([self.runner, str(self.module), f"--inputs={inputs}", f"--outputs={outputs}", *more])
         return load_file(str(outputs))
 
@@ -60,7 +61,7 @@ class Program:
 
     def example(self):
         args, want = zoolib.stored_example(self.contract)
-        self.check("example", self(args), want, self.contract.dims)
+        self.check("example", self(args, more=["--debug-memory"]), want, self.contract.dims)
 
     def reference(self, seed, all_sizes=True):
         sizes = zoolib.sizes(self.contract)
@@ -96,6 +97,15 @@ class Program:
         joined = {n: np.concatenate([first[n], second[n]], axis=a) for n, a in axis.items()}
         self.check(f"split {dim}, seed {seed}", joined, whole, dims, only=set(axis))
 
+    def poison(self, dim, seed):
+        """NaN and infinity in the first two slices of the inputs: the others' results stay what they were."""
+        c, dims = self.contract, self.large(dim)
+        args, _ = zoolib.draw(c, dims, seed)
+        names = {r["name"] for r in c.results if c.axes(r, dim)}
+        want, got = self(args), self(zoolib.poisoned(c, args, dim))
+        want, got = (zoolib.part(c, v, dim, 2, dims[dim], c.results) for v in (want, got))
+        self.check(f"poison {dim}, seed {seed}", got, want, dims | {dim: dims[dim] - 2}, only=names)
+
     def threads(self, seed):
         dims = max(zoolib.sizes(self.contract), key=lambda d: sum(d[n] for n in self.contract.dynamic))
         args, _ = zoolib.draw(self.contract, dims, seed)
@@ -108,7 +118,7 @@ class Program:
 def run_program(path, options, lowering):
     name = f"{path.stem}{f' ({lowering})' if lowering else ''}"
     try:
-        more = [f"--force-lowering={lowering}"] if lowering else []
+        more = [f"--force-lowering={lowering}", "--mcpu=x86-64-v3"] if lowering else []
         program = Program(path, options.work, options.compiler, options.runner, more + options.compile_option)
         module = zoolib.reference_module(path.stem)
         program.example()
@@ -120,6 +130,7 @@ def run_program(path, options, lowering):
             program.permute(dim, options.seed)
         for dim in getattr(module, "SPLITS", []):
             program.split(dim, options.seed)
+            program.poison(dim, options.seed)
         if getattr(module, "TIES", True):
             program.ties(options.seed)
         program.threads(options.seed)

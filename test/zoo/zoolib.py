@@ -185,9 +185,21 @@ def permuted(contract, values, specs, dim, order):
     return out
 
 
-def part(contract, values, dim, begin, end):
-    out = dict(values)
+def poisoned(contract, args, dim):
+    """NaN and infinity in the first two slices of the inputs that have the dimension."""
+    out = dict(args)
     for a in contract.args:
+        if a["role"] == "input" and a["dtype"] == "f32" and contract.axes(a, dim):
+            value, axis = args[a["name"]].copy(), contract.axes(a, dim)[0]
+            for place, poison in ((0, np.nan), (1, np.inf)):
+                value[(slice(None),) * axis + (place,)] = poison
+            out[a["name"]] = value
+    return out
+
+
+def part(contract, values, dim, begin, end, specs=None):
+    out = dict(values)
+    for a in contract.args if specs is None else specs:
         for axis in contract.axes(a, dim):
             out[a["name"]] = np.ascontiguousarray(np.take(out[a["name"]], range(begin, end), axis=axis))
     return out
