@@ -65,7 +65,9 @@ def MoeReportScalarLoopsPass : Pass<"moe-report-scalar-loops"> {
     Runs before scf becomes branches.
   }];
   let options = [
-    Option<"fail", "fail", "bool", /*default=*/"false", "report errors in place of remarks, and fail if there are any">
+    Option<"fail", "fail", "bool", /*default=*/"false", "report errors in place of remarks, and fail if there are any">,
+    Option<"optional", "optional", "bool", /*default=*/"false",
+           "report optimisation remarks, which are shown on demand (moe-compile --remarks)">
   ];
 }
 
@@ -130,6 +132,35 @@ def MoeHoistAllocasPass : Pass<"moe-hoist-allocas", "func::FuncOp"> {
     - Before: parallel loops whose iterations run at the same time are functions of their own (`moe-outline-parallel`), so
       that what is left runs one iteration after the other.
   }];
+}
+
+def MoeParallelizeLoopsPass : Pass<"moe-parallelize-loops", "::mlir::func::FuncOp"> {
+  let summary = "Make loops over rows parallel";
+  let description = [{
+    An `scf.for` on buffers becomes `scf.parallel` if its iterations provably have nothing to do with each other: each
+    buffer from outside that it writes is an allocation of which it touches the row of its iteration alone. Selections,
+    renormalisations and combines of a routing are such loops over tokens. A loop with a reduction inside is left to
+    the pass that makes a kernel of that.
+
+    Remarks say why a loop stays serial. The outermost parallel loop of a nest is taken.
+
+    - Before: the program is on buffers; `moe-outline-parallel` hands the loops to threads.
+  }];
+  let dependentDialects = ["scf::SCFDialect"];
+}
+
+def MoeStackBuffersPass : Pass<"moe-stack-buffers", "::mlir::func::FuncOp"> {
+  let summary = "Put small buffers of loop iterations on the stack";
+  let description = [{
+    A buffer of static size that a loop's iteration allocates and frees becomes a `memref.alloca` in the function's
+    entry block, which all iterations share.
+
+    - Before: `moe-outline-parallel`: iterations that still run side by side would share it, too.
+  }];
+  let options = [
+    Option<"maxBytes", "max-bytes", "int64_t", /*default=*/"4096", "The size of a buffer that is moved, at most">
+  ];
+  let dependentDialects = ["memref::MemRefDialect"];
 }
 
 def MoeOutlineParallelPass : Pass<"moe-outline-parallel", "ModuleOp"> {

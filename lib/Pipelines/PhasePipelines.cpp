@@ -120,6 +120,7 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   if (options.gpuSharedLimit)
     buildGpuCodegen(pm, options);
   else if (options.optLevel > 0) {
+    pm.addNestedPass<func::FuncOp>(createMoeParallelizeLoopsPass());
     pm.addPass(createConvertGroupedMatmulToVectorPass({options.vectorLanes}));
     pm.addNestedPass<func::FuncOp>(createConvertContractionToVectorPass({options.vectorLanes}));
   }
@@ -134,6 +135,9 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   if (options.threads)
     pm.addPass(createMoeOutlineParallelPass());
   pm.addNestedPass<func::FuncOp>(createMoeHoistAllocasPass());
+  pm.addNestedPass<func::FuncOp>(createMoeStackBuffersPass());
+  if (options.optLevel > 0)
+    pm.addPass(createMoeReportScalarLoopsPass({/*fail=*/false, /*optional=*/true}));
   pm.addPass(createLowerAffinePass());
   pm.addPass(createConvertComplexToStandardPass());
   pm.addPass(createMoeApproximateMathPass());

@@ -3,9 +3,12 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/LoopLikeInterface.h"
 #include "moe/Transforms/Passes.h"
 #include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringExtras.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOEREPORTSCALARLOOPSPASS
@@ -39,6 +42,7 @@ struct ReportScalarLoops : impl::MoeReportScalarLoopsPassBase<ReportScalarLoops>
       llvm::SetVector<StringRef> names;
       loop->walk([&](Operation *op) {
         innermost &= op == loop || !isLoop(op);
+        vectors |= isa<vector::FMAOp, vector::ReductionOp>(op);
         if (!isFloatArithmetic(op))
           return;
         if (isa<VectorType>(op->getResult(0).getType()))
@@ -50,9 +54,11 @@ struct ReportScalarLoops : impl::MoeReportScalarLoopsPassBase<ReportScalarLoops>
       if (!innermost || vectors || names.empty())
         return;
       found = true;
-      InFlightDiagnostic diagnostic = fail ? loop->emitError() : loop->emitRemark();
-      diagnostic << "innermost loop with scalar float arithmetic: ";
-      llvm::interleaveComma(names, diagnostic);
+      std::string text = "innermost loop with scalar float arithmetic: " + llvm::join(names, ", ");
+      if (optional)
+        remark::missed(loop->getLoc(), remark::RemarkOpts::name("ScalarLoop").category("moe-kernels")) << text;
+      else
+        (fail ? loop->emitError() : loop->emitRemark()) << text;
     });
     if (found && fail)
       signalPassFailure();

@@ -61,17 +61,23 @@ static Values keepBestOfRows(LoopBuilder &b, TopKOp op, const KeyReader &reader,
     return out;
   int64_t groups = op.getGroups().value_or(1), groupSize = type.getExperts() / groups;
   Value room = b.index(slots);
-  out.push_back(b.empty(OpFoldResult(b.getIndexAttr(slots)), reader.getType()));
-  Values rows = b.loop(in.getTokens(b), out, [&](Value t, ValueRange state) -> Values {
+  Values rows = b.loop(in.getTokens(b), out, [&](Value t, ValueRange carriedRows) -> Values {
+    // The keys are each row's own, so that rows have nothing to do with each other.
+    Values state = llvm::to_vector_of<Value>(carriedRows);
+    state.push_back(b.empty(OpFoldResult(b.getIndexAttr(slots)), reader.getType()));
+    auto withoutKeys = [](Values all) {
+      all.pop_back();
+      return all;
+    };
     Value k = b.minimum(amount.at(b, t), room);
     if (groups == 1)
-      return insertByRank(b, reader, t, b.index(0), k, op.getTies(), state);
+      return withoutKeys(insertByRank(b, reader, t, b.index(0), k, op.getTies(), state));
     Value size = b.index(groupSize);
     auto groupOf = [&](Value e) -> Value { return arith::DivUIOp::create(b, e, size); };
     if (op.getKeep()) {
       Value chosen = chooseGroups(b, op, reader, t, groups, groupSize);
-      return insertByRank(b, reader, t, b.index(0), k, op.getTies(), state,
-                          [&](Value e) { return b.extract(chosen, groupOf(e)); });
+      return withoutKeys(insertByRank(b, reader, t, b.index(0), k, op.getTies(), state,
+                                      [&](Value e) { return b.extract(chosen, groupOf(e)); }));
     }
     // The list of each group begins where the one before it ended.
     Values carried{b.index(0)};
@@ -87,9 +93,8 @@ static Values keepBestOfRows(LoopBuilder &b, TopKOp op, const KeyReader &reader,
       next.insert(next.begin(), base);
       return next;
     });
-    return Values(llvm::drop_begin(end));
+    return withoutKeys(Values(llvm::drop_begin(end)));
   });
-  rows.pop_back();
   return rows;
 }
 
