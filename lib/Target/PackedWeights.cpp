@@ -21,18 +21,21 @@ struct Panels {
   int64_t panels = 0, depth = 0, width = 0, group = 1;
 
   template <typename Element> void make(uint64_t piece, MutableArrayRef<char> bytes) const {
-    auto *out = reinterpret_cast<Element *>(bytes.data());
-    int64_t expert = piece / panels, panel = piece % panels, first = 0;
+    int64_t expert = piece / panels, panel = piece % panels, first = 0, shift = llvm::Log2_64(group);
     for (const Bank &bank : banks) {
-      auto *in = reinterpret_cast<const Element *>(bank.source.data.data()) + bank.offset + expert * bank.strides[0];
+      const char *in = bank.source.data.data() + (bank.offset + expert * bank.strides[0]) * int64_t(sizeof(Element));
       int64_t begin = panel * bank.columns, columns = std::min(bank.columns, bank.sizes[2] - begin);
-      // Columns in the inner loop read whole lines of [K, N] weights, blocks of k those of [N, K] weights.
+      // Blocks of k read whole lines of [N, K] weights; all columns of a k are whole lines of [K, N] weights.
       constexpr int64_t kBlock = 64;
       for (int64_t k0 = 0; k0 < bank.sizes[1]; k0 += kBlock)
         for (int64_t c = 0; c < columns; ++c)
-          for (int64_t k = k0; k < std::min(k0 + kBlock, bank.sizes[1]); ++k)
-            out[(k / group * width + first + c) * group + k % group] =
-                in[k * bank.strides[1] + (begin + c) * bank.strides[2]];
+          for (int64_t k = k0; k < std::min(k0 + kBlock, bank.sizes[1]); ++k) {
+            int64_t to = (((k >> shift) * width + first + c) << shift) + (k & (group - 1));
+            int64_t from = k * bank.strides[1] + (begin + c) * bank.strides[2];
+            // The stored weight may start at any byte.
+            std::memcpy(bytes.data() + to * int64_t(sizeof(Element)), in + from * int64_t(sizeof(Element)),
+                        sizeof(Element));
+          }
       first += bank.columns;
     }
   }
@@ -45,7 +48,8 @@ FailureOr<Weight> describe(func::FuncOp function, unsigned argument, ArrayAttr a
   };
   auto shape = type.getShape();
   auto panels = std::make_shared<Panels>();
-  if (shape.size() < 4 || shape.size() > 5 || !type.hasStaticShape())
+  if (shape.size() < 4 || shape.size() > 5 || !type.hasStaticShape() ||
+      (shape.size() == 5 && !llvm::isPowerOf2_64(shape[4])))
     return error("expected 'moe.panels' on a tensor of static shape with 4 or 5 dimensions");
   panels->panels = shape[1];
   panels->group = shape.size() == 5 ? shape[4] : 1;

@@ -107,8 +107,11 @@ public:
     for (unsigned i = split; i < loop.getNumLoops(); ++i)
       bodyWork *= getTrips(loop.getLowerBound()[i], loop.getUpperBound()[i], loop.getStep()[i]);
     bodyWork = std::max<int64_t>(bodyWork, 1);
-    // A step that is computed is a grain that somebody chose: one iteration is as much as a task should do.
-    if (llvm::any_of(loop.getStep(), [](Value step) { return !getConstantIntValue(step); }))
+    // A step that is computed or large is a grain that somebody chose: one iteration is as much as a task should do.
+    if (llvm::any_of(loop.getStep(), [](Value step) {
+          std::optional<int64_t> size = getConstantIntValue(step);
+          return !size || *size >= 1024;
+        }))
       bodyWork = std::max(bodyWork, taskWork);
     int64_t knownTrips = 1;
     bool known = true;

@@ -27,6 +27,7 @@
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/IRMapping.h"
+#include "mlir/IR/Remarks.h"
 #include "llvm/ADT/Statistic.h"
 
 namespace mlir::moe {
@@ -39,6 +40,7 @@ using namespace mlir::moe;
 
 #define DEBUG_TYPE "convert-grouped-matmul-to-vector"
 static llvm::TrackingStatistic numPanels(DEBUG_TYPE, "num-panel-kernels", "Grouped matmuls with banks in panels");
+static llvm::TrackingStatistic numCopied(DEBUG_TYPE, "num-copied", "Strided operands that are copied in each call");
 static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels", "Grouped matmuls in columns form");
 static llvm::TrackingStatistic numDots(DEBUG_TYPE, "num-dots-kernels", "Grouped matmuls in dots form");
 
@@ -275,6 +277,35 @@ private:
   Value n, k;
 };
 
+/// Bufferisation may turn a slice into a view whose last dimension has a stride, which no kernel reads: such operands
+/// are copied. Returns whether there were any.
+static bool copyStrided(OpBuilder &b, GroupedMatmulOp op, StringRef why) {
+  bool found = false;
+  for (OpOperand &operand : op->getOpOperands()) {
+    Value view = operand.get();
+    auto type = cast<MemRefType>(view.getType());
+    if (view == op.getInit() || type.getRank() == 0 || lastIsContiguous(type))
+      continue;
+    if (!found)
+      remark::missed(op.getLoc(), remark::RemarkOpts::name("GroupedMatmulKernel").category(DEBUG_TYPE))
+          << ("operands are copied in each call: " + why).str();
+    found = true;
+    SmallVector<Value> sizes;
+    for (int64_t d = 0; d < type.getRank(); ++d)
+      if (type.isDynamicDim(d))
+        sizes.push_back(memref::DimOp::create(b, op.getLoc(), view, d));
+    auto contiguous = MemRefType::get(type.getShape(), type.getElementType());
+    Value copy = memref::AllocOp::create(b, op.getLoc(), contiguous, sizes);
+    memref::CopyOp::create(b, op.getLoc(), view, copy);
+    operand.set(copy);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointAfter(op);
+    memref::DeallocOp::create(b, op.getLoc(), copy);
+    ++numCopied;
+  }
+  return found;
+}
+
 struct ConvertGroupedMatmulToVectorPass
     : public moe::impl::ConvertGroupedMatmulToVectorPassBase<ConvertGroupedMatmulToVectorPass> {
   using Base::Base;
@@ -291,13 +322,15 @@ struct ConvertGroupedMatmulToVectorPass
       }
       std::string why;
       std::optional<KernelForm> form = getKernelForm(op, why);
+      b.setInsertionPoint(op);
+      if (!form && copyStrided(b, op, why))
+        form = getKernelForm(op, why);
       if (!form) {
         op.emitError() << "cannot become a kernel: " << why
                        << "; lower it with convert-moe-planned-to-linalg before "
                           "bufferisation";
         return signalPassFailure();
       }
-      b.setInsertionPoint(op);
       if (*form == KernelForm::Panels) {
         ++numPanels;
         emitPanelKernels(b, op, lanes, functions);

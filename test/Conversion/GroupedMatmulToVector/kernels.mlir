@@ -49,3 +49,20 @@ func.func @transposed(%x: tensor<?x35xf32>, %w: tensor<4x18x35xf32>, %bias: tens
     : tensor<?x35xf32>
   return %h : tensor<?x18xf32>
 }
+
+// A slice that bufferisation made a view with a stride is copied; no kernel reads it.
+// CHECK-LABEL: func @strided
+// CHECK: %[[COPY:.*]] = memref.alloc() : memref<4x24x48xf32>
+// CHECK: memref.copy %{{.*}}, %[[COPY]]
+// CHECK: vector.load %[[COPY]]
+// CHECK: memref.dealloc %[[COPY]]
+func.func @strided(%x: tensor<?x24xf32>, %w: tensor<4x24x96xf32>, %offsets: tensor<5xindex>,
+                   %init: tensor<?x48xf32>) -> tensor<?x48xf32> {
+  %part = tensor.extract_slice %w[0, 0, 0] [4, 24, 48] [1, 1, 2] : tensor<4x24x96xf32> to tensor<4x24x48xf32>
+  %h = moe.grouped_matmul %x offsets(%offsets : tensor<5xindex>) banks(%part : tensor<4x24x48xf32>)
+      outs(%init : tensor<?x48xf32>) {
+  ^bb0(%s: f32):
+    moe.yield %s : f32
+  } {bank_maps = [affine_map<(e, k, n) -> (e, k, n)>], extra_maps = []} : tensor<?x24xf32>
+  return %h : tensor<?x48xf32>
+}

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Packed weights: random MoE layers as ONNX, whose weights are stored in panels, against numpy in double precision.
+
+    packed.py --work DIR [--seed N] [--layers N]
+
+Sizes are multiples of nothing; one model holds all layers, so one compilation covers them. Routing is by random logits,
+or sends all rows to the same experts; T is 0, 1, 5, 40 and 150, so an expert has no, few, and several passes of rows.
+One and two threads give the same bits.
+"""
+import argparse
+import pathlib
+import random
+import subprocess
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from safetensors.numpy import load_file, save_file
+
+ELEMENTS = {"f32": (TensorProto.FLOAT, np.float32, 1e-4), "f16": (TensorProto.FLOAT16, np.float16, 2e-2)}
+
+
+class Layer:
+    """y{i} = MoE(x{i}, logits{i}) with weights of its own."""
+
+    def __init__(self, i, rng, values):
+        self.i, self.dtype = i, rng.choice(["f32", "f32", "f16"])
+        self.experts = rng.choice([1, 2, 5, 9])
+        self.k = rng.randint(1, min(3, self.experts))
+        self.hidden, self.inner = rng.choice([1, 7, 33, 50, 64, 100]), rng.choice([2, 15, 16, 31, 47, 65])
+        self.form = rng.choice(["silu", "relu", "swiglu", "fc3"])
+        inner = 2 * self.inner if self.form == "swiglu" else self.inner
+        shapes = {"fc1": (self.experts, inner, self.hidden), "fc2": (self.experts, self.hidden, self.inner)}
+        if self.form == "fc3":
+            shapes["fc3"] = shapes["fc1"]
+        _, self.type, self.tolerance = ELEMENTS[self.dtype]
+        self.w = {n: (values.standard_normal(s) * s[2] ** -0.5).astype(self.type) for n, s in shapes.items()}
+
+    def describe(self):
+        return (f"layer {self.i}: {self.dtype} {self.form} E = {self.experts} k = {self.k} "
+                f"H = {self.hidden} I = {self.inner}")
+
+    def nodes(self):
+        tensor = lambda n: helper.make_tensor(f"{n}_{self.i}", ELEMENTS[self.dtype][0], self.w[n].shape,
+                                              self.w[n].tobytes(), raw=True)
+        name = lambda n: f"{n}_{self.i}" if n in self.w else ""
+        extra = {"activation_type": self.form if self.form in ("relu", "swiglu") else "silu"}
+        if self.form == "swiglu":
+            extra |= {"swiglu_fusion": 1, "activation_alpha": 1.0, "activation_beta": 0.0}
+        node = helper.make_node(
+            "MoE", [f"x{self.i}", f"logits{self.i}", name("fc1"), "", name("fc2"), "", name("fc3")], [f"y{self.i}"],
+            domain="com.microsoft", k=self.k, normalize_routing_weights=1, **extra)
+        info = lambda n, width: helper.make_tensor_value_info(f"{n}{self.i}", ELEMENTS[self.dtype][0], ["T", width])
+        return node, [tensor(n) for n in self.w], [info("x", self.hidden), info("logits", self.experts)], info(
+            "y", self.hidden)
+
+    def inputs(self, tokens, skewed, values):
+        self.x = values.standard_normal((tokens, self.hidden)).astype(self.type)
+        logits = values.standard_normal((1 if skewed else tokens, self.experts))
+        self.logits = np.broadcast_to(logits, (tokens, self.experts)).astype(self.type)
+        return {f"x{self.i}": self.x, f"logits{self.i}": np.ascontiguousarray(self.logits)}
+
+    def expected(self):
+        logits, x = self.logits.astype(float), self.x.astype(float)
+        w = {n: v.astype(float) for n, v in self.w.items()}
+        y = np.zeros(x.shape)
+        for t in range(len(x)):
+            chosen = np.argsort(-logits[t], kind="stable")[: self.k]
+            gates = np.exp(logits[t, chosen] - logits[t].max())
+            for e, gate in zip(chosen, gates / gates.sum()):
+                h = w["fc1"][e] @ x[t]
+                silu = lambda v: v / (1 + np.exp(-v))
+                if self.form == "swiglu":
+                    h = silu(h[0::2]) * h[1::2]
+                else:
+                    h = np.maximum(h, 0) if self.form == "relu" else silu(h)
+                    h = h * (w["fc3"][e] @ x[t]) if self.form == "fc3" else h
+                y[t] += gate * (w["fc2"][e] @ h)
+        return y
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", required=True, type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--mcpu", default="")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    rng, values = random.Random(args.seed), np.random.default_rng(args.seed)
+    layers = [Layer(i, rng, values) for i in range(args.layers)]
+    parts = [layer.nodes() for layer in layers]
+    graph = helper.make_graph([p[0] for p in parts], "packed", sum((p[2] for p in parts), []), [p[3] for p in parts],
+                              sum((p[1] for p in parts), []))
+    model = args.work / "packed.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18),
+                                                      helper.make_opsetid("com.microsoft", 1)], ir_version=10), model)
+    module = args.work / "packed.moe"
+    target = [f"--mcpu={args.mcpu}"] if args.mcpu else []
+    subprocess.run(["moe-compile", model, "-o", module, "-q", *target], check=True)
+    stored = load_file(args.work / "packed.safetensors")
+    assert any(".panels" in name for name in stored), sorted(stored)
+
+    for tokens, skewed in [(0, False), (1, False), (5, False), (40, False), (150, False), (150, True)]:
+        given = {}
+        for layer in layers:
+            given |= layer.inputs(tokens, skewed, values)
+        save_file(given, args.work / "in.safetensors")
+        results = []
+        for threads in (1, 2):
+            out = args.work / f"out{threads}.safetensors"
+            subprocess.run(["moe-run", module, f"--inputs={args.work / 'in.safetensors'}", f"--outputs={out}",
+                            f"--threads={threads}"], check=True, stdout=subprocess.DEVNULL)
+            results.append(load_file(out))
+        for layer in layers:
+            got, other = (r[f"y{layer.i}"] for r in results)
+            where = f"{layer.describe()}, T = {tokens}{', all rows alike' if skewed else ''}, seed {args.seed}"
+            assert got.tobytes() == other.tobytes(), f"{where}: one and two threads differ"
+            want = layer.expected()
+            assert got.shape == want.shape, f"{where}: {got.shape}"
+            error = np.abs(got.astype(float) - want) - layer.tolerance * (np.abs(want) + 1)
+            assert error.size == 0 or error.max() <= 0, f"{where}: off by {np.abs(got.astype(float) - want).max():.3g}"
+    print(f"ok: {len(layers)} layers, seed {args.seed}")
+
+
+main()
