@@ -9,6 +9,7 @@ with limits that moe-run --machine measures in the same run. A share above 1.03 
 benchmark fails.
 """
 import argparse
+import ctypes
 import json
 import math
 import os
@@ -263,6 +264,7 @@ def parse(arguments):
     numbers = lambda text: [int(word) for word in text.split(",")]
     parser.add_argument("--shapes", type=words, default=["granite-1b", "olmoe"], help=f"of: {', '.join(SHAPES)}, or all")
     parser.add_argument("--tokens", type=numbers, default=[1, 16, 128, 512], help="numbers of tokens")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what runs the modules")
     parser.add_argument("--threads", type=numbers, default=[1, 2], help="numbers of threads")
     parser.add_argument("--routings", type=words, default=["uniform"], help=f"of: {', '.join(ROUTINGS)}")
     parser.add_argument("--dtypes", type=words, default=["f32"], help=f"of: {', '.join(DTYPES)}")
@@ -293,8 +295,23 @@ def parse(arguments):
     return options
 
 
+def explain_cuda():
+    """Why nothing is measured on a GPU."""
+    try:
+        driver = ctypes.CDLL(os.environ.get("MOE_CUDA_DRIVER", "libcuda.so.1"))
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+            return "there is no CUDA device on this machine"
+    except OSError as error:
+        return f"there is no CUDA device on this machine: {error}"
+    return "modules do not run on CUDA devices yet (docs/gpu.md)"
+
+
 def main(arguments=None):
     options = parse(arguments)
+    if options.device == "cuda":
+        print(f"bench: {explain_cuda()}; nothing was measured", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(options, pathlib.Path(folder))
         measure_limits(bench.tools, options.threads, bench.limits)
