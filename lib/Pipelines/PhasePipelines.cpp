@@ -183,7 +183,7 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
   case Phase::Raise:
     if (!options.allowTracedExperts)
       pm.addNestedPass<func::FuncOp>(createOnnxRefuseTracedExpertsPass());
-    pm.addNestedPass<func::FuncOp>(createOnnxRaiseMoePass({options.raiseDecomposed}));
+    pm.addNestedPass<func::FuncOp>(createOnnxRaiseMoePass({options.raiseDecomposed, options.allowTracedExperts}));
     pm.addNestedPass<func::FuncOp>(createConvertOnnxToLinalgPass());
     addCleanup(pm);
     break;

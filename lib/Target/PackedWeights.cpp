@@ -23,7 +23,14 @@ struct Panels {
   template <typename Element> void make(uint64_t piece, MutableArrayRef<char> bytes) const {
     int64_t expert = piece / panels, panel = piece % panels, first = 0, shift = llvm::Log2_64(group);
     for (const Bank &bank : banks) {
-      const char *in = bank.source.data.data() + (bank.offset + expert * bank.strides[0]) * int64_t(sizeof(Element));
+      int64_t at = bank.offset + expert * bank.strides[0];
+      ArrayRef<char> data = bank.source.data;
+      if (!bank.source.parts.empty()) {
+        int64_t rowElements = bank.source.pieceBytes / sizeof(Element);
+        data = bank.source.parts[at / rowElements].data;
+        at %= rowElements;
+      }
+      const char *in = data.data() + at * int64_t(sizeof(Element));
       int64_t begin = panel * bank.columns, columns = std::min(bank.columns, bank.sizes[2] - begin);
       // Blocks of k read whole lines of [N, K] weights; all columns of a k are whole lines of [K, N] weights.
       constexpr int64_t kBlock = 64;
@@ -72,7 +79,13 @@ FailureOr<Weight> describe(func::FuncOp function, unsigned argument, ArrayAttr a
     for (auto [size, stride] : llvm::zip(bank.sizes, bank.strides))
       last += (size - 1) * stride;
     uint64_t bytes = type.getElementTypeBitWidth() / 8;
-    if (bank.sizes[0] != shape[0] || (last + 1) * bytes > source->data.size() ||
+    // An expert's panel lies within one part of a stacked weight.
+    int64_t rowElements = source->parts.empty() ? 0 : source->pieceBytes / bytes;
+    bool withinParts = source->parts.empty() ||
+                       (bank.strides[0] % rowElements == 0 &&
+                        (last - (bank.sizes[0] - 1) * bank.strides[0]) % rowElements >= bank.offset % rowElements &&
+                        (last - (bank.sizes[0] - 1) * bank.strides[0]) / rowElements == bank.offset / rowElements);
+    if (bank.sizes[0] != shape[0] || !withinParts || (last + 1) * bytes > source->bytes() ||
         llvm::divideCeil(bank.sizes[2], bank.columns) != static_cast<uint64_t>(shape[1]) ||
         llvm::divideCeil(bank.sizes[1], panels->group) != static_cast<uint64_t>(shape[2]))
       return error("'moe.panels' does not fit weight '" + key.getValue() + "' or the type of the argument");

@@ -192,6 +192,8 @@ LogicalResult Compilation::run() {
     }
     if (info.phase == Phase::Tile && failed(addPackedWeights(*module, weights)))
       return error("the weights could not be packed; nothing was written");
+    if (info.phase == Phase::Raise && failed(stackWeights()))
+      return failure();
     if (info.phase == Phase::Choose)
       describeLayers();
     if (info.phase == options.compileTo)
@@ -214,6 +216,24 @@ LogicalResult Compilation::quantize() {
   summary.functions = std::move(*functions);
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   summary.times.push_back({"quantise", seconds});
+  return success();
+}
+
+/// Weights of experts that raising put into one bank.
+LogicalResult Compilation::stackWeights() {
+  for (auto function : module->getOps<func::FuncOp>())
+    for (unsigned i = 0; i < function.getNumArguments(); ++i) {
+      auto list = function.getArgAttrOfType<ArrayAttr>(i, "moe.weight_parts");
+      auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight");
+      if (!list || !key)
+        continue;
+      std::vector<std::string> parts;
+      for (StringAttr part : list.getAsRange<StringAttr>())
+        parts.push_back(part.str());
+      // An MLIR program that says so without a file behind it has no data for any weight.
+      if (weights.lookup(parts.front()) && !weights.stack(key.getValue(), parts))
+        return error("weight '" + key.getValue() + "' cannot be put together from its parts");
+    }
   return success();
 }
 

@@ -64,6 +64,7 @@ private:
   llvm::Error makeDeviceCode();
   llvm::Error makeMachineCode(llvm::json::Value weights);
   LogicalResult writeMlir();
+  LogicalResult stackWeights();
   std::string buildSignature(llvm::json::Value weights);
   void describeLayers();
   LogicalResult error(const llvm::Twine &message);

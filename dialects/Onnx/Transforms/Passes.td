@@ -27,12 +27,19 @@ def OnnxRaiseMoePass : Pass<"onnx-raise-moe", "::mlir::func::FuncOp"> {
     runs over, so that neither names, the order of nodes and operands, nor the way in which pairs are spread over
     dimensions matter.
 
+    Experts that have nodes of their own (an unrolled loop) are read one by one: the terms of the sum that they add to,
+    over all tokens with gates that are zero where not chosen, or over the pairs that a `NonZero` of their mask lists.
+    Experts that compute the same with weights of their own become one apply; their weights become one bank, an
+    argument with the attribute `moe.weight_parts` (the keys of the parts). Terms without a gate stay.
+
     What cannot be proved is not raised: the graph stays as it is, which is correct and slower, and a remark
     (`MoeNotRaised`) says what was missing. A fused node that the operator's specification does not allow is an error.
   }];
   let options = [
     Option<"decomposed", "decomposed", "bool", /*default=*/"true",
-           "Raise decomposed layers too, not only the operators that are a whole layer">
+           "Raise decomposed layers too, not only the operators that are a whole layer">,
+    Option<"allowTracedExperts", "allow-traced-experts", "bool", /*default=*/"false",
+           "Raise what the file holds, though it holds only the experts that were hit while tracing">
   ];
   let dependentDialects = ["::mlir::moe::MoeDialect", "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
                            "::mlir::math::MathDialect", "::mlir::tensor::TensorDialect"];

@@ -9,12 +9,14 @@
 
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace mlir::moe {
 
@@ -32,6 +34,10 @@ struct Weight {
   uint64_t pieces = 0, pieceBytes = 0;
   std::function<void(uint64_t piece, llvm::MutableArrayRef<char> bytes)> makePiece;
 
+  /// The tensors that such a tensor is stacked of, one per index of its first dimension: they are where they were, and
+  /// never put together in memory.
+  std::vector<Weight> parts = {};
+
   uint64_t bytes() const { return makePiece ? pieces * pieceBytes : data.size(); }
 };
 
@@ -43,6 +49,8 @@ public:
     auto it = weights.find(key.str());
     return it == weights.end() ? nullptr : &it->second;
   }
+  /// Adds the tensor whose index i is the tensor `parts[i]`; false if one is missing or they differ in type.
+  bool stack(llvm::StringRef key, llvm::ArrayRef<std::string> parts);
   /// In the order of insertion.
   auto begin() const { return weights.begin(); }
   auto end() const { return weights.end(); }
@@ -51,6 +59,29 @@ public:
 private:
   llvm::MapVector<std::string, Weight, std::map<std::string, unsigned>> weights;
 };
+
+inline bool WeightStore::stack(llvm::StringRef key, llvm::ArrayRef<std::string> parts) {
+  Weight stacked;
+  for (const std::string &name : parts) {
+    const Weight *part = lookup(name);
+    if (!part || part->makePiece ||
+        (!stacked.parts.empty() && (part->dtype != stacked.dtype || part->shape != stacked.parts[0].shape)))
+      return false;
+    stacked.dtype = part->dtype;
+    stacked.pieceBytes = part->data.size();
+    stacked.parts.push_back(*part);
+  }
+  if (parts.empty())
+    return false;
+  stacked.pieces = parts.size();
+  stacked.shape.push_back(parts.size());
+  stacked.shape.append(stacked.parts[0].shape.begin(), stacked.parts[0].shape.end());
+  auto sources = std::make_shared<std::vector<Weight>>(stacked.parts);
+  stacked.makePiece = [sources](uint64_t piece, llvm::MutableArrayRef<char> bytes) {
+    llvm::copy((*sources)[piece].data, bytes.begin());
+  };
+  return add(key, std::move(stacked));
+}
 
 } // namespace mlir::moe
 

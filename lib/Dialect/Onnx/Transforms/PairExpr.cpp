@@ -3,6 +3,8 @@
 
 #include "PairExpr.h"
 
+#include <array>
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -29,22 +31,44 @@ PairExpr *PairEvaluator::fail(const Twine &why, Operation *at) {
 bool PairEvaluator::splitByDims(ArrayRef<unsigned> flat, ArrayRef<DimExpr> dims, Layout &layout) {
   size_t next = 0;
   layout.clear();
+  SmallVector<unsigned> axesLeft(flat);
   for (const DimExpr &dim : dims) {
     SmallVector<unsigned, 2> list;
     DimExpr product(1);
-    while (product != dim && next < flat.size()) {
-      product = product * axes[flat[next]].size;
-      list.push_back(flat[next++]);
+    while (product != dim && next < axesLeft.size()) {
+      unsigned axis = axesLeft[next];
+      // Tokens [batch * length] of which this dimension has the batch alone: the axis falls into two.
+      auto missing = product.is(0) ? std::nullopt : dim.dividedBy(product);
+      if (missing && axes[axis].kind == LayerAxis::Token && !missing->is(1) && *missing != axes[axis].size)
+        if (auto rest = axes[axis].size.dividedBy(*missing)) {
+          if (axes[axis].parts.empty()) {
+            unsigned outer = addAxis(LayerAxis::Token, *missing), inner = addAxis(LayerAxis::Token, *rest);
+            axes[axis].parts = {outer, inner};
+          }
+          if (axes[axes[axis].parts[0]].size != *missing)
+            return false;
+          SmallVector<unsigned, 2> parts = axes[axis].parts;
+          axesLeft.erase(axesLeft.begin() + next);
+          axesLeft.insert(axesLeft.begin() + next, parts.begin(), parts.end());
+          continue;
+        }
+      ++next;
+      if (axes[axis].kind == LayerAxis::Slot && axes[axis].size.is(1))
+        continue; // an only slot is in no dimension
+      product = product * axes[axis].size;
+      list.push_back(axis);
     }
     if (product != dim)
       return false;
     layout.push_back(list);
   }
   // Axes of size 1 may be left over.
-  for (; next < flat.size(); ++next) {
-    if (!axes[flat[next]].size.is(1) || layout.empty())
+  for (; next < axesLeft.size(); ++next) {
+    if (!axes[axesLeft[next]].size.is(1) || layout.empty())
       return false;
-    layout.back().push_back(flat[next]);
+    if (axes[axesLeft[next]].kind == LayerAxis::Slot)
+      continue;
+    layout.back().push_back(axesLeft[next]);
   }
   return true;
 }
@@ -119,7 +143,7 @@ bool PairEvaluator::stepBack(OnnxNodeOp node, const Layout &layout, Layout &inne
   const DimList *dims = shapes.getShape(operand);
   if (!dims)
     return false;
-  if (op == "Identity" || op == "Cast") {
+  if (op == "Identity" || (op == "Cast" && keepsNumbers(node))) {
     inner = layout;
     return true;
   }
@@ -326,6 +350,37 @@ PairExpr *PairEvaluator::evaluateElementwise(OnnxNodeOp node, const Layout &layo
   return make(expr);
 }
 
+/// The letters of the two operands and the result of an einsum, and the one letter that is summed over; 0 if the
+/// equation is of another form.
+static std::pair<std::array<std::string, 3>, char> readEinsum(OnnxNodeOp node) {
+  std::string equation;
+  for (char c : node.getString("equation"))
+    if (c != ' ')
+      equation += c;
+  auto [inputs, output] = StringRef(equation).split("->");
+  auto [left, right] = inputs.split(',');
+  std::array<std::string, 3> terms = {left.str(), right.str(), output.str()};
+  if (right.empty() || right.contains(',') || StringRef(equation).contains('.') || node.getInputs().size() != 2)
+    return {terms, 0};
+  char summed = 0;
+  for (const std::string &term : terms)
+    for (size_t i = 0; i < term.size(); ++i)
+      if (term.find(term[i], i + 1) != std::string::npos)
+        return {terms, 0}; // a diagonal
+  for (const std::string &term : {terms[0], terms[1]})
+    for (char letter : term) {
+      if (output.contains(letter) || letter == summed)
+        continue;
+      if (summed)
+        return {terms, 0};
+      summed = letter;
+    }
+  for (char letter : output)
+    if (!StringRef(terms[0]).contains(letter) && !StringRef(terms[1]).contains(letter))
+      return {terms, 0};
+  return {terms, summed};
+}
+
 PairExpr *PairEvaluator::contract(PairExpr *left, PairExpr *right, unsigned k, OnnxNodeOp node) {
   if (!left || !right)
     return nullptr;
@@ -348,22 +403,52 @@ PairExpr *PairEvaluator::contract(PairExpr *left, PairExpr *right, unsigned k, O
   return make(expr);
 }
 
-PairExpr *PairEvaluator::evaluateMatMul(OnnxNodeOp node, const Layout &layout) {
-  Value left = node.getInputs()[0], right = node.getInputs()[1];
-  const DimList *leftDims = shapes.getShape(left), *rightDims = shapes.getShape(right);
-  if (!leftDims || !rightDims || leftDims->size() < 2 || rightDims->size() < 2)
-    return fail("a product of vectors", node);
-  if (leftDims->back() != (*rightDims)[rightDims->size() - 2])
-    return fail("contracted dimensions that are not known to be equal", node);
-  unsigned k = addAxis(LayerAxis::Feature, leftDims->back());
+std::optional<DimExpr> PairEvaluator::contractedSize(OnnxNodeOp node) {
+  if (!node.getDomain().empty() || node.getInputs().size() < 2)
+    return std::nullopt;
+  const DimList *left = shapes.getShape(node.getInputs()[0]), *right = shapes.getShape(node.getInputs()[1]);
+  if (!left || !right)
+    return std::nullopt;
+  if (node.is("MatMul"))
+    return left->size() < 2 || right->size() < 2 || left->back() != (*right)[right->size() - 2]
+               ? std::nullopt
+               : std::optional(left->back());
+  if (!node.is("Einsum"))
+    return std::nullopt;
+  auto [terms, letter] = readEinsum(node);
+  if (!letter || terms[0].size() != left->size() || terms[1].size() != right->size())
+    return std::nullopt;
+  size_t at = StringRef(terms[0]).find(letter), other = StringRef(terms[1]).find(letter);
+  if (at == StringRef::npos || other == StringRef::npos || (*left)[at] != (*right)[other])
+    return std::nullopt;
+  return (*left)[at];
+}
+
+bool PairEvaluator::contractionLayouts(OnnxNodeOp node, const Layout &layout, unsigned k, Layout &left, Layout &right) {
+  const DimList &leftDims = *shapes.getShape(node.getInputs()[0]), &rightDims = *shapes.getShape(node.getInputs()[1]);
+  left.clear();
+  right.clear();
+  if (node.is("Einsum")) {
+    auto [terms, letter] = readEinsum(node);
+    if (terms[2].size() != layout.size())
+      return false;
+    std::map<char, SmallVector<unsigned, 2>> letters;
+    for (auto [name, dim] : llvm::zip(terms[2], layout))
+      letters[name] = dim;
+    letters[letter] = {k};
+    for (char name : terms[0])
+      left.push_back(letters[name]);
+    for (char name : terms[1])
+      right.push_back(letters[name]);
+    return true;
+  }
   Layout batch(layout.begin(), layout.end() - 2);
-  // Batch dimensions broadcast like any others; give the operands stand-in layouts that end in their own two.
-  auto operandLayout = [&](Value operand, const DimList &dims, SmallVector<unsigned, 2> row,
-                           SmallVector<unsigned, 2> column) -> std::optional<Layout> {
-    Layout inner;
+  // Batch dimensions broadcast like any others.
+  auto operandLayout = [&](const DimList &dims, SmallVector<unsigned, 2> row, SmallVector<unsigned, 2> column,
+                           Layout &inner) {
     size_t count = dims.size() - 2;
     if (count > batch.size())
-      return std::nullopt;
+      return false;
     for (size_t i = 0; i < count; ++i) {
       const auto &list = batch[batch.size() - count + i];
       DimExpr product(1);
@@ -374,58 +459,65 @@ PairExpr *PairEvaluator::evaluateMatMul(OnnxNodeOp node, const Layout &layout) {
       else if (dims[i].is(1))
         inner.push_back({});
       else
-        return std::nullopt;
+        return false;
     }
     inner.push_back(row);
     inner.push_back(column);
-    return inner;
+    return true;
   };
-  auto l = operandLayout(left, *leftDims, layout[layout.size() - 2], {k});
-  auto r = operandLayout(right, *rightDims, {k}, layout.back());
-  if (!l || !r)
+  return operandLayout(leftDims, layout[layout.size() - 2], {k}, left) &&
+         operandLayout(rightDims, {k}, layout.back(), right);
+}
+
+PairExpr *PairEvaluator::evaluateMatMul(OnnxNodeOp node, const Layout &layout) {
+  auto size = contractedSize(node);
+  if (!size)
+    return fail("a contraction of another form", node);
+  unsigned k = addAxis(LayerAxis::Feature, *size);
+  Layout l, r;
+  if (!contractionLayouts(node, layout, k, l, r))
     return fail("batch dimensions whose broadcast is not known", node);
-  PairExpr *x = evaluate(left, *l);
-  PairExpr *y = x ? evaluate(right, *r) : nullptr;
+  PairExpr *x = evaluate(node.getInputs()[0], l);
+  PairExpr *y = x ? evaluate(node.getInputs()[1], r) : nullptr;
   return contract(x, y, k, node);
 }
 
-PairExpr *PairEvaluator::evaluateEinsum(OnnxNodeOp node, const Layout &layout) {
-  std::string equation;
-  for (char c : node.getString("equation"))
-    if (c != ' ')
-      equation += c;
-  auto [inputs, output] = StringRef(equation).split("->");
-  SmallVector<StringRef> terms;
-  inputs.split(terms, ',');
-  if (terms.size() != 2 || output.size() != layout.size() || inputs.contains('.'))
-    return fail("an einsum of another form", node);
-  std::map<char, SmallVector<unsigned, 2>> letters;
-  for (auto [letter, dim] : llvm::zip(output, layout))
-    letters[letter] = dim;
-  std::optional<unsigned> k;
-  SmallVector<PairExpr *> operands;
-  for (auto [term, operand] : llvm::zip(terms, node.getInputs())) {
-    const DimList *dims = shapes.getShape(operand);
-    if (!dims || dims->size() != term.size())
-      return fail("an einsum of another form", node);
-    Layout inner;
-    for (auto [letter, dim] : llvm::zip(term, *dims)) {
-      if (!letters.count(letter)) {
-        if (k)
-          return fail("an einsum that sums over more than one letter", node);
-        k = addAxis(LayerAxis::Feature, dim);
-        letters[letter] = {*k};
-      }
-      inner.push_back(letters[letter]);
-    }
-    PairExpr *expr = evaluate(operand, inner);
-    if (!expr)
-      return nullptr;
-    operands.push_back(expr);
-  }
-  if (!k)
-    return fail("an einsum that sums over no letter", node);
-  return contract(operands[0], operands[1], *k, node);
+PairExpr *PairEvaluator::evaluateGemm(OnnxNodeOp node, const Layout &layout) {
+  const DimList *left = shapes.getShape(node.getInputs()[0]), *right = shapes.getShape(node.getInputs()[1]);
+  bool transposed = node.getInt("transB", 0) != 0;
+  if (!left || !right || left->size() != 2 || right->size() != 2 || layout.size() != 2 || node.getInt("transA", 0) ||
+      node.getFloat("alpha", 1.0) != 1.0 || left->back() != (*right)[transposed ? 1 : 0])
+    return fail("a Gemm of another form", node);
+  unsigned k = addAxis(LayerAxis::Feature, left->back());
+  PairExpr *x = evaluate(node.getInputs()[0], Layout{layout[0], {k}});
+  PairExpr *y =
+      x ? evaluate(node.getInputs()[1], transposed ? Layout{layout[1], {k}} : Layout{{k}, layout[1]}) : nullptr;
+  PairExpr *product = contract(x, y, k, node);
+  if (!product || !node.hasInput(2))
+    return product;
+  if (node.getFloat("beta", 1.0) != 1.0)
+    return fail("a Gemm of another form", node);
+  Layout inner = broadcastTo(node.getInputs()[2], layout);
+  const DimList *dims = shapes.getShape(node.getInputs()[2]);
+  if (!dims || inner.size() != dims->size())
+    return fail("operands whose broadcast is not known", node);
+  PairExpr *bias = evaluate(node.getInputs()[2], inner);
+  if (!bias)
+    return nullptr;
+  PairExpr sum{PairExpr::Elementwise, {}, {}, {product, bias}, product->features};
+  sum.implied = "Add";
+  return make(sum);
+}
+
+PairExpr *PairEvaluator::multiply(PairExpr *left, PairExpr *right) {
+  if (!left || !right)
+    return nullptr;
+  PairExpr product{PairExpr::Elementwise, {}, {}, {left, right}, left->features};
+  product.implied = "Mul";
+  for (unsigned feature : right->features)
+    if (!llvm::is_contained(product.features, feature))
+      product.features.push_back(feature);
+  return product.features.size() > 1 ? fail("a product of values over different features") : make(product);
 }
 
 /// Whether cutting the banks below costs nothing: every k-th column of a matrix stored [k, n] is no run of memory.
@@ -520,10 +612,10 @@ PairExpr *PairEvaluator::evaluateCut(OnnxNodeOp node, unsigned result, const Lay
 }
 
 PairExpr *PairEvaluator::evaluateNode(OnnxNodeOp node, unsigned result, const Layout &layout) {
-  if (node.is("MatMul"))
+  if (node.is("MatMul") || node.is("Einsum"))
     return evaluateMatMul(node, layout);
-  if (node.is("Einsum"))
-    return evaluateEinsum(node, layout);
+  if (node.is("Gemm"))
+    return evaluateGemm(node, layout);
   if (node.is("Gather") || node.is("GatherND"))
     return evaluateGather(node, layout);
   if (node.is("Split") || node.is("Slice"))

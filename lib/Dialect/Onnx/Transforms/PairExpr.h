@@ -16,8 +16,26 @@
 namespace mlir::moe {
 
 struct LayerAxis {
-  enum Kind { Token, Slot, Feature } kind;
+  enum Kind {
+    Token,
+    Slot,
+    Feature,
+    Fixed, ///< not an axis of the result: the dimension is read at `position`
+    Chosen ///< the pairs that chose one expert, as a NonZero lists them
+  } kind;
   DimExpr size;
+  int64_t position = 0;
+  /// A token axis that some values spread over several dimensions: the axes of these, outermost first.
+  SmallVector<unsigned, 2> parts = {};
+};
+
+/// A pair's gate, where every expert has its own nodes: a product, of the factors that are there, of
+/// [indices[t, s] == expert], weights[t, s], dense[t, expert] and keep[t, expert], summed over the slots s.
+struct GateForm {
+  Value indices, weights, dense, keep;
+  int64_t expert = -1;
+  /// Whether the sum over the slots has been taken.
+  bool summed = false;
 };
 
 /// For each dimension of a tensor the axes that it runs over, outermost first. A dimension of size 1 may run over none.
@@ -47,23 +65,39 @@ struct PairExpr {
   OnnxNodeOp op; // Elementwise
   SmallVector<PairExpr *, 2> operands;
   SmallVector<unsigned, 2> features; // the axes of the result besides the pair
-  BankCut cut;                       // Part, Cut
+  BankCut cut = {};                  // Part, Cut
   bool transposed = false;           // Contract: the part is stored [n, k]
+  // Where every expert has its own nodes (ExpertExpr.h):
+  int64_t entry = -1;       // Part: the entry of the bank that this expert reads; -1: the value is the part itself
+  unsigned leading = 0;     // Row: how many dimensions run over the tokens; 0: as many as there are token axes
+  StringRef implied;        // Elementwise without an operator of its own: "Add" or "Mul"
+  GateForm *gate = nullptr; // Gate
 };
 
 /// Evaluates values under layouts.
 class PairEvaluator {
 public:
   explicit PairEvaluator(SymbolicShapes &shapes) : shapes(shapes) {}
+  virtual ~PairEvaluator() = default;
 
   unsigned addAxis(LayerAxis::Kind kind, DimExpr size) {
     axes.push_back({kind, std::move(size)});
     return axes.size() - 1;
   }
+  unsigned addFixed(DimExpr size, int64_t position) {
+    axes.push_back({LayerAxis::Fixed, std::move(size), position});
+    return axes.size() - 1;
+  }
   const LayerAxis &axis(unsigned i) const { return axes[i]; }
 
   /// The expression of a value, or null with the reason in `getReason()`.
-  PairExpr *evaluate(Value value, const Layout &layout);
+  virtual PairExpr *evaluate(Value value, const Layout &layout);
+  PairExpr *make(PairExpr expr) {
+    pool.push_back(std::make_unique<PairExpr>(std::move(expr)));
+    return pool.back().get();
+  }
+  /// The product of two values, as one expression.
+  PairExpr *multiply(PairExpr *left, PairExpr *right);
 
   /// The tensor [tokens..., slots] of chosen experts that all gathers agree on; null if the slots are the experts.
   Value getIndices() const { return indices; }
@@ -76,17 +110,18 @@ public:
   void setSlotAxis(unsigned axis) { slotAxis = axis; }
   bool usesTokens(const Layout &layout) const;
   bool usesSlot(const Layout &layout) const;
+  /// The layouts of the operands of a MatMul or a two-operand Einsum whose result has `layout` and that sums over the
+  /// axis k.
+  bool contractionLayouts(OnnxNodeOp node, const Layout &layout, unsigned k, Layout &left, Layout &right);
+  /// The size of what such a node sums over; nothing if it is of another form.
+  std::optional<DimExpr> contractedSize(OnnxNodeOp node);
 
-private:
-  PairExpr *make(PairExpr expr) {
-    pool.push_back(std::make_unique<PairExpr>(std::move(expr)));
-    return pool.back().get();
-  }
+protected:
   PairExpr *fail(const Twine &why, Operation *at = nullptr);
-  PairExpr *evaluateNode(OnnxNodeOp node, unsigned result, const Layout &layout);
+  virtual PairExpr *evaluateNode(OnnxNodeOp node, unsigned result, const Layout &layout);
+  PairExpr *evaluateGemm(OnnxNodeOp node, const Layout &layout);
   PairExpr *evaluateElementwise(OnnxNodeOp node, const Layout &layout);
   PairExpr *evaluateMatMul(OnnxNodeOp node, const Layout &layout);
-  PairExpr *evaluateEinsum(OnnxNodeOp node, const Layout &layout);
   PairExpr *evaluateGather(OnnxNodeOp node, const Layout &layout);
   PairExpr *evaluateCut(OnnxNodeOp node, unsigned result, const Layout &layout);
   PairExpr *contract(PairExpr *left, PairExpr *right, unsigned k, OnnxNodeOp node);
@@ -122,6 +157,11 @@ private:
 bool isScalarOperator(OnnxNodeOp node, const SymbolicShapes &shapes);
 /// Emits the operator on f32 (or f64) scalars.
 Value emitScalarOperator(ImplicitLocOpBuilder &b, OnnxNodeOp node, const SymbolicShapes &shapes, ValueRange operands);
+
+/// Whether a Cast keeps the kind of number: between floats, or between integers.
+bool keepsNumbers(OnnxNodeOp cast);
+/// Whether all elements are 0, for a constant or what is filled with one.
+bool isZeros(Value value);
 
 /// The number that a constant holds in all elements.
 std::optional<double> splatNumber(Value value);

@@ -4,6 +4,7 @@
 
 #include "PairExpr.h"
 #include "RaiseUtils.h"
+#include "llvm/ADT/DenseSet.h"
 
 namespace mlir::moe {
 
@@ -18,11 +19,21 @@ LogicalResult raiseMatMulNBits(OnnxNodeOp node, SymbolicShapes &shapes);
 /// it was raised; a remark says what was missing where expert weights were met but not all could be proved.
 bool raisePairSum(OnnxNodeOp sum, SymbolicShapes &shapes);
 
+/// A sum over experts that each have nodes of their own: over all tokens with gates, or over the pairs that a NonZero
+/// lists. Nodes that were read as parts of the sum are added to `read`. Fails, with an error, if the file provably
+/// holds only some of the experts that it should (see `onnx-refuse-traced-experts`) and that is not allowed.
+LogicalResult raiseExpertSum(OnnxNodeOp root, SymbolicShapes &shapes, bool allowTraced,
+                             llvm::DenseSet<Operation *> &read);
+
 /// The routing that chooses `indices` with weights `gates`, both [tokens, slots]: top-k of what the indices were chosen
 /// from, where the gates can be derived from it, otherwise by slots. Null (with `reason`) if the indices are not
 /// provably within [0, experts).
 Value buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Value gates, int64_t tokenDims,
                    int64_t experts, std::string &reason, std::string &router);
+/// The routing of expert numbers [tokens..., slots] that every expert is compared with: any number may occur. Without
+/// weights each chosen expert has weight 1; pairs for which keep[tokens..., expert] is false are dropped.
+Value buildComparedRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Value weights, Value keep,
+                           int64_t slots, int64_t experts, std::string &router);
 /// The routing of dense gates [tokens, experts].
 Value buildDenseRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value gates, int64_t experts, std::string &router);
 

@@ -17,6 +17,24 @@ namespace mlir::moe {
 using namespace mlir;
 using namespace mlir::moe;
 
+/// Gives values the types that their shapes prove. What the function returns keeps the type that the file declares.
+static void refineTypes(func::FuncOp function, const SymbolicShapes &shapes) {
+  for (Operation &op : function.getBody().front()) {
+    auto node = dyn_cast<OnnxNodeOp>(op);
+    if (!node)
+      continue;
+    for (Value result : node.getResults()) {
+      const DimList *dims = shapes.getShape(result);
+      auto type = dyn_cast<TensorType>(result.getType());
+      if (!dims || !type || llvm::any_of(result.getUsers(), [](Operation *user) { return isa<func::ReturnOp>(user); }))
+        continue;
+      auto sizes = llvm::map_to_vector(*dims, [](const DimExpr &dim) { return dim.staticSize(); });
+      if (llvm::none_of(sizes, [](int64_t size) { return size < 0 && !ShapedType::isDynamic(size); }))
+        result.setType(RankedTensorType::get(sizes, type.getElementType()));
+    }
+  }
+}
+
 namespace {
 struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe> {
   using OnnxRaiseMoePassBase::OnnxRaiseMoePassBase;
@@ -31,6 +49,7 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
     if (nodes.empty())
       return;
     SymbolicShapes shapes(function);
+    refineTypes(function, shapes);
     bool failedAny = false;
     for (OnnxNodeOp node : nodes) {
       if (node.is("MoE", "com.microsoft"))
@@ -44,9 +63,26 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
     }
     if (failedAny)
       return signalPassFailure();
+    if (decomposed) {
+      // The last node of a sum first: what it reads as parts of itself is not a sum of its own.
+      SmallVector<OnnxNodeOp> roots;
+      for (Operation &op : function.getBody().front())
+        if (auto node = dyn_cast<OnnxNodeOp>(op))
+          roots.push_back(node);
+      llvm::DenseSet<Operation *> read;
+      for (OnnxNodeOp node : llvm::reverse(roots))
+        if (failed(raiseExpertSum(node, shapes, allowTracedExperts, read)))
+          return signalPassFailure();
+    }
     // The nodes that a layer was made of are dead now.
     IRRewriter rewriter(&getContext());
     (void)runRegionDCE(rewriter, function->getRegions());
+    // So are the weights that were stacked.
+    llvm::BitVector dead(function.getNumArguments());
+    for (BlockArgument argument : function.getArguments())
+      if (argument.use_empty() && function.getArgAttr(argument.getArgNumber(), "moe.weight"))
+        dead.set(argument.getArgNumber());
+    (void)function.eraseArguments(dead);
   }
 };
 } // namespace

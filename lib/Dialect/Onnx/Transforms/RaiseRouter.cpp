@@ -157,6 +157,61 @@ Value mlir::moe::buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value 
   return FromSlotsOp::create(b, flatIndices, flatGates, experts);
 }
 
+/// [tokens, slots] of a tensor [tokens..., slots].
+static Value asMatrix(NodeBuilder &nodes, Value value) {
+  return nodes.flatten(value, cast<RankedTensorType>(value.getType()).getRank() - 1);
+}
+
+Value mlir::moe::buildComparedRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Value weights,
+                                      Value keep, int64_t slots, int64_t experts, std::string &router) {
+  ImplicitLocOpBuilder &b = nodes.b;
+  auto topK = indices.getDefiningOp<OnnxNodeOp>();
+  auto type = cast<RankedTensorType>(indices.getType());
+  if (weights && !keep && topK && topK.is("TopK") && type.getRank() > 1 &&
+      type.getRank() == cast<RankedTensorType>(weights.getType()).getRank()) {
+    std::string reason;
+    auto scores = cast<RankedTensorType>(topK.getInputs()[0].getType());
+    if (scores.getShape().back() == experts)
+      if (Value routing = buildRouting(nodes, shapes, indices, weights, type.getRank() - 1, experts, reason, router))
+        return routing;
+  }
+  // A number that no expert is compared with is an empty slot here too.
+  router = "slots";
+  auto matrixOf = [&](Value value) {
+    auto from = cast<RankedTensorType>(value.getType());
+    if (from.getRank() == 2 && from.getDimSize(1) == slots)
+      return value;
+    return nodes.node("Reshape", 14, {value, nodes.constant({-1, slots})},
+                      RankedTensorType::get({ShapedType::kDynamic, slots}, from.getElementType()));
+  };
+  Value numbers = matrixOf(indices);
+  auto numberType = cast<RankedTensorType>(numbers.getType());
+  if (keep) {
+    // A token that the expert has no room for: its slot is empty.
+    Value kept = nodes.node("GatherElements", 13, {asMatrix(nodes, keep), numbers},
+                            numberType.clone(cast<RankedTensorType>(keep.getType()).getElementType()),
+                            {b.getNamedAttr("axis", b.getI64IntegerAttr(1))});
+    if (!cast<RankedTensorType>(kept.getType()).getElementType().isInteger(1))
+      kept =
+          nodes.node("Cast", 13, kept, numberType.clone(b.getI1Type()), {b.getNamedAttr("to", b.getI64IntegerAttr(9))});
+    auto scalar = RankedTensorType::get({}, numberType.getElementType());
+    auto none = OnnxConstantOp::create(
+        b, scalar, cast<ElementsAttr>(DenseElementsAttr::get(scalar, b.getIntegerAttr(scalar.getElementType(), -1))));
+    nodes.visited(none);
+    numbers = nodes.node("Where", 16, {kept, numbers, none}, numberType);
+    router = "slots with a limit per expert";
+  }
+  if (weights) {
+    weights = nodes.widen(matrixOf(weights));
+  } else {
+    Value shape = nodes.node("Shape", 15, numbers, RankedTensorType::get({2}, b.getI64Type()));
+    auto one = RankedTensorType::get({1}, b.getF32Type());
+    weights = nodes.node("ConstantOfShape", 9, shape, numberType.clone(b.getF32Type()),
+                         {b.getNamedAttr("value", DenseElementsAttr::get(one, 1.0f))});
+  }
+  return FromSlotsOp::create(b, numbers, weights, experts);
+}
+
 Value mlir::moe::buildDenseRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value gates, int64_t experts,
                                    std::string &router) {
   ImplicitLocOpBuilder &b = nodes.b;

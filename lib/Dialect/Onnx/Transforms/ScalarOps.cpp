@@ -20,6 +20,35 @@ std::optional<double> mlir::moe::splatNumber(Value value) {
   return std::nullopt;
 }
 
+static Type elementOf(Value value) { return cast<ShapedType>(value.getType()).getElementType(); }
+
+bool mlir::moe::keepsNumbers(OnnxNodeOp cast) {
+  Type from = elementOf(cast.getInputs()[0]), to = elementOf(cast.getResult(0));
+  return isa<FloatType>(from) ? isa<FloatType>(to) : isa<IntegerType>(to) && (from.isInteger(1) || !to.isInteger(1));
+}
+
+bool mlir::moe::isZeros(Value value) {
+  if (auto number = splatNumber(value))
+    return *number == 0.0;
+  auto node = value.getDefiningOp<OnnxNodeOp>();
+  if (!node)
+    return false;
+  if (node.is("ConstantOfShape")) {
+    auto fill = node.getOnnxAttrs().getAs<DenseElementsAttr>("value");
+    if (!fill)
+      return true;
+    auto splat = dyn_cast<SplatElementsAttr>(fill);
+    Attribute number = splat ? splat.getSplatValue<Attribute>() : Attribute();
+    if (auto real = dyn_cast_or_null<FloatAttr>(number))
+      return real.getValueAsDouble() == 0.0;
+    auto integer = dyn_cast_or_null<IntegerAttr>(number);
+    return integer && integer.getValue().isZero();
+  }
+  if (llvm::is_contained({"Expand", "Identity", "Cast", "Reshape", "Unsqueeze", "Squeeze", "Tile"}, node.getOpType()))
+    return isZeros(node.getInputs()[0]);
+  return false;
+}
+
 static bool isFloat(Value value) { return isa<FloatType>(cast<ShapedType>(value.getType()).getElementType()); }
 
 bool mlir::moe::isScalarOperator(OnnxNodeOp node, const SymbolicShapes &shapes) {

@@ -1,0 +1,166 @@
+//===- MergeExperts.cpp - equal expressions of several experts ------------===//
+#include "MergeExperts.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static bool isCommutative(PairExpr *expr) {
+  return expr->operands.size() == 2 &&
+         (!expr->implied.empty() ||
+          (expr->op && llvm::is_contained({"Add", "Mul", "Min", "Max"}, expr->op.getOpType())));
+}
+
+/// "Add", "Mul", "Silu": operators and their implied forms are the same.
+static StringRef operatorOf(PairExpr *expr) { return expr->op ? StringRef(expr->op.getOpType()) : expr->implied; }
+
+PairExpr *ExpertMerger::mergeParts(ArrayRef<PairExpr *> experts) {
+  PairExpr *first = experts[0];
+  auto type = dyn_cast<RankedTensorType>(first->value.getType());
+  if (!type || !type.hasStaticShape())
+    return fail("an expert's weight has a shape that is not known");
+  PairExpr part{PairExpr::Part, first->value, {}, {}, first->features};
+  part.cut = first->cut;
+  bool sameValue = llvm::all_of(experts, [&](PairExpr *e) { return e->value == first->value; });
+  if (sameValue && llvm::all_of(experts, [](PairExpr *e) { return e->entry < 0; })) {
+    if (first->features.size() > 1)
+      return fail("the experts share a matrix");
+    part.kind = PairExpr::Capture;
+    if (part.cut.dim >= 0)
+      return fail("the experts share a vector that is cut");
+    return evaluator.make(part);
+  }
+  if (sameValue) {
+    for (auto [i, e] : llvm::enumerate(experts))
+      if (e->entry != static_cast<int64_t>(i))
+        return fail("expert " + Twine(i) + " reads entry " + Twine(e->entry) + " of a bank");
+    if (type.getDimSize(0) != static_cast<int64_t>(experts.size())) {
+      bankSize = std::max(bankSize, type.getDimSize(0));
+      return fail("a bank holds " + Twine(type.getDimSize(0)) + " experts, the graph uses " + Twine(experts.size()));
+    }
+    return evaluator.make(part);
+  }
+  SmallVector<Value> values;
+  for (PairExpr *e : experts) {
+    if (e->entry >= 0 || e->value.getType() != type)
+      return fail("the experts' weights have different types, or come from several banks");
+    auto argument = dyn_cast<BlockArgument>(e->value);
+    if (!argument && !e->value.getDefiningOp<OnnxConstantOp>())
+      return fail("an expert's weight is computed, so that it cannot be stacked");
+    values.push_back(e->value);
+  }
+  PairExpr *merged = evaluator.make(part);
+  toStack.push_back({merged, std::move(values)});
+  return merged;
+}
+
+PairExpr *ExpertMerger::merge(ArrayRef<PairExpr *> experts) {
+  std::vector<PairExpr *> key(experts.begin(), experts.end());
+  if (auto it = memo.find(key); it != memo.end())
+    return it->second;
+  PairExpr *first = experts[0], *result = nullptr;
+  auto widths = [&](PairExpr *e) {
+    return llvm::map_to_vector(e->features, [&](unsigned f) { return evaluator.axis(f).size; });
+  };
+  auto captured = [](PairExpr *e) {
+    return e->kind == PairExpr::Capture || (e->kind == PairExpr::Part && e->features.size() < 2);
+  };
+  for (PairExpr *e : experts)
+    if ((e->kind != first->kind && !(captured(e) && captured(first))) || e->transposed != first->transposed ||
+        !(e->cut == first->cut) || e->operands.size() != first->operands.size() || widths(e) != widths(first))
+      return fail("the experts compute different things");
+  switch (first->kind) {
+  case PairExpr::Row:
+    if (!llvm::all_of(experts, [&](PairExpr *e) { return e->value == first->value; }))
+      return fail("the experts read different rows");
+    result = first;
+    break;
+  case PairExpr::Gate:
+    return fail("a gate is used inside the experts");
+  case PairExpr::Capture: {
+    auto number = splatNumber(first->value);
+    bool same = llvm::all_of(experts, [&](PairExpr *e) {
+      return e->value == first->value || (number && first->features.empty() && splatNumber(e->value) == number);
+    });
+    result = same ? first : mergeParts(experts);
+    break;
+  }
+  case PairExpr::Part:
+    result = mergeParts(experts);
+    break;
+  default: {
+    if (first->kind == PairExpr::Elementwise)
+      for (PairExpr *e : experts) {
+        bool sameAttributes = !e->op || !first->op || e->op.getOnnxAttrs() == first->op.getOnnxAttrs();
+        if (operatorOf(e) != operatorOf(first) || !sameAttributes)
+          return fail("the experts compute different things");
+      }
+    PairExpr copy = *first;
+    for (unsigned i = 0; i < first->operands.size(); ++i) {
+      SmallVector<PairExpr *> operands;
+      for (PairExpr *e : experts) {
+        // Which operand of a sum or product comes first may differ from expert to expert.
+        unsigned at = i;
+        if (isCommutative(first)) {
+          auto like = [&](PairExpr *x, PairExpr *y) {
+            return x == y || (x->kind == y->kind && x->operands.size() == y->operands.size() &&
+                              x->features.size() == y->features.size() &&
+                              (x->kind != PairExpr::Elementwise || operatorOf(x) == operatorOf(y)) &&
+                              (x->kind != PairExpr::Row || x->value == y->value));
+          };
+          if (!like(e->operands[0], first->operands[0]) && like(e->operands[0], first->operands[1]) &&
+              like(e->operands[1], first->operands[0]))
+            at = 1 - i;
+        }
+        operands.push_back(e->operands[at]);
+      }
+      if (!(copy.operands[i] = merge(operands)))
+        return nullptr;
+    }
+    result = evaluator.make(copy);
+    break;
+  }
+  }
+  return memo[key] = result;
+}
+
+Value ExpertMerger::stack(ArrayRef<Value> parts) {
+  auto type = cast<RankedTensorType>(parts[0].getType());
+  SmallVector<int64_t> shape = {static_cast<int64_t>(parts.size())};
+  llvm::append_range(shape, type.getShape());
+  auto bankType = RankedTensorType::get(shape, type.getElementType());
+  if (parts[0].getDefiningOp<OnnxConstantOp>()) {
+    SmallVector<Attribute> numbers;
+    for (Value part : parts)
+      llvm::append_range(
+          numbers, cast<DenseElementsAttr>(part.getDefiningOp<OnnxConstantOp>().getValue()).getValues<Attribute>());
+    auto bank =
+        OnnxConstantOp::create(nodes.b, bankType, cast<ElementsAttr>(DenseElementsAttr::get(bankType, numbers)));
+    nodes.visited(bank);
+    return bank;
+  }
+  auto function = cast<func::FuncOp>(cast<BlockArgument>(parts[0]).getOwner()->getParentOp());
+  Builder &b = nodes.b;
+  SmallVector<Attribute> keys;
+  for (Value part : parts)
+    keys.push_back(function.getArgAttr(cast<BlockArgument>(part).getArgNumber(), "moe.weight"));
+  // The same weights may be stacked for two layers: one bank serves both.
+  ArrayAttr list = b.getArrayAttr(keys);
+  for (BlockArgument argument : function.getArguments())
+    if (argument.getType() == bankType && function.getArgAttr(argument.getArgNumber(), "moe.weight_parts") == list)
+      return argument;
+  unsigned number = function.getNumArguments();
+  std::string key = (cast<StringAttr>(keys[0]).getValue() + " and " + Twine(parts.size() - 1) + " more").str();
+  auto attributes = b.getDictionaryAttr(
+      {b.getNamedAttr("moe.weight", b.getStringAttr(key)), b.getNamedAttr("moe.weight_parts", list)});
+  (void)function.insertArgument(number, bankType, attributes, parts[0].getLoc());
+  Value bank = function.getArgument(number);
+  shapes.setShape(bank, llvm::map_to_vector<4>(shape, [](int64_t size) { return DimExpr(size); }));
+  return bank;
+}
+
+void ExpertMerger::stackWeights() {
+  for (auto &[part, values] : toStack)
+    part->value = stack(values);
+}

@@ -1,0 +1,461 @@
+//===- RaiseExpertSum.cpp - sums of experts with nodes of their own -------===//
+//
+// The root is the last node of a sum: a chain of Add, Sum and scatters into an accumulator, or a contraction with a
+// Concat of the experts' outputs. It is taken apart into terms; a term whose expression has the gate of an expert is
+// that expert's contribution, the others (a residual, a shared expert) stay what they are.
+//
+//===----------------------------------------------------------------------===//
+#include "BodyEmitter.h"
+#include "ExpertExpr.h"
+#include "MergeExperts.h"
+#include "Raise.h"
+
+#include "mlir/IR/Remarks.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+/// One summand: a product of values, each under its layout.
+struct Term {
+  SmallVector<std::pair<Value, Layout>, 2> factors;
+  /// The axis of the pairs that the values are listed for and scattered from; nothing if they run over all tokens.
+  std::optional<unsigned> chosen;
+  /// Whether the term is a value of the sum's own shape, which can be added again as it is.
+  bool plain = false;
+  /// Whether the scatter replaced what was there.
+  bool replaces = false;
+  GateForm gate;
+  PairExpr *body = nullptr;
+};
+
+class SumReader {
+public:
+  SumReader(OnnxNodeOp root, SymbolicShapes &shapes, llvm::DenseSet<Operation *> &read)
+      : root(root), shapes(shapes), read(read), evaluator(shapes) {}
+
+  /// Sets the layout of the sum and takes it apart. False if it is no sum of several terms.
+  bool takeApart();
+  /// Reads the terms; false if fewer than two have a gate.
+  bool readTerms();
+  LogicalResult raise(bool allowTraced);
+
+private:
+  void addTerms(Value value, bool isRoot);
+  bool addScatter(OnnxNodeOp node);
+  bool addContraction(OnnxNodeOp node);
+  bool readTerm(Term &term);
+  LogicalResult raiseGroup(SmallVectorImpl<Term *> &group, bool allowTraced, Value &result);
+  void missed(const Twine &reason) {
+    remark::missed(root.getLoc(), remark::RemarkOpts::name("MoeNotRaised").category("onnx-raise-moe"))
+        << ("a sum over experts was not raised: " + reason).str();
+  }
+
+  OnnxNodeOp root;
+  SymbolicShapes &shapes;
+  llvm::DenseSet<Operation *> &read;
+  ExpertEvaluator evaluator;
+  Layout layout;
+  unsigned feature = 0;
+  std::vector<Term> terms;
+};
+} // namespace
+
+/// Whether a use only asks for the shape.
+static bool isShapeUse(Operation *op, unsigned depth = 0) {
+  auto node = dyn_cast<OnnxNodeOp>(op);
+  if (!node || depth > 3)
+    return false;
+  if (node.is("Shape") || node.is("Size"))
+    return true;
+  return (node.is("Slice") || node.is("Gather")) &&
+         llvm::all_of(op->getUsers(), [&](Operation *user) { return isShapeUse(user, depth + 1); });
+}
+
+/// Whether a value is there for one node alone, apart from its shape and from being read before it is written.
+static bool feedsOneNode(Value value) {
+  llvm::SmallPtrSet<Operation *, 4> users;
+  for (Operation *user : value.getUsers()) {
+    auto node = dyn_cast<OnnxNodeOp>(user);
+    if (isShapeUse(user) || (node && (node.is("GatherND") || node.is("Gather")) && user->hasOneUse()))
+      continue;
+    users.insert(user);
+    if (users.size() > 1)
+      return false;
+  }
+  return users.size() == 1;
+}
+
+static bool isAccumulation(OnnxNodeOp node) {
+  return node.getDomain().empty() &&
+         llvm::is_contained({"Add", "Sum", "ScatterND", "ScatterElements", "ReduceSum", "MatMul", "Einsum"},
+                            node.getOpType());
+}
+
+//===----------------------------------------------------------------------===//
+// Taking the sum apart
+//===----------------------------------------------------------------------===//
+
+bool SumReader::takeApart() {
+  const DimList *dims = shapes.getShape(root.getResult(0));
+  auto type = dyn_cast<RankedTensorType>(root.getResult(0).getType());
+  if (!dims || dims->size() < 2 || !type || !isa<FloatType>(type.getElementType()))
+    return false;
+  // The last dimension that is not 1 holds the features, all before it the tokens.
+  size_t last = dims->size() - 1;
+  while (last > 0 && (*dims)[last].is(1))
+    --last;
+  if (last == 0 || !(*dims)[last].isConstant())
+    return false;
+  SmallVector<unsigned> tokens;
+  bool allOne = llvm::all_of(ArrayRef(*dims).take_front(last), [](const DimExpr &dim) { return dim.is(1); });
+  layout.resize(dims->size());
+  for (size_t i = 0; i < last; ++i)
+    if (allOne || !(*dims)[i].is(1)) {
+      tokens.push_back(evaluator.addAxis(LayerAxis::Token, (*dims)[i]));
+      layout[i] = {tokens.back()};
+    }
+  feature = evaluator.addAxis(LayerAxis::Feature, (*dims)[last]);
+  layout[last] = {feature};
+  evaluator.setTokenAxes(tokens);
+  addTerms(root.getResult(0), /*isRoot=*/true);
+  return terms.size() > 1;
+}
+
+void SumReader::addTerms(Value value, bool isRoot) {
+  auto node = value.getDefiningOp<OnnxNodeOp>();
+  const DimList *dims = shapes.getShape(value), *wanted = shapes.getShape(root.getResult(0));
+  if (isZeros(value))
+    return;
+  auto sameShape = [&](Value other) {
+    const DimList *otherDims = shapes.getShape(other);
+    return otherDims && ArrayRef<DimExpr>(*otherDims) == ArrayRef<DimExpr>(*wanted);
+  };
+  if (node && isAccumulation(node) && (isRoot || feedsOneNode(value)) && dims && sameShape(value)) {
+    if ((node.is("Add") || node.is("Sum")) &&
+        llvm::all_of(node.getInputs(), [&](Value input) { return sameShape(input); })) {
+      read.insert(node);
+      for (Value input : node.getInputs())
+        addTerms(input, /*isRoot=*/false);
+      return;
+    }
+    if ((node.is("ScatterND") || node.is("ScatterElements")) && addScatter(node))
+      return;
+    if ((node.is("ReduceSum") || node.is("MatMul") || node.is("Einsum")) && addContraction(node))
+      return;
+  }
+  Term term;
+  term.factors.push_back({value, layout});
+  term.plain = true;
+  terms.push_back(term);
+}
+
+bool SumReader::addScatter(OnnxNodeOp node) {
+  Value data = node.getInputs()[0], index = node.getInputs()[1], updates = node.getInputs()[2];
+  const DimList *indexDims = shapes.getShape(index), *updateDims = shapes.getShape(updates);
+  if (layout.size() != 2 || !indexDims || !updateDims || indexDims->size() != 2 || updateDims->size() != 2)
+    return false;
+  if (node.is("ScatterND") ? !indexDims->back().is(1) : node.getInt("axis", 0) != 0)
+    return false;
+  auto chosen = evaluator.chosenAxis(index);
+  if (!chosen)
+    return false;
+  Layout at = {{*chosen}, {}};
+  if (node.is("ScatterElements"))
+    at[1] = {feature};
+  if (!evaluator.isTokenNumber(index, at))
+    return false;
+  Term term;
+  term.chosen = chosen;
+  StringRef reduction = node.getString("reduction", "none");
+  if (reduction == "none") {
+    // What is there is read, added to, and written back; or replaced, which is a sum where nothing was there yet.
+    auto sum = updates.getDefiningOp<OnnxNodeOp>();
+    std::optional<unsigned> own;
+    if (sum && sum.is("Add"))
+      for (unsigned i : {0u, 1u}) {
+        auto gather = sum.getInputs()[i].getDefiningOp<OnnxNodeOp>();
+        if (!gather || !(gather.is("GatherND") || gather.is("Gather")) || gather.getInputs()[0] != data ||
+            gather.getInt("axis", 0) != 0 || gather.getInt("batch_dims", 0) != 0)
+          continue;
+        Layout where = {{*chosen}};
+        if (gather.is("GatherND"))
+          where.emplace_back();
+        const DimList *whereDims = shapes.getShape(gather.getInputs()[1]);
+        if (whereDims && whereDims->size() == where.size() && evaluator.isTokenNumber(gather.getInputs()[1], where))
+          own = 1 - i;
+      }
+    if (own)
+      updates = sum.getInputs()[*own];
+    else
+      term.replaces = !isZeros(data);
+  } else if (reduction != "none" && reduction != "add") {
+    return false;
+  }
+  read.insert(node);
+  term.factors.push_back({updates, Layout{{*chosen}, {feature}}});
+  addTerms(data, /*isRoot=*/false);
+  terms.push_back(term);
+  return true;
+}
+
+/// Whether a Concat of several pieces is near: only then is it worth reading a contraction piece by piece.
+static bool hasConcat(Value value, int64_t pieces, unsigned depth = 0) {
+  auto node = value.getDefiningOp<OnnxNodeOp>();
+  if (!node || depth > 6)
+    return false;
+  if (node.is("Concat"))
+    return static_cast<int64_t>(node.getInputs().size()) == pieces;
+  if (llvm::is_contained({"Mul", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Cast", "Identity"}, node.getOpType()))
+    return llvm::any_of(node.getInputs(), [&](Value input) { return hasConcat(input, pieces, depth + 1); });
+  return false;
+}
+
+bool SumReader::addContraction(OnnxNodeOp node) {
+  if (node.is("ReduceSum")) {
+    const DimList *from = shapes.getShape(node.getInputs()[0]);
+    auto list = from ? getAxes(node, shapes, from->size()) : std::nullopt;
+    if (!list || list->size() != 1 || !(*from)[list->front()].isConstant())
+      return false;
+    int64_t count = (*from)[list->front()].constant();
+    if (count < 2 || !hasConcat(node.getInputs()[0], count))
+      return false;
+    read.insert(node);
+    for (int64_t i = 0; i < count; ++i) {
+      Layout at = layout;
+      SmallVector<unsigned, 2> fixed = {evaluator.addFixed(DimExpr(count), i)};
+      if (node.getInt("keepdims", 1))
+        at[list->front()] = fixed;
+      else
+        at.insert(at.begin() + list->front(), fixed);
+      terms.emplace_back().factors.push_back({node.getInputs()[0], at});
+    }
+    return true;
+  }
+  auto size = evaluator.contractedSize(node);
+  if (!size || !size->isConstant() || size->constant() < 2 ||
+      !llvm::any_of(node.getInputs(), [&](Value input) { return hasConcat(input, size->constant()); }))
+    return false;
+  SmallVector<Term, 0> made;
+  for (int64_t i = 0; i < size->constant(); ++i) {
+    Layout left, right;
+    if (!evaluator.contractionLayouts(node, layout, evaluator.addFixed(*size, i), left, right))
+      return false;
+    Term term;
+    term.factors.push_back({node.getInputs()[0], left});
+    term.factors.push_back({node.getInputs()[1], right});
+    made.push_back(term);
+  }
+  read.insert(node);
+  terms.insert(terms.end(), made.begin(), made.end());
+  return true;
+}
+
+//===----------------------------------------------------------------------===//
+// Reading the terms
+//===----------------------------------------------------------------------===//
+
+/// The nodes that nothing but the given values needs.
+static llvm::DenseSet<Operation *> nodesFor(ArrayRef<std::pair<Value, Layout>> values) {
+  llvm::DenseSet<Operation *> own;
+  llvm::DenseMap<Operation *, unsigned> missing;
+  SmallVector<Operation *> todo;
+  for (auto &[value, at] : values)
+    if (Operation *op = value.getDefiningOp<OnnxNodeOp>(); op && own.insert(op).second)
+      todo.push_back(op);
+  while (!todo.empty()) {
+    Operation *op = todo.pop_back_val();
+    for (Value operand : op->getOperands()) {
+      Operation *def = operand.getDefiningOp<OnnxNodeOp>();
+      if (!def || own.contains(def))
+        continue;
+      auto [it, inserted] = missing.try_emplace(def, 0);
+      if (inserted)
+        it->second = std::distance(def->use_begin(), def->use_end());
+      if (--it->second == 0) {
+        own.insert(def);
+        todo.push_back(def);
+      }
+    }
+  }
+  return own;
+}
+
+bool SumReader::readTerm(Term &term) {
+  evaluator.setOwnNodes(nodesFor(term.factors));
+  PairExpr *product = nullptr;
+  for (auto &[value, at] : term.factors) {
+    PairExpr *expr = evaluator.evaluate(value, at);
+    if (!expr)
+      return false;
+    product = product ? evaluator.multiply(product, expr) : expr;
+  }
+  SmallVector<PairExpr *, 2> gates;
+  PairExpr *body = product ? splitGates(evaluator, product, gates) : nullptr;
+  if (!body || body->features.size() != 1 || evaluator.axis(body->features[0]).size != evaluator.axis(feature).size)
+    return false;
+  std::optional<GateForm> form;
+  if (term.chosen)
+    form = evaluator.maskOf(*term.chosen);
+  for (PairExpr *gate : gates) {
+    form = form ? ExpertEvaluator::combine(*form, *gate->gate) : *gate->gate;
+    if (!form)
+      return false;
+  }
+  if (!form || form->expert < 0 || (!form->indices && !form->dense))
+    return false;
+  term.gate = *form;
+  term.body = body;
+  return true;
+}
+
+bool SumReader::readTerms() {
+  unsigned gated = 0;
+  for (Term &term : terms) {
+    if (readTerm(term))
+      ++gated;
+    else if (!term.plain && gated == 0 && &term - terms.data() > 2)
+      return false;
+  }
+  if (gated < 2)
+    return false;
+  for (Term &term : terms)
+    if (!term.body && !term.plain) {
+      missed("one of its terms is no expert's output: " + Twine(evaluator.getReason()));
+      return false;
+    }
+  return true;
+}
+
+//===----------------------------------------------------------------------===//
+// Raising
+//===----------------------------------------------------------------------===//
+
+LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, bool allowTraced, Value &result) {
+  llvm::stable_sort(group, [](Term *a, Term *b) { return a->gate.expert < b->gate.expert; });
+  const GateForm &gate = group.front()->gate;
+  int64_t experts = group.size();
+  for (auto [i, term] : llvm::enumerate(group)) {
+    const GateForm &other = term->gate;
+    if (other.expert != static_cast<int64_t>(i)) {
+      missed("the graph has " + Twine(experts) + " experts, but expert " + Twine(std::min<int64_t>(i, other.expert)) +
+             (other.expert < static_cast<int64_t>(i) ? " twice" : " not"));
+      return failure();
+    }
+    if (other.indices != gate.indices || other.weights != gate.weights || other.dense != gate.dense ||
+        other.keep != gate.keep) {
+      missed("the experts' gates come from different values");
+      return failure();
+    }
+  }
+  NodeBuilder nodes(root, shapes);
+  ImplicitLocOpBuilder &b = nodes.b;
+  ExpertMerger merger(nodes, shapes, evaluator);
+  PairExpr *body = merger.merge(llvm::map_to_vector(group, [](Term *term) { return term->body; }));
+  if (!body || !evaluator.sawBank()) {
+    missed(body ? "no expert weights" : merger.getReason());
+    return failure();
+  }
+  // Expert numbers per token, and what they are compared by.
+  int64_t slots = 1;
+  if (gate.indices) {
+    const DimList &dims = *shapes.getShape(gate.indices);
+    DimExpr tokens(1);
+    for (unsigned axis : evaluator.getTokenAxes())
+      tokens = tokens * evaluator.axis(axis).size;
+    auto perToken = productOf(dims).dividedBy(tokens);
+    if (!perToken || !perToken->isConstant()) {
+      missed("the number of experts per token is not known");
+      return failure();
+    }
+    slots = perToken->constant();
+    auto source = gate.indices.getDefiningOp<OnnxNodeOp>();
+    bool distinct = slots == 1 || (source && source.is("TopK"));
+    for (Term *term : group)
+      if (term->chosen ? term->replaces ? slots != 1 || terms.size() != group.size() : !distinct
+                       : !gate.summed && slots != 1) {
+        missed("a token may choose an expert twice, or an expert's output replaces another's");
+        return failure();
+      }
+  } else if (cast<RankedTensorType>(gate.dense.getType()).getShape().back() != experts) {
+    missed("the gates have " + Twine(cast<RankedTensorType>(gate.dense.getType()).getShape().back()) +
+           " columns, the graph has " + Twine(experts) + " experts");
+    return failure();
+  }
+  Type element = cast<RankedTensorType>(root.getResult(0).getType()).getElementType();
+  Type wide = cast<FloatType>(element).getWidth() < 32 ? Type(b.getF32Type()) : element;
+  // Banks last: an argument that is stacked for nothing would stay.
+  merger.stackWeights();
+  BodyEmitter emitter(nodes, shapes, evaluator, wide);
+  if (!emitter.collect(body) || emitter.rows.empty()) {
+    missed(emitter.rows.empty() ? "no rows enter the experts" : "the gates are used inside the experts");
+    return failure();
+  }
+  std::string router;
+  Value routing =
+      gate.indices
+          ? buildComparedRouting(nodes, shapes, gate.indices, gate.weights, gate.keep, slots, experts, router)
+          : buildDenseRouting(nodes, shapes,
+                              nodes.flatten(gate.dense, cast<RankedTensorType>(gate.dense.getType()).getRank() - 1),
+                              experts, router);
+  nodes.visited(routing.getDefiningOp());
+  Value rows = emitter.rows[0];
+  unsigned leading = emitter.rowLeading[0];
+  bool listed = group.front()->chosen.has_value();
+  result = buildLayer(nodes, emitter, body, routing, 1, evaluator.axis(feature).size.staticSize(), wide,
+                      listed ? "a loop over the experts, pairs listed" : "a loop over the experts, all tokens");
+  result = nodes.castTo(result, element);
+  if (evaluator.getTokenAxes().size() > 1 && leading == evaluator.getTokenAxes().size())
+    result = nodes.unflatten(result, rows, leading);
+  auto type = cast<RankedTensorType>(root.getResult(0).getType());
+  if (cast<RankedTensorType>(result.getType()).getRank() != type.getRank()) {
+    SmallVector<int64_t> ones;
+    for (auto [i, dim] : llvm::enumerate(layout))
+      if (dim.empty())
+        ones.push_back(i);
+    if (cast<RankedTensorType>(result.getType()).getRank() + static_cast<int64_t>(ones.size()) != type.getRank()) {
+      missed("the rows have other dimensions than the result");
+      return failure();
+    }
+    result = nodes.node("Unsqueeze", 13, {result, nodes.constant(ones)}, type);
+  }
+  remark::passed(root.getLoc(), remark::RemarkOpts::name("MoeRaised").category("onnx-raise-moe"))
+      << ("an MoE layer of " + Twine(experts) + " experts with nodes of their own, router " + router).str();
+  return success();
+}
+
+LogicalResult SumReader::raise(bool allowTraced) {
+  // Terms of one router belong together; two layers may add to one sum.
+  llvm::MapVector<Value, SmallVector<Term *>> groups;
+  for (Term &term : terms)
+    if (term.body)
+      groups[term.gate.indices ? term.gate.indices : term.gate.dense].push_back(&term);
+  SmallVector<Value> summands;
+  for (Term &term : terms)
+    if (!term.body)
+      summands.push_back(term.factors[0].first);
+  for (auto &[key, group] : groups) {
+    Value result;
+    if (failed(raiseGroup(group, allowTraced, result)))
+      return success(); // as written
+    summands.push_back(result);
+  }
+  NodeBuilder nodes(root, shapes);
+  Value old = root.getResult(0), sum = summands[0];
+  for (Value next : ArrayRef(summands).drop_front())
+    sum = nodes.node("Add", 14, {sum, next}, old.getType());
+  if (sum.getType() != old.getType())
+    sum = nodes.node("Identity", 13, sum, old.getType());
+  old.replaceAllUsesWith(sum);
+  return success();
+}
+
+LogicalResult mlir::moe::raiseExpertSum(OnnxNodeOp root, SymbolicShapes &shapes, bool allowTraced,
+                                        llvm::DenseSet<Operation *> &read) {
+  if (!isAccumulation(root) || read.contains(root) || root->use_empty())
+    return success();
+  SumReader reader(root, shapes, read);
+  if (!reader.takeApart() || !reader.readTerms())
+    return success();
+  return reader.raise(allowTraced);
+}
