@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Writes MoE layers whose experts have nodes of their own, in many spellings, each with inputs and what it computes.
 
-    expert_sums.py FOLDER [--seeds=N]
+    expert_sums.py FOLDER [--seeds=N] [--raise]
 
-Without --seeds the named variants; with it, N random ones (their folder's name is the seed). Every variant is one
+With --raise each is also compiled to the routed level, raised.mlir. Without --seeds the named variants; with it, N random ones (their folder's name is the seed). Every variant is one
 function, sum over the chosen experts of gate * expert, written as masks over all tokens (Equal, OneHot, scattered gates,
 stacked outputs) or as a loop over the pairs that chose the expert (NonZero, gather, scatter).
 """
 import json
 import os
 import random
+import subprocess
 import sys
 
 import numpy as np
@@ -320,6 +321,11 @@ def main():
         for seed, (name, options) in enumerate(NAMED.items()):
             options = options | ({"opset": 17} if options.get("form") == "where_output" else {})
             build(os.path.join(out, name), seed, **options)
+    if "--raise" in sys.argv:
+        for name in sorted(os.listdir(out)):
+            model = os.path.join(out, name, "model.onnx")
+            subprocess.run(["moe-compile", model, "--compile-to=raise", "-o", os.path.join(out, name, "raised.mlir")],
+                           check=True)
 
 
 main()

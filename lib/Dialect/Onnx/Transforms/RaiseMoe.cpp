@@ -29,6 +29,9 @@ static void refineTypes(func::FuncOp function, const SymbolicShapes &shapes) {
       if (!dims || !type || llvm::any_of(result.getUsers(), [](Operation *user) { return isa<func::ReturnOp>(user); }))
         continue;
       auto sizes = llvm::map_to_vector(*dims, [](const DimExpr &dim) { return dim.staticSize(); });
+      if (type.hasRank() && type.getRank() == static_cast<int64_t>(sizes.size()))
+        for (auto [size, declared] : llvm::zip(sizes, type.getShape()))
+          size = ShapedType::isDynamic(size) ? declared : size;
       if (llvm::none_of(sizes, [](int64_t size) { return size < 0 && !ShapedType::isDynamic(size); }))
         result.setType(RankedTensorType::get(sizes, type.getElementType()));
     }
