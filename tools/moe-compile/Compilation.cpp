@@ -1,5 +1,6 @@
 //===- Compilation.cpp - one run of the compiler --------------------------===//
 #include "Compilation.h"
+#include "DescribeLayers.h"
 #include "OutputFile.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Parser/Parser.h"
@@ -194,8 +195,11 @@ LogicalResult Compilation::run() {
       return error("the weights could not be packed; nothing was written");
     if (info.phase == Phase::Raise && failed(stackWeights()))
       return failure();
-    if (info.phase == Phase::Choose)
-      describeLayers();
+    if (info.phase == Phase::Raise)
+      summary.notRaised = takeNotRaised(*module);
+    // The lowering is known behind the choice; a compilation that ends earlier tells what it knows.
+    if (info.phase == Phase::Choose || (info.phase == options.compileTo && info.phase < Phase::Choose))
+      summary.layers = describeLayers(*module);
     if (info.phase == options.compileTo)
       return writeMlir();
   }
@@ -235,48 +239,6 @@ LogicalResult Compilation::stackWeights() {
         return error("weight '" + key.getValue() + "' cannot be put together from its parts");
     }
   return success();
-}
-
-/// The widths of an apply's stacked weights: H is what comes out, I the other size of the largest bank.
-static void describeSizes(ApplyOp apply, llvm::json::Object &layer) {
-  auto result = dyn_cast<RankedTensorType>(apply.getResult(0).getType());
-  if (!result || result.getRank() < 1 || result.isDynamicDim(result.getRank() - 1))
-    return;
-  int64_t hidden = result.getDimSize(result.getRank() - 1), inner = 0;
-  layer["hidden"] = hidden;
-  for (Value bank : apply.getExperts()) {
-    auto type = cast<RankedTensorType>(bank.getType());
-    if (type.getRank() != 3 || !type.hasStaticShape())
-      continue;
-    int64_t a = type.getDimSize(1), b = type.getDimSize(2);
-    if (b == hidden)
-      inner = std::max(inner, a);
-    else if (a == hidden && !inner)
-      inner = b;
-  }
-  if (inner)
-    layer["inner"] = inner;
-}
-
-void Compilation::describeLayers() {
-  module->walk([&](ApplyOp apply) {
-    auto routing = cast<RoutingType>(apply.getRouting().getType());
-    llvm::json::Object layer{{"experts", routing.getExperts()}};
-    if (routing.hasPerRow())
-      layer["per_token"] = routing.getPerRow();
-    if (apply->getNumResults() > 0)
-      describeSizes(apply, layer);
-    if (auto pattern = apply->getAttrOfType<StringAttr>("moe.source"))
-      layer["pattern"] = pattern.getValue();
-    if (auto lowering = apply->getAttrOfType<StringAttr>("moe.lowering"))
-      layer["lowering"] = lowering.getValue();
-    summary.layers.push_back(std::move(layer));
-  });
-  for (llvm::json::Value &entry : summary.functions) {
-    llvm::json::Object &function = *entry.getAsObject();
-    if (auto func = module->lookupSymbol<func::FuncOp>(*function.getString("name")))
-      function["work"] = describeWork(func);
-  }
 }
 
 //===----------------------------------------------------------------------===//

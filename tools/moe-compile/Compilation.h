@@ -66,7 +66,6 @@ private:
   LogicalResult writeMlir();
   LogicalResult stackWeights();
   std::string buildSignature(llvm::json::Value weights);
-  void describeLayers();
   LogicalResult error(const llvm::Twine &message);
   LogicalResult error(llvm::Error error) { return this->error(toString(std::move(error))); }
 

@@ -88,6 +88,7 @@ json::Object toJson(const Summary &summary) {
                       {"opt_level", summary.optLevel},
                       {"functions", copyJson(summary.functions)},
                       {"layers", copyJson(summary.layers)},
+                      {"not_raised", copyJson(summary.notRaised)},
                       {"seconds", std::move(times)},
                       {"total_seconds", total}};
   if (!summary.weightsPath.empty())
@@ -182,6 +183,48 @@ static std::string formatLayer(const json::Object &layer) {
   if (auto lowering = layer.getString("lowering"))
     text += "; lowering: " + lowering->str();
   return text;
+}
+
+void printReport(const Summary &summary, bool asJson, raw_ostream &os) {
+  if (asJson) {
+    json::Object report{{"version", 1},
+                        {"input", summary.input},
+                        {"layers", copyJson(summary.layers)},
+                        {"not_raised", copyJson(summary.notRaised)}};
+    os << formatv("{0:2}", json::Value(std::move(report))) << "\n";
+    return;
+  }
+  unsigned number = 0;
+  for (const json::Value &value : summary.layers) {
+    const json::Object &layer = *value.getAsObject();
+    os << "layer " << ++number;
+    if (auto node = layer.getString("node"))
+      os << ", node '" << *node << "'";
+    os << ": " << layer.getInteger("experts").value_or(0) << " experts";
+    for (auto [key, text] :
+         {std::pair("per_token", ", at most {0} per token"), {"hidden", ", H = {0}"}, {"inner", ", I = {0}"}})
+      if (auto number = layer.getInteger(key))
+        os << formatv(false, text, *number);
+    os << "\n";
+    if (auto pattern = layer.getString("pattern"))
+      os << "  pattern     " << *pattern << "\n";
+    if (const json::Object *router = layer.getObject("router"))
+      os << "  router      " << *router->getString("kind") << ": " << *router->getString("steps")
+         << (layer.getString("scores") ? " of " + layer.getString("scores")->str() : "") << "\n";
+    if (auto activation = layer.getString("activation"))
+      os << "  activation  " << *activation << "\n";
+    if (auto weights = layer.getString("weights"))
+      os << "  weights     " << *weights << "\n";
+    if (auto lowering = layer.getString("lowering"))
+      os << "  lowering    " << *lowering << "\n";
+  }
+  for (const json::Value &value : summary.notRaised) {
+    const json::Object &entry = *value.getAsObject();
+    os << "not raised: node '" << *entry.getString("node") << "' (" << *entry.getString("operator")
+       << "): " << *entry.getString("reason") << "\n";
+  }
+  if (summary.layers.empty() && summary.notRaised.empty())
+    os << "no MoE layers\n";
 }
 
 void printSummary(const Summary &summary, raw_ostream &os) {

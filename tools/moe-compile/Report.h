@@ -43,10 +43,12 @@ struct Summary {
   unsigned optLevel = 3;
   /// As in the module's signature.
   llvm::json::Array functions;
-  /// The MoE layers: {"experts", "per_token", "pattern", "lowering", ...}; see Compilation.cpp.
+  /// The MoE layers: {"experts", "per_token", "pattern", "lowering", ...}; see DescribeLayers.h.
   llvm::json::Array layers;
   /// What was quantised, by layer and expert.
   std::vector<QuantizedPart> quantized;
+  /// What looked like an MoE layer and was compiled as it is written: {"node", "operator", "reason"}.
+  llvm::json::Array notRaised;
   std::vector<PhaseTime> times;
 };
 
@@ -56,6 +58,8 @@ llvm::json::Value copyJson(const llvm::json::Array &array);
 /// The entry "target" of a module's signature.
 llvm::json::Object describeTargets(llvm::ArrayRef<CpuTarget> targets);
 llvm::json::Object toJson(const Summary &summary);
+/// The layers one by one, as text or as JSON of version 1.
+void printReport(const Summary &summary, bool asJson, llvm::raw_ostream &os);
 void printSummary(const Summary &summary, llvm::raw_ostream &os);
 
 /// "1.25 MB".

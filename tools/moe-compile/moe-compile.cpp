@@ -84,6 +84,10 @@ static cl::opt<bool>
                        cl::desc("Compile an ONNX file that holds only the experts that were hit while tracing"),
                        cl::cat(category));
 static cl::opt<bool> remarks("remarks", cl::desc("Say what was optimised, what was not, and why"), cl::cat(category));
+static cl::opt<std::string>
+    report("report", cl::ValueOptional, cl::value_desc("json"),
+           cl::desc("Print every MoE layer that was found, and what was not raised and why, instead of the summary"),
+           cl::cat(category));
 static cl::opt<bool> json("json", cl::desc("Print the summary as JSON"), cl::cat(category));
 static cl::opt<bool> quiet("quiet", cl::desc("No progress and no summary"), cl::cat(category));
 static cl::alias quietShort("q", cl::aliasopt(quiet), cl::desc("--quiet"), cl::cat(category));
@@ -220,6 +224,11 @@ int main(int argc, char **argv) {
   }
   if (options.output == options.input && options.input != "-")
     return usageError("the output '" + options.output + "' would replace the input");
+  bool withReport = report.getNumOccurrences(), jsonReport = report == "json";
+  if (withReport && !jsonReport && !report.empty())
+    return usageError("--report takes json or nothing, not '" + report + "'");
+  if (withReport && options.output == "-")
+    return usageError("--report and the output would both be written to the standard output; give -o");
   options.weights = weights;
   options.dumpPhasesTo = dumpPhasesTo;
   options.cpus = cpu;
@@ -265,6 +274,10 @@ int main(int argc, char **argv) {
   Compilation compilation(context, sources, options, timing);
   if (failed(compilation.run()))
     return 1;
+  if (withReport) {
+    printReport(compilation.getSummary(), jsonReport, llvm::outs());
+    return 0;
+  }
   if (options.emit != Emit::Module || options.output == "-")
     return 0;
   if (asJson)

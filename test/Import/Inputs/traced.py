@@ -123,3 +123,27 @@ traced("positions", positions, 2)
 traced("squeeze", squeeze, 1)
 all_experts("all_experts")
 null_experts("null_experts")
+
+
+def hit(name, experts):
+    """A loop over all experts that went on where nobody chose the expert: only those that were hit are in the file."""
+    g, values, index, mask, total, bank = start()
+    for e in experts:
+        total = expert(g, total, mask, values, g.constant(np.int64(e)), bank)
+    g.save(name, total)
+
+
+def hit_masked(name, experts):
+    g = Graph()
+    values, index = router(g)
+    total = None
+    for e in experts:
+        gate = g.node("ReduceSum", g.node("Where", g.node("Equal", index, g.constant(np.int64(e))), values,
+                                          g.constant(np.float32(0))), g.ints(-1), keepdims=1)
+        out = g.node("Mul", g.node("MatMul", "x", g.constant(np.ones((H, H), np.float32) * (e + 1))), gate)
+        total = g.node("Add", total, out) if total else out
+    g.save(name, total)
+
+
+hit("hit", [0, 1, 2])
+hit_masked("hit_gaps", [0, 2, 5])

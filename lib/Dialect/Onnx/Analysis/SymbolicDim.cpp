@@ -2,6 +2,7 @@
 #include "moe/Dialect/Onnx/Analysis/SymbolicDim.h"
 
 #include "mlir/IR/BuiltinTypes.h"
+#include "llvm/ADT/Hashing.h"
 #include "llvm/Support/MathExtras.h"
 #include <algorithm>
 
@@ -66,11 +67,24 @@ std::optional<DimExpr> DimExpr::dividedBy(const DimExpr &other) const {
   return quotient;
 }
 
+static llvm::hash_code hashOf(const DimExpr &expr) {
+  llvm::hash_code hash = llvm::hash_value(expr.getTerms().size());
+  for (const auto &[monomial, coefficient] : expr.getTerms())
+    hash = llvm::hash_combine(hash, llvm::hash_combine_range(monomial.begin(), monomial.end()), coefficient);
+  return hash;
+}
+
 DimExpr DimAtoms::make(DimAtom atom) {
-  for (auto [number, old] : llvm::enumerate(atoms))
+  size_t hash = llvm::hash_combine(static_cast<int>(atom.kind), atom.value.getAsOpaquePointer(), atom.index,
+                                   hashOf(atom.a), hashOf(atom.b));
+  auto [begin, end] = numbers.equal_range(hash);
+  for (auto it = begin; it != end; ++it) {
+    const DimAtom &old = atoms[it->second];
     if (old.kind == atom.kind && old.value == atom.value && old.index == atom.index && old.a == atom.a &&
         old.b == atom.b)
-      return DimExpr::atom(number);
+      return DimExpr::atom(it->second);
+  }
+  numbers.emplace(hash, atoms.size());
   atoms.push_back(std::move(atom));
   return DimExpr::atom(atoms.size() - 1);
 }

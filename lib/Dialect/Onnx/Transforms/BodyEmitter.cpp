@@ -190,8 +190,8 @@ PairExpr *mlir::moe::splitGates(PairEvaluator &evaluator, PairExpr *expr, SmallV
   return changed ? evaluator.make(copy) : expr;
 }
 
-Value mlir::moe::buildLayer(NodeBuilder &nodes, BodyEmitter &emitter, PairExpr *body, Value routing, int64_t tokenDims,
-                            int64_t features, Type wide, StringRef source) {
+ApplyOp mlir::moe::buildLayer(NodeBuilder &nodes, BodyEmitter &emitter, PairExpr *body, Value routing,
+                              int64_t tokenDims, int64_t features, Type wide) {
   ImplicitLocOpBuilder &b = nodes.b;
   for (auto [value, leading] : llvm::zip(emitter.rows, emitter.rowLeading))
     value = nodes.flatten(value, leading ? leading : tokenDims);
@@ -206,7 +206,6 @@ Value mlir::moe::buildLayer(NodeBuilder &nodes, BodyEmitter &emitter, PairExpr *
                                                      [](ImplicitLocOpBuilder &, ValueRange v) { return v[0]; });
                             return out;
                           });
-  apply->setAttr("moe.source", b.getStringAttr(source));
   nodes.visited(apply);
-  return apply.getResult(0);
+  return apply;
 }

@@ -44,10 +44,10 @@ private:
 /// Takes the gates out of a product, and out of what the product is linear in: what is left is the expert's body.
 PairExpr *splitGates(PairEvaluator &evaluator, PairExpr *expr, SmallVectorImpl<PairExpr *> &gates);
 
-/// The apply of `body` under `routing`: [tokens, features], named by what it was raised from. `tokenDims` is the number
+/// The apply of `body` under `routing`, with one result, [tokens, features]. `tokenDims` is the number
 /// of token dimensions of rows that do not say it themselves.
-Value buildLayer(NodeBuilder &nodes, BodyEmitter &emitter, PairExpr *body, Value routing, int64_t tokenDims,
-                 int64_t features, Type wide, StringRef source);
+ApplyOp buildLayer(NodeBuilder &nodes, BodyEmitter &emitter, PairExpr *body, Value routing, int64_t tokenDims,
+                   int64_t features, Type wide);
 
 } // namespace mlir::moe
 

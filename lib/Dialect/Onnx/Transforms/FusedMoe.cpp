@@ -204,7 +204,7 @@ void mlir::moe::buildExperts(OnnxNodeOp node, const FusedMoe &moe, NodeBuilder &
                                             });
                    return out;
                  });
-  apply->setAttr("moe.source", b.getStringAttr(node.getQualifiedName()));
+  noteSource(apply, node.getQualifiedName(), node, /*scores=*/Value());
   nodes.visited(apply);
   Value result = nodes.castTo(apply.getResult(0), element);
   result = nodes.unflatten(result, input, moe.tokensRank);

@@ -108,6 +108,13 @@ Value ExpertEvaluator::weightsOf(Value value, Layout layout) {
   return found;
 }
 
+/// OneHot and scatters count negative numbers from the end, comparisons do not: only numbers of a router are never
+/// negative.
+static bool isNeverNegative(Value indices) {
+  auto node = indices ? indices.getDefiningOp<OnnxNodeOp>() : OnnxNodeOp();
+  return node && (node.is("TopK") || node.is("ArgMax"));
+}
+
 /// The constants [0, 1], of any type.
 static bool isZeroOne(Value value) {
   auto constant = value.getDefiningOp<OnnxConstantOp>();
@@ -206,7 +213,7 @@ std::optional<GateForm> ExpertEvaluator::gateOf(Value value, const Layout &layou
         GateForm form;
         form.indices = indicesOf(node.getInputs()[0], at);
         form.expert = *expert;
-        if (form.indices)
+        if (isNeverNegative(form.indices))
           return form;
       }
     } else if (node.is("ScatterElements") && !layout.empty()) {

@@ -35,10 +35,8 @@ PairExpr *ExpertMerger::mergeParts(ArrayRef<PairExpr *> experts) {
     for (auto [i, e] : llvm::enumerate(experts))
       if (e->entry != static_cast<int64_t>(i))
         return fail("expert " + Twine(i) + " reads entry " + Twine(e->entry) + " of a bank");
-    if (type.getDimSize(0) != static_cast<int64_t>(experts.size())) {
-      bankSize = std::max(bankSize, type.getDimSize(0));
+    if (type.getDimSize(0) != static_cast<int64_t>(experts.size()))
       return fail("a bank holds " + Twine(type.getDimSize(0)) + " experts, the graph uses " + Twine(experts.size()));
-    }
     return evaluator.make(part);
   }
   SmallVector<Value> values;

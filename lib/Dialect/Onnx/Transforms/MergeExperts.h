@@ -19,8 +19,6 @@ public:
   /// Makes the banks. Called once everything else is proved.
   void stackWeights();
   const std::string &getReason() const { return reason; }
-  /// The entries of the largest bank that the experts read, if it has more than there are experts.
-  int64_t getBankSize() const { return bankSize; }
 
 private:
   PairExpr *fail(const Twine &why) {
@@ -35,7 +33,6 @@ private:
   SymbolicShapes &shapes;
   PairEvaluator &evaluator;
   std::string reason;
-  int64_t bankSize = 0;
   std::map<std::vector<PairExpr *>, PairExpr *> memo;
   SmallVector<std::pair<PairExpr *, SmallVector<Value>>> toStack;
 };

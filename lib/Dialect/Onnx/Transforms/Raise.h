@@ -34,6 +34,8 @@ Value buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Va
 /// weights each chosen expert has weight 1; pairs for which keep[tokens..., expert] is false are dropped.
 Value buildComparedRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Value weights, Value keep,
                            int64_t slots, int64_t experts, std::string &router);
+/// The scores that a TopK or ArgMax chose from, where `value` is their expert numbers or gates scattered by them.
+Value scoresOf(Value value);
 /// The routing of dense gates [tokens, experts].
 Value buildDenseRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value gates, int64_t experts, std::string &router);
 

@@ -11,6 +11,8 @@
 #include "Raise.h"
 
 #include "mlir/IR/Remarks.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -45,11 +47,9 @@ private:
   bool addScatter(OnnxNodeOp node);
   bool addContraction(OnnxNodeOp node);
   bool readTerm(Term &term);
-  LogicalResult raiseGroup(SmallVectorImpl<Term *> &group, bool allowTraced, Value &result);
-  void missed(const Twine &reason) {
-    remark::missed(root.getLoc(), remark::RemarkOpts::name("MoeNotRaised").category("onnx-raise-moe"))
-        << ("a sum over experts was not raised: " + reason).str();
-  }
+  LogicalResult raiseGroup(SmallVectorImpl<Term *> &group, Value &result);
+  LogicalResult checkTraced(ArrayRef<Term *> group, int64_t bankSize);
+  void missed(const Twine &reason) { noteNotRaised(root, reason); }
 
   OnnxNodeOp root;
   SymbolicShapes &shapes;
@@ -331,8 +331,58 @@ bool SumReader::readTerms() {
 // Raising
 //===----------------------------------------------------------------------===//
 
-LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, bool allowTraced, Value &result) {
-  llvm::stable_sort(group, [](Term *a, Term *b) { return a->gate.expert < b->gate.expert; });
+/// Whether `value` is computed from the results of `source`.
+static bool isComputedFrom(Value value, Operation *source) {
+  llvm::SetVector<Operation *> todo;
+  if (Operation *op = value.getDefiningOp())
+    todo.insert(op);
+  for (size_t i = 0; i < todo.size(); ++i) {
+    if (todo[i] == source)
+      return true;
+    for (Value operand : todo[i]->getOperands())
+      if (Operation *op = operand.getDefiningOp(); op && (op == source || source->isBeforeInBlock(op)))
+        todo.insert(op);
+  }
+  return false;
+}
+
+/// An error if the group provably lacks experts: its numbers have gaps, or its weights are part of a bank of more.
+/// Experts at the end (or the start) that add nothing may be meant: null experts.
+LogicalResult SumReader::checkTraced(ArrayRef<Term *> group, int64_t bankSize) {
+  Operation *source = group[0]->gate.indices ? group[0]->gate.indices.getDefiningOp() : nullptr;
+  auto router = dyn_cast_or_null<OnnxNodeOp>(source);
+  if (!router || !(router.is("TopK") || router.is("ArgMax")))
+    return success();
+  // A router that chooses among no more experts than there are lacks none.
+  int64_t columns = cast<ShapedType>(router.getInputs()[0].getType()).getShape().back();
+  if (columns <= static_cast<int64_t>(group.size())) // or not known: negative
+    return success();
+  int64_t first = group.front()->gate.expert, last = group.back()->gate.expert;
+  bool gaps = last - first + 1 > static_cast<int64_t>(group.size());
+  if (!gaps && bankSize <= static_cast<int64_t>(group.size()))
+    return success();
+  // An expert of another kind may be in a term that could not be read.
+  for (Term &term : terms)
+    if (!term.body && isComputedFrom(term.factors[0].first, router))
+      return success();
+  std::string numbers;
+  for (Term *term : group)
+    numbers += (numbers.empty() ? "" : ", ") + std::to_string(term->gate.expert);
+  auto error = emitError(root.getLoc())
+               << "node '" << root.getNodeName() << "' (" << root.getQualifiedName()
+               << "): the file holds the experts that were chosen while the model was traced, not all experts";
+  error.attachNote(router.getLoc()) << "node '" << router.getNodeName() << "' (" << router.getQualifiedName()
+                                    << ") chooses among " << columns << " experts, the sum has those numbered "
+                                    << numbers
+                                    << (bankSize > static_cast<int64_t>(group.size())
+                                            ? " of a bank of " + std::to_string(bankSize)
+                                            : "");
+  error.attachNote() << "export again with a loop over all experts, or with experts that are all run and masked; "
+                        "'--allow-traced-experts' compiles the file as it is";
+  return failure();
+}
+
+LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, Value &result) {
   const GateForm &gate = group.front()->gate;
   int64_t experts = group.size();
   for (auto [i, term] : llvm::enumerate(group)) {
@@ -402,9 +452,10 @@ LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, bool allowTr
   Value rows = emitter.rows[0];
   unsigned leading = emitter.rowLeading[0];
   bool listed = group.front()->chosen.has_value();
-  result = buildLayer(nodes, emitter, body, routing, 1, evaluator.axis(feature).size.staticSize(), wide,
-                      listed ? "a loop over the experts, pairs listed" : "a loop over the experts, all tokens");
-  result = nodes.castTo(result, element);
+  ApplyOp apply = buildLayer(nodes, emitter, body, routing, 1, evaluator.axis(feature).size.staticSize(), wide);
+  noteSource(apply, listed ? "a loop over the experts, pairs listed" : "a loop over the experts, all tokens", root,
+             scoresOf(gate.indices ? gate.indices : gate.dense));
+  result = nodes.castTo(apply.getResult(0), element);
   if (evaluator.getTokenAxes().size() > 1 && leading == evaluator.getTokenAxes().size())
     result = nodes.unflatten(result, rows, leading);
   auto type = cast<RankedTensorType>(root.getResult(0).getType());
@@ -424,6 +475,16 @@ LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, bool allowTr
   return success();
 }
 
+/// The number of experts in the largest bank of which an expression reads the entry of its own number.
+static int64_t largestBank(PairExpr *expr, int64_t expert) {
+  int64_t size = 0;
+  if (expr->kind == PairExpr::Part && expr->entry == expert && expr->features.size() == 2)
+    size = cast<RankedTensorType>(expr->value.getType()).getDimSize(0);
+  for (PairExpr *operand : expr->operands)
+    size = std::max(size, largestBank(operand, expert));
+  return size;
+}
+
 LogicalResult SumReader::raise(bool allowTraced) {
   // Terms of one router belong together; two layers may add to one sum.
   llvm::MapVector<Value, SmallVector<Term *>> groups;
@@ -436,7 +497,13 @@ LogicalResult SumReader::raise(bool allowTraced) {
       summands.push_back(term.factors[0].first);
   for (auto &[key, group] : groups) {
     Value result;
-    if (failed(raiseGroup(group, allowTraced, result)))
+    llvm::stable_sort(group, [](Term *a, Term *b) { return a->gate.expert < b->gate.expert; });
+    int64_t bankSize = 0;
+    for (Term *term : group)
+      bankSize = std::max(bankSize, largestBank(term->body, term->gate.expert));
+    if (!allowTraced && failed(checkTraced(group, bankSize)))
+      return failure();
+    if (failed(raiseGroup(group, result)))
       return success(); // as written
     summands.push_back(result);
   }

@@ -14,11 +14,6 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-static void missed(OnnxNodeOp node, const Twine &reason) {
-  remark::missed(node.getLoc(), remark::RemarkOpts::name("MoeNotRaised").category("onnx-raise-moe"))
-      << ("a sum over expert outputs was not raised: " + reason).str();
-}
-
 namespace {
 /// What the root sums: the product of `factors`, over the slots; the layout is that of the root's result.
 struct PairSum {
@@ -143,9 +138,10 @@ static bool tryRaise(OnnxNodeOp sum, const PairSum &pairs, SymbolicShapes &shape
   if (!routing)
     return false;
   nodes.visited(routing.getDefiningOp());
-  Value applied = buildLayer(nodes, emitter, body, routing, tokenDims, evaluator.axis(feature).size.staticSize(), wide,
-                             evaluator.getIndices() ? "weights gathered per pair" : "all experts computed");
-  Value result = nodes.unflatten(nodes.castTo(applied, element), gate->value, tokenDims);
+  ApplyOp apply = buildLayer(nodes, emitter, body, routing, tokenDims, evaluator.axis(feature).size.staticSize(), wide);
+  noteSource(apply, evaluator.getIndices() ? "weights gathered per pair" : "all experts computed", sum,
+             scoresOf(evaluator.getIndices() ? evaluator.getIndices() : gate->value));
+  Value result = nodes.unflatten(nodes.castTo(apply.getResult(0), element), gate->value, tokenDims);
   Value old = sum.getResult(0);
   SmallVector<int64_t> ones;
   for (auto [i, dim] : llvm::enumerate(pairs.layout))
@@ -172,6 +168,6 @@ bool mlir::moe::raisePairSum(OnnxNodeOp sum, SymbolicShapes &shapes) {
   if (tryRaise(sum, pairs, shapes, evaluator, reason))
     return true;
   if (evaluator.sawBank() && sum.is("ReduceSum"))
-    missed(sum, reason);
+    noteNotRaised(sum, reason);
   return false;
 }

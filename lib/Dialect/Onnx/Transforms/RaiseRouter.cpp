@@ -157,6 +157,22 @@ Value mlir::moe::buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value 
   return FromSlotsOp::create(b, flatIndices, flatGates, experts);
 }
 
+Value mlir::moe::scoresOf(Value value) {
+  for (unsigned i = 0; i < 8; ++i) {
+    auto node = value.getDefiningOp<OnnxNodeOp>();
+    if (!node)
+      return {};
+    if (node.is("TopK") || node.is("ArgMax"))
+      return node.getInputs()[0];
+    bool moved =
+        llvm::is_contained({"Cast", "Identity", "Reshape", "Transpose", "Unsqueeze", "Squeeze"}, node.getOpType());
+    if (!moved && !node.is("ScatterElements"))
+      return {};
+    value = node.getInputs()[moved ? 0 : 1];
+  }
+  return {};
+}
+
 /// [tokens, slots] of a tensor [tokens..., slots].
 static Value asMatrix(NodeBuilder &nodes, Value value) {
   return nodes.flatten(value, cast<RankedTensorType>(value.getType()).getRank() - 1);

@@ -2,8 +2,10 @@
 #include "RaiseUtils.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Remarks.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -124,6 +126,45 @@ Value NodeBuilder::cutBank(Value bank, int64_t dim, int64_t offset, int64_t stri
   auto slice = tensor::ExtractSliceOp::create(b, bank, offsets, sizes, strides);
   shapes.visit(slice);
   return slice;
+}
+
+void mlir::moe::noteNotRaised(OnnxNodeOp node, const Twine &reason) {
+  std::string text = reason.str();
+  remark::missed(node.getLoc(), remark::RemarkOpts::name("MoeNotRaised").category("onnx-raise-moe"))
+      << ("a sum over experts was not raised: " + text);
+  auto function = node->getParentOfType<func::FuncOp>();
+  Builder b(node.getContext());
+  SmallVector<Attribute> list;
+  if (auto before = function->getAttrOfType<ArrayAttr>("moe.not_raised"))
+    llvm::append_range(list, before);
+  list.push_back(b.getDictionaryAttr({b.getNamedAttr("node", node.getNodeNameAttr()),
+                                      b.getNamedAttr("operator", b.getStringAttr(node.getQualifiedName())),
+                                      b.getNamedAttr("reason", b.getStringAttr(text))}));
+  function->setAttr("moe.not_raised", b.getArrayAttr(list));
+}
+
+void mlir::moe::noteSource(ApplyOp apply, StringRef pattern, OnnxNodeOp node, Value scores) {
+  Builder b(apply.getContext());
+  apply->setAttr("moe.source", b.getStringAttr(pattern));
+  apply->setAttr("moe.node", node.getNodeNameAttr());
+  // Through what moves or corrects the scores, to what made them.
+  bool corrected = false;
+  while (auto maker = scores ? scores.getDefiningOp<OnnxNodeOp>() : OnnxNodeOp()) {
+    StringRef op = maker.getOpType();
+    if (op == "Softmax" || op == "Sigmoid") {
+      apply->setAttr("moe.scores", b.getStringAttr(op.lower() + (corrected ? "_corrected" : "")));
+      return;
+    }
+    if (op == "MatMul" || op == "Gemm") {
+      apply->setAttr("moe.scores", b.getStringAttr("logits"));
+      return;
+    }
+    if (op == "Add" || op == "Where" || op == "ScatterElements")
+      corrected = true;
+    else if (!llvm::is_contained({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}, op))
+      return;
+    scores = maker.getInputs()[op == "Where" ? 1 : 0];
+  }
 }
 
 static Type accumulatorType(Type element) {

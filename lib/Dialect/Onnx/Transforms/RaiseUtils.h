@@ -36,6 +36,13 @@ private:
   SymbolicShapes &shapes;
 };
 
+/// Says in a remark, and in the function's attribute `moe.not_raised`, why the layer that ends at `node` was not
+/// raised.
+void noteNotRaised(OnnxNodeOp node, const Twine &reason);
+/// Says on an apply what it was raised from: the pattern, the node at its end, and where the router's scores come from
+/// (the operator that made them, if that is known).
+void noteSource(ApplyOp apply, StringRef pattern, OnnxNodeOp node, Value scores);
+
 /// A linalg.matmul of a block of rows with an expert's matrix, accumulated in f32 (or f64).
 Value buildMatmul(ImplicitLocOpBuilder &b, Value rows, Value matrix, bool transposed);
 /// One linalg.generic over [rows, features]; operands of rank 1 are indexed by the feature, or by the row if `perRow`.

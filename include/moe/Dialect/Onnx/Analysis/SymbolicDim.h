@@ -11,6 +11,7 @@
 #include "mlir/IR/Value.h"
 #include <map>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 namespace mlir::moe {
@@ -102,6 +103,7 @@ public:
 private:
   DimExpr make(DimAtom atom);
   std::vector<DimAtom> atoms;
+  std::unordered_multimap<size_t, unsigned> numbers; // of the atoms, by their hash
 };
 
 } // namespace mlir::moe
