@@ -255,7 +255,10 @@ bool SumReader::addContraction(OnnxNodeOp node) {
 // Reading the terms
 //===----------------------------------------------------------------------===//
 
-/// The nodes that nothing but the given values needs.
+/// The most nodes that one expert may have. More are no expert: a residual has the whole model before it.
+static constexpr size_t maxOwnNodes = 512;
+
+/// The nodes that nothing but the given values needs; `maxOwnNodes` or more if there are that many.
 static llvm::DenseSet<Operation *> nodesFor(ArrayRef<std::pair<Value, Layout>> values) {
   llvm::DenseSet<Operation *> own;
   llvm::DenseMap<Operation *, unsigned> missing;
@@ -263,7 +266,7 @@ static llvm::DenseSet<Operation *> nodesFor(ArrayRef<std::pair<Value, Layout>> v
   for (auto &[value, at] : values)
     if (Operation *op = value.getDefiningOp<OnnxNodeOp>(); op && own.insert(op).second)
       todo.push_back(op);
-  while (!todo.empty()) {
+  while (!todo.empty() && own.size() < maxOwnNodes) {
     Operation *op = todo.pop_back_val();
     for (Value operand : op->getOperands()) {
       Operation *def = operand.getDefiningOp<OnnxNodeOp>();
@@ -281,8 +284,29 @@ static llvm::DenseSet<Operation *> nodesFor(ArrayRef<std::pair<Value, Layout>> v
   return own;
 }
 
+/// Whether a value may be an expert's output: a product, perhaps moved, that nothing else reads.
+static bool mayBeOutput(Value value) {
+  for (unsigned i = 0; i < 8 && feedsOneNode(value); ++i) {
+    auto node = value.getDefiningOp<OnnxNodeOp>();
+    if (!node || !node.getDomain().empty())
+      return false;
+    if (llvm::is_contained({"Mul", "Where", "MatMul", "Gemm", "Einsum"}, node.getOpType()))
+      return true;
+    if (!llvm::is_contained({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand"},
+                            node.getOpType()))
+      return false;
+    value = node.getInputs()[0];
+  }
+  return false;
+}
+
 bool SumReader::readTerm(Term &term) {
-  evaluator.setOwnNodes(nodesFor(term.factors));
+  if (term.plain && !mayBeOutput(term.factors[0].first))
+    return false;
+  auto own = nodesFor(term.factors);
+  if (own.size() >= maxOwnNodes)
+    return false;
+  evaluator.setOwnNodes(std::move(own));
   PairExpr *product = nullptr;
   for (auto &[value, at] : term.factors) {
     PairExpr *expr = evaluator.evaluate(value, at);
