@@ -51,9 +51,10 @@ def make_rows(shape, tokens, count):
     return [rng.standard_normal((tokens, SHAPES[shape][0]), np.float32) for _ in range(count)]
 
 
-def write_model(path, shape, layers, dtype="f32", with_logits=False, data=None):
+def write_model(path, shape, layers, dtype="f32", with_logits=False, data=None, strength=0.05):
     """Writes the ONNX chain x [T, H], bias [E] -> y [T, H] with its weights beside it. With `data`, the weights of another
-    model of the same sizes are referred to. With logits, the routers' results are outputs too."""
+    model of the same sizes are referred to. With logits, the routers' results are outputs too. `strength` is that of a layer
+    beside the residual."""
     import ml_dtypes
     import onnx
     from onnx import TensorProto, helper
@@ -95,7 +96,7 @@ def write_model(path, shape, layers, dtype="f32", with_logits=False, data=None):
     for n in range(layers):
         router = weight(f"router{n}", [hidden, experts], hidden**-0.5)
         fc1 = weight(f"fc1_{n}", [experts, 2 * inner, hidden], hidden**-0.5)
-        fc2 = weight(f"fc2_{n}", [experts, hidden, inner], 0.05 * inner**-0.5)
+        fc2 = weight(f"fc2_{n}", [experts, hidden, inner], strength * inner**-0.5)
         out = "y" if n == layers - 1 and not cast else f"h{n + 1}"
         nodes += [
             helper.make_node("MatMul", [value, router], [f"scores{n}"]),

@@ -16,6 +16,7 @@
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 #include "moe/Dialect/Onnx/Analysis/SymbolicDim.h"
 #include "llvm/ADT/SetVector.h"
+#include "llvm/ADT/StringMap.h"
 
 namespace mlir::moe {
 
@@ -266,6 +267,41 @@ private:
   bool complete = true;
 };
 } // namespace
+
+void moveWork(llvm::json::Object &from, llvm::json::Object &to) {
+  llvm::json::Object *work = from.getObject("work");
+  if (!work)
+    return;
+  llvm::StringMap<int64_t> places;
+  for (auto [i, argument] : llvm::enumerate(*to.getArray("arguments")))
+    if (auto name = argument.getAsObject()->getString("name"))
+      places[*name] = i;
+  const llvm::json::Array &before = *from.getArray("arguments");
+  /// -1 for weights, which nothing refers to by their sizes.
+  auto translate = [&](const llvm::json::Value &number) -> int64_t {
+    auto name = before[*number.getAsInteger()].getAsObject()->getString("name");
+    auto it = name ? places.find(*name) : places.end();
+    return it == places.end() ? -1 : it->second;
+  };
+  auto translateFormula = [&](llvm::json::Array *terms) {
+    if (!terms)
+      return;
+    for (llvm::json::Value &term : *terms)
+      for (llvm::json::Value &size : *term.getAsObject()->getArray("sizes")) {
+        llvm::json::Value &argument = (*size.getAsArray())[0];
+        argument = translate(argument);
+      }
+  };
+  translateFormula(work->getArray("flop"));
+  for (llvm::json::Value &layer : *work->getArray("layers"))
+    translateFormula(layer.getAsObject()->getArray("rows"));
+  llvm::json::Array banks;
+  for (llvm::json::Value &bank : *work->getArray("banks"))
+    if (int64_t place = translate(bank); place >= 0)
+      banks.push_back(place);
+  (*work)["banks"] = std::move(banks);
+  to["work"] = std::move(*work);
+}
 
 llvm::json::Object describeWork(func::FuncOp function) { return Counter(function).run(); }
 

@@ -189,6 +189,8 @@ LogicalResult Compilation::run() {
       FailureOr<llvm::json::Array> functions = buildFunctionSignatures(*module);
       if (failed(functions))
         return error("the entry points cannot be called from outside; nothing was written");
+      for (auto [before, after] : llvm::zip(summary.functions, *functions))
+        moveWork(*before.getAsObject(), *after.getAsObject());
       summary.functions = std::move(*functions);
     }
     if (info.phase == Phase::Tile && failed(addPackedWeights(*module, weights)))
