@@ -11,8 +11,8 @@ namespace mlir::moe {
 /// bytes of the weights that they read, as formulas of the arguments' sizes. `function` is on tensors, with moe.apply.
 llvm::json::Object describeWork(func::FuncOp function);
 
-/// Moves the entry "work" from the signature of a function to a later one, whose weights may have other places among the
-/// arguments: numbers of inputs are translated by name.
+/// Moves the entry "work" from the signature of a function to a later one, whose weights may have other places among
+/// the arguments: numbers of inputs are translated by name.
 void moveWork(llvm::json::Object &from, llvm::json::Object &to);
 
 } // namespace mlir::moe
