@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes docs/zoo.md from the programs in test/zoo, their references and lowerings.toml; with --check, compares
-instead and complains about programs that are too long or too wide."""
+instead and complains about programs that are too long or too wide, and about ops of docs/spec.md that name a wrong mechanism."""
 
 import argparse
 import difflib
@@ -78,6 +78,25 @@ def complaints(programs):
     median = statistics.median(core.values())
     if median > MEDIAN_BOUND:
         out.append(f"the median program of the design set has {median} lines, more than {MEDIAN_BOUND}")
+    return out + description_complaints(programs)
+
+
+def description_complaints(programs):
+    """What is wrong with the mechanisms that the specification of each routed op names."""
+    out, text = [], (ROOT / "docs" / "spec.md").read_text()
+    for op, section in re.findall(r"^##+ moe\.(\w+)\n(.*?)(?=^##|\Z)", text, re.S | re.M):
+        users = {p.slug for p in programs if op in p.ops}
+        named = re.search(r"Mechanisms that use it: (.*?)\.\n", section, re.S)
+        if op in ("yield", "dequantize"):  # the end of a region, and what import makes
+            continue
+        if len(users) < 3:
+            out.append(f"moe.{op}: {len(users)} programs use it, fewer than three")
+        if not named:
+            out.append(f"docs/spec.md: moe.{op} names no mechanisms")
+            continue
+        words = re.sub(r"\([^()]*(\([^()]*\)[^()]*)?\)", "", named.group(1))
+        slugs = [slug.strip() for slug in re.split(r",\s+", words)]
+        out += [f"docs/spec.md: moe.{op} names {slug}, which does not use it" for slug in slugs if slug not in users]
     return out
 
 

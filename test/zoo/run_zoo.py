@@ -13,7 +13,8 @@ Each program is compiled with the lowerings that the compiler chooses; then
   poison D     NaN and infinity in some slices of such a dimension leave the results of the others as they are;
   threads      one and two threads give the same bits.
 A program whose lowerings (lowerings.toml) are not all 'reference' is then compiled with that one forced, and the example, the
-smallest and the largest size are run again; --lowering does the same for others.
+smallest and the largest size are run again (for one processor and at -O1: the question is what it computes); --lowering does the
+same for others.
 """
 
 import argparse
@@ -118,7 +119,7 @@ class Program:
 def run_program(path, options, lowering):
     name = f"{path.stem}{f' ({lowering})' if lowering else ''}"
     try:
-        more = [f"--force-lowering={lowering}", "--mcpu=x86-64-v3"] if lowering else []
+        more = [f"--force-lowering={lowering}", "--mcpu=x86-64-v3", "-O1"] if lowering else []
         program = Program(path, options.work, options.compiler, options.runner, more + options.compile_option)
         module = zoolib.reference_module(path.stem)
         program.example()
