@@ -135,7 +135,9 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   if (options.threads)
     pm.addPass(createMoeOutlineParallelPass());
   pm.addNestedPass<func::FuncOp>(createMoeHoistAllocasPass());
-  pm.addNestedPass<func::FuncOp>(createMoeStackBuffersPass());
+  // What the host allocates for a GPU is the GPU's.
+  if (!options.gpuSharedLimit)
+    pm.addNestedPass<func::FuncOp>(createMoeStackBuffersPass());
   if (options.optLevel > 0)
     pm.addPass(createMoeReportScalarLoopsPass({/*fail=*/false, /*optional=*/true}));
   pm.addPass(createLowerAffinePass());

@@ -10,6 +10,7 @@
 #include "Fragments.h"
 #include "SharedMemory.h"
 #include "Support.h"
+#include <cstdlib>
 #include <cstring>
 
 namespace moe::rt {
@@ -269,11 +270,17 @@ private:
   void loadMatrices(Thread *warp, int first) {
     for (int m = 0; m < warp[0].count; ++m) {
       uint16_t matrix[8][8] = {};
+      unsigned banks = 0;
       for (int row = 0; row < 8; ++row) {
         int lane = 8 * m + row;
         const void *address = warp[lane].row;
         if (reinterpret_cast<uintptr_t>(address) % 16)
           check(str("ldmatrix: the row of lane ", lane, " is not at a multiple of 16 bytes"));
+        // The eight rows come in one go if they lie in different groups of four banks.
+        unsigned group = 1u << (reinterpret_cast<uintptr_t>(address) / 16 % 8);
+        if (reportConflicts && (banks & group))
+          check(str("ldmatrix: two rows of matrix ", m, " of the warp of thread ", first, " lie in the same banks"));
+        banks |= group;
         check(shared.read(first + lane, address, 16));
         if (shared.contains(address, 16))
           std::memcpy(matrix[row], address, 16);
@@ -345,6 +352,11 @@ private:
   int64_t grid[3] = {}, block[3] = {};
   int me = 0;
   bool reported = false;
+  /// A bank conflict is slow, not wrong: MOE_EMULATOR=conflicts makes it a fault, for tests.
+  const bool reportConflicts = [] {
+    const char *value = std::getenv("MOE_EMULATOR");
+    return value && std::string_view(value) == "conflicts";
+  }();
   std::vector<Thread> threads;
   Fibers fibers;
   SharedMemory shared;
