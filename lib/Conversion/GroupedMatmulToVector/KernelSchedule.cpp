@@ -21,7 +21,7 @@ int64_t KernelSchedule::linesPerStep(Fetch fetch) const {
   case Fetch::LargeShare:
     return std::max<int64_t>(1, llvm::divideCeil(all, 2));
   case Fetch::SmallShare:
-    return std::max<int64_t>(1, llvm::divideCeil(all, 4));
+    return std::max<int64_t>(1, llvm::divideCeil(all, 3));
   }
   llvm_unreachable("unknown kind of fetching");
 }
@@ -51,7 +51,7 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   int64_t stepBytes = layout.width() * layout.group * elementBytes, panelBytes = shape[2] * stepBytes;
   schedule.lines = std::max<int64_t>(1, stepBytes / 64);
   schedule.aheadElements = 8192 / elementBytes;
-  schedule.passesOfLargeShares = 3;
+  schedule.passesOfLargeShares = 2;
   constexpr int64_t kTaskBytes = 1 << 20;
   int64_t most = std::max<int64_t>(1, shape[1] / (shape[0] >= 8 ? 4 : 16));
   schedule.panelsPerTask = std::clamp<int64_t>(kTaskBytes / std::max<int64_t>(1, panelBytes), 1, most);

@@ -11,7 +11,7 @@ namespace mlir::moe {
 enum class Fetch {
   /// The lines that this pass is about to read, some kilobytes ahead.
   Own,
-  /// Half of the lines of a step, or a quarter, from as many places of the next panel.
+  /// Half of the lines of a step, or a third, from as many places of the next panel.
   LargeShare,
   SmallShare
 };

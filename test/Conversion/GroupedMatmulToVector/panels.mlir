@@ -57,15 +57,15 @@ func.func @down(%h: memref<?x51xf32>, %offsets: memref<9xindex>, %w: memref<8x2x
 // WIDE: %{{.*}}:24 = scf.for
 // NARROW: %{{.*}}:12 = scf.for
 
-// Two or three passes: half of the lines each, from four places of the next panel.
+// Two passes: half of the lines each, from four places of the next panel.
 // WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_1(
 // NARROW-LABEL: func private @moe_kernel_f32_f32_32_6_1(
 // CHECK-COUNT-4: memref.prefetch
 // CHECK-NOT: memref.prefetch
 // CHECK: return
-// More of them: two lines.
+// More of them: a third.
 // WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_2(
 // NARROW-LABEL: func private @moe_kernel_f32_f32_32_6_2(
-// CHECK-COUNT-2: memref.prefetch
+// CHECK-COUNT-3: memref.prefetch
 // CHECK-NOT: memref.prefetch
 // CHECK: return
