@@ -32,6 +32,9 @@ def OnnxRaiseMoePass : Pass<"onnx-raise-moe", "::mlir::func::FuncOp"> {
     Experts that compute the same with weights of their own become one apply; their weights become one bank, an
     argument with the attribute `moe.weight_parts` (the keys of the parts). Terms without a gate stay.
 
+    Tokens that are moved to the places of each expert and back by one-hot tensors are a routing with a limit: a token's
+    place is the number of tokens before it that chose the expert, and places beyond the capacity do not exist.
+
     What cannot be proved is not raised: the graph stays as it is, which is correct and slower, and a remark
     (`MoeNotRaised`) says what was missing. A fused node that the operator's specification does not allow is an error.
   }];

@@ -115,8 +115,7 @@ static bool isNeverNegative(Value indices) {
   return node && (node.is("TopK") || node.is("ArgMax"));
 }
 
-/// The constants [0, 1], of any type.
-static bool isZeroOne(Value value) {
+bool mlir::moe::isZeroOne(Value value) {
   auto constant = value.getDefiningOp<OnnxConstantOp>();
   auto dense = constant ? dyn_cast<DenseElementsAttr>(constant.getValue()) : DenseElementsAttr();
   if (!dense || dense.getNumElements() != 2)

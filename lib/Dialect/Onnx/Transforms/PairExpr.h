@@ -108,6 +108,7 @@ public:
   ArrayRef<unsigned> getTokenAxes() const { return tokenAxes; }
   void setTokenAxes(ArrayRef<unsigned> list) { tokenAxes.assign(list.begin(), list.end()); }
   void setSlotAxis(unsigned axis) { slotAxis = axis; }
+  Layout broadcastLayout(Value operand, const Layout &layout) { return broadcastTo(operand, layout); }
   bool usesTokens(const Layout &layout) const;
   bool usesSlot(const Layout &layout) const;
   /// The layouts of the operands of a MatMul or a two-operand Einsum whose result has `layout` and that sums over the
@@ -160,6 +161,8 @@ Value emitScalarOperator(ImplicitLocOpBuilder &b, OnnxNodeOp node, const Symboli
 
 /// Whether a Cast keeps the kind of number: between floats, or between integers.
 bool keepsNumbers(OnnxNodeOp cast);
+/// The constants [0, 1], of any type: the values of a OneHot that is a mask.
+bool isZeroOne(Value value);
 /// Whether all elements are 0, for a constant or what is filled with one.
 bool isZeros(Value value);
 

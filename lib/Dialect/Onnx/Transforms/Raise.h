@@ -34,6 +34,9 @@ Value buildRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Va
 /// weights each chosen expert has weight 1; pairs for which keep[tokens..., expert] is false are dropped.
 Value buildComparedRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value indices, Value weights, Value keep,
                            int64_t slots, int64_t experts, std::string &router);
+/// Experts that tokens are moved to and from by one-hot tensors, up to a capacity. Returns whether it was raised.
+bool raiseDispatch(OnnxNodeOp root, SymbolicShapes &shapes);
+
 /// The scores that a TopK or ArgMax chose from, where `value` is their expert numbers or gates scattered by them.
 Value scoresOf(Value value);
 /// The routing of dense gates [tokens, experts].
