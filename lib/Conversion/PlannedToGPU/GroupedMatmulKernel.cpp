@@ -54,7 +54,8 @@ void GroupedMatmulKernel::emit() {
   Value one = b.index(1);
   Value columnTiles = b.index(llvm::divideCeil(n, bankColumns));
   int64_t shared = tile.stages * (aTile.bytes() + banks * bTile.bytes());
-  auto launch = gpu::LaunchOp::create(b, columnTiles, rowTiles, one, b.index(tile.threads()), one, one, b.i32(shared));
+  // Rows along x: the other dimensions of a grid end at 65535.
+  auto launch = gpu::LaunchOp::create(b, rowTiles, columnTiles, one, b.index(tile.threads()), one, one, b.i32(shared));
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(&launch.getBody().front());
   emitBlock();
@@ -159,10 +160,10 @@ void GroupedMatmulKernel::emitBlock() {
   warpRow = b.divide(warp, tile.warpColumns);
   warpColumn = b.modulo(warp, tile.warpColumns);
   shared = b.sharedMemory();
-  columnBegin = b.mul(b.block(gpu::Dimension::x), bankColumns);
+  columnBegin = b.mul(b.block(gpu::Dimension::y), bankColumns);
 
   // Which rows of which expert: the tiles of the experts before it are counted.
-  Value wanted = b.toI64(b.block(gpu::Dimension::y));
+  Value wanted = b.toI64(b.block(gpu::Dimension::x));
   Value offsets = b.global(offsetsView.address);
   auto offsetAt = [&](Value i) { return b.load(b.getI64Type(), b.advance(offsets, i, 8)); };
   Values found = b.loop(
