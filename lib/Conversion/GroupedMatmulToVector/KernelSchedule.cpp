@@ -52,7 +52,7 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   schedule.lines = std::max<int64_t>(1, stepBytes / 64);
   schedule.aheadElements = 8192 / elementBytes;
   schedule.passesOfLargeShares = 2;
-  constexpr int64_t kTaskBytes = 1 << 20;
+  constexpr int64_t kTaskBytes = 2 << 20;
   int64_t most = std::max<int64_t>(1, shape[1] / (shape[0] >= 8 ? 4 : 16));
   schedule.panelsPerTask = std::clamp<int64_t>(kTaskBytes / std::max<int64_t>(1, panelBytes), 1, most);
   return schedule;

@@ -26,7 +26,7 @@ struct KernelVariant {
 struct KernelSchedule {
   /// The most rows of one pass.
   int64_t maxRows;
-  /// Panels that a task takes, one after the other: about a megabyte, fewer where there would be too few tasks.
+  /// Panels that a task takes, one after the other: about two megabytes, fewer where there would be too few tasks.
   int64_t panelsPerTask;
   /// How far ahead of its own reads a pass fetches, in elements.
   int64_t aheadElements;
