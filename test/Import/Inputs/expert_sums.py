@@ -287,6 +287,7 @@ NAMED = {
     "loop_read_write": dict(form="loop_read_write", opset=13, rank=3, swap=True, bias=True),
     "loop_elements": dict(form="loop_elements", residual=True, shared=True, weights="gemm", rename=True, shuffle=True),
     "loop_flat": dict(form="loop_flat", router="sigmoid_bias", k=3, E=7, activation="clamped"),
+    "one_expert": dict(form="onehot", k=1, E=4, columns=6, activation="relu"),
     "half_weights": dict(form="equal_mul", half=True),
     "null_experts": dict(form="equal_where", columns=8, k=3),
     "loop_null_experts": dict(form="loop_add", columns=7, k=2),

@@ -391,7 +391,7 @@ PairExpr *ExpertEvaluator::evaluate(Value value, const Layout &layout) {
         features.push_back(a);
 
   if ((tokens || chosen) && features.empty())
-    if (auto form = gateOf(value, layout)) {
+    if (auto form = gateOf(value, layout); form && (form->expert >= 0 || usesSlot(layout) || chosen)) {
       PairExpr gate{PairExpr::Gate, value, {}, {}, {}};
       gate.gate = forms.emplace_back(std::make_unique<GateForm>(std::move(*form))).get();
       return remember(make(gate));

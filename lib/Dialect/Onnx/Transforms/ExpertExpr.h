@@ -53,7 +53,7 @@ private:
   std::optional<int64_t> integerAt(Value value, const Layout &layout, unsigned depth = 0);
   /// The tensor of expert numbers, [tokens, slots], that a value under `layout` is read from.
   Value indicesOf(Value value, Layout layout);
-  Value weightsOf(Value value, Layout layout);
+  Value weightsOf(Value value, Layout layout, bool withinGate);
   bool isMaskSource(Value value);
   SmallVector<unsigned> refined(ArrayRef<unsigned> list) const;
   bool usesKind(const Layout &layout, LayerAxis::Kind kind) const;

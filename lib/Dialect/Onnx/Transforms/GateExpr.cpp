@@ -92,10 +92,13 @@ Value ExpertEvaluator::indicesOf(Value value, Layout layout) {
   return found;
 }
 
-Value ExpertEvaluator::weightsOf(Value value, Layout layout) {
+Value ExpertEvaluator::weightsOf(Value value, Layout layout, bool withinGate) {
   Value found;
+  // An only slot is in no dimension: one number per token is its weight where it meets a mask.
+  bool unit = withinGate && hasSlot && axes[slotAxis].size.is(1);
   while (true) {
-    bool slots = hasSlot && llvm::any_of(layout, [&](const auto &dim) { return llvm::is_contained(dim, slotAxis); });
+    bool slots =
+        unit || (hasSlot && llvm::any_of(layout, [&](const auto &dim) { return llvm::is_contained(dim, slotAxis); }));
     if (slots && runsOver(layout, true) && isa_and_nonnull<FloatType>(elementOf(value)))
       found = value;
     auto node = value.getDefiningOp<OnnxNodeOp>();
@@ -227,7 +230,7 @@ std::optional<GateForm> ExpertEvaluator::gateOf(Value value, const Layout &layou
           at.back() = {*slot};
           GateForm form;
           form.indices = indicesOf(node.getInputs()[1], at);
-          form.weights = weightsOf(node.getInputs()[2], at);
+          form.weights = weightsOf(node.getInputs()[2], at, /*withinGate=*/true);
           form.expert = *expert;
           form.summed = true;
           // Numbers that occur twice in a row would overwrite each other; TopK repeats none.
@@ -273,7 +276,7 @@ std::optional<GateForm> ExpertEvaluator::gateOf(Value value, const Layout &layou
     return std::nullopt;
   GateForm form;
   if (!usesKind(layout, LayerAxis::Fixed)) {
-    form.weights = weightsOf(value, layout);
+    form.weights = weightsOf(value, layout, /*withinGate=*/depth > 0);
     return form.weights ? std::optional(form) : std::nullopt;
   }
   auto expert = fixedAt(layout.size() - 1);
