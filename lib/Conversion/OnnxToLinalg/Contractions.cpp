@@ -52,26 +52,26 @@ static LogicalResult matchInner(OnnxNodeOp node, OnnxLowering &lower, const DimE
   return success();
 }
 
-static LogicalResult lowerMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
-  Shaped left = lower.input(node, 0), right = lower.input(node, 1);
-  DimList out = lower.dimsOf(node.getResult(0));
+LogicalResult OnnxLowering::product(OnnxNodeOp node, Shaped left, Shaped right, ArrayRef<DimExpr> out, Value &result) {
+  OnnxLowering &lower = *this;
   std::string what = OnnxLowering::describe(node);
-  auto reshape = [&](Shaped from, DimList dims) { return Shaped{lower.reshape(from, dims, what), dims}; };
+  auto shaped = [&](Shaped from, DimList dims) { return Shaped{reshape(from, dims, what), dims}; };
   if (left.rank() == 1)
-    left = reshape(left, {DimExpr(1), left.dims[0]});
+    left = shaped(left, {DimExpr(1), left.dims[0]});
   if (right.rank() == 1)
-    right = reshape(right, {right.dims[0], DimExpr(1)});
+    right = shaped(right, {right.dims[0], DimExpr(1)});
   if (failed(matchInner(node, lower, left.dims.back(), right, right.rank() - 2)))
     return failure();
 
   if (right.rank() == 2) {
     // All rows of the left side go into one product.
     DimExpr rows = productOf(ArrayRef<DimExpr>(left.dims).drop_back());
-    Shaped flat = reshape(left, {rows, left.dims.back()});
-    Value stored = node.getInputs()[1].getType() == right.value.getType() ? untransposed(node.getInputs()[1]) : Value();
-    Shaped product = stored ? matmul2D(lower, flat, lower.get(stored), /*transposed=*/true)
+    Shaped flat = shaped(left, {rows, left.dims.back()});
+    bool plain = node.is("MatMul") && node.getInputs()[1].getType() == right.value.getType();
+    Value stored = plain ? untransposed(node.getInputs()[1]) : Value();
+    Shaped product = stored ? matmul2D(lower, flat, get(stored), /*transposed=*/true)
                             : matmul2D(lower, flat, right, /*transposed=*/false);
-    results.push_back(lower.reshape(product, out, what));
+    result = reshape(product, out, what);
     return success();
   }
 
@@ -84,7 +84,7 @@ static LogicalResult lowerMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVect
     rightBatch.insert(rightBatch.begin(), DimExpr(1));
   DimList whole;
   for (auto [l, r] : llvm::zip(leftBatch, rightBatch))
-    whole.push_back(lower.shapes.getAtoms().broadcast(l, r));
+    whole.push_back(shapes.getAtoms().broadcast(l, r));
   auto prepare = [&](Shaped side, DimList &dims) {
     for (auto [dim, wanted] : llvm::zip(dims, whole))
       if (dim != wanted && !dim.is(1)) {
@@ -96,7 +96,7 @@ static LogicalResult lowerMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVect
         target.append(side.dims.end() - 2, side.dims.end());
         DimList padded = dims;
         padded.append(side.dims.end() - 2, side.dims.end());
-        side = {lower.broadcast(reshape(side, padded), target, what), target};
+        side = {broadcast(shaped(side, padded), target, what), target};
         dims = full;
         break;
       }
@@ -107,15 +107,15 @@ static LogicalResult lowerMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVect
   const DimExpr &m = left.dims[left.rank() - 2], &k = left.dims.back(), &n = right.dims.back();
   DimExpr batchSize = productOf(whole);
   if (productOf(leftBatch) == batchSize && productOf(rightBatch) == batchSize) {
-    Shaped l = reshape(left, {batchSize, m, k}), r = reshape(right, {batchSize, k, n});
+    Shaped l = shaped(left, {batchSize, m, k}), r = shaped(right, {batchSize, k, n});
     DimList dims = {batchSize, m, n};
     Type sum = sumTypeOf(lower, left.element());
-    Value init = lower.filled(dims, lower.zero(sum));
-    Value product = linalg::BatchMatmulOp::create(lower.b, TypeRange{init.getType()}, ValueRange{l.value, r.value},
-                                                  ValueRange{init})
-                        ->getResult(0);
-    product = lower.convert({product, dims}, left.element());
-    results.push_back(lower.reshape({product, dims}, out, what));
+    Value init = filled(dims, zero(sum));
+    Value product =
+        linalg::BatchMatmulOp::create(b, TypeRange{init.getType()}, ValueRange{l.value, r.value}, ValueRange{init})
+            ->getResult(0);
+    product = convert({product, dims}, left.element());
+    result = reshape({product, dims}, out, what);
     return success();
   }
   std::string leftLetters, rightLetters, resultLetters;
@@ -138,9 +138,17 @@ static LogicalResult lowerMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVect
   leftDims.append({m, k});
   rightDims.append({k, n});
   dims.append({m, n});
-  Value product = lower.contract(reshape(left, leftDims), leftLetters + "MK", reshape(right, rightDims),
-                                 rightLetters + "KN", dims, resultLetters + "MN");
-  results.push_back(lower.reshape({product, dims}, out, what));
+  Value product = contract(shaped(left, leftDims), leftLetters + "MK", shaped(right, rightDims), rightLetters + "KN",
+                           dims, resultLetters + "MN");
+  result = reshape({product, dims}, out, what);
+  return success();
+}
+
+static LogicalResult lowerMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  Value result;
+  if (failed(lower.product(node, lower.input(node, 0), lower.input(node, 1), lower.dimsOf(node.getResult(0)), result)))
+    return failure();
+  results.push_back(result);
   return success();
 }
 

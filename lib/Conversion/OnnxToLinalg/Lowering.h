@@ -29,6 +29,8 @@ const OnnxOperator *lookupOnnxOperator(OnnxNodeOp node);
 void addActivationOperators(SmallVectorImpl<OnnxOperator> &table);
 void addElementwiseOperators(SmallVectorImpl<OnnxOperator> &table);
 void addShapeOperators(SmallVectorImpl<OnnxOperator> &table);
+void addAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
+void addQuantizeOperators(SmallVectorImpl<OnnxOperator> &table);
 void addContractionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addNormalizationOperators(SmallVectorImpl<OnnxOperator> &table);
 void addReductionOperators(SmallVectorImpl<OnnxOperator> &table);
@@ -114,6 +116,8 @@ public:
   /// Contracts two tensors over shared letters, like Einsum; accumulates narrow floats in f32.
   Value contract(Shaped left, StringRef leftLetters, Shaped right, StringRef rightLetters, ArrayRef<DimExpr> dims,
                  StringRef resultLetters);
+  /// What MatMul makes of two tensors, in the element type of the first; on failure the node was refused.
+  LogicalResult product(OnnxNodeOp node, Shaped left, Shaped right, ArrayRef<DimExpr> dims, Value &result);
   /// A run-time check.
   void require(Value condition, const Twine &message);
   /// Requires every index to be in [-size, size).

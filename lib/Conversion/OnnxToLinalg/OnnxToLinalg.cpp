@@ -30,7 +30,9 @@ ArrayRef<OnnxOperator> mlir::moe::getOnnxOperators() {
     addActivationOperators(lines);
     addElementwiseOperators(lines);
     addShapeOperators(lines);
+    addAttentionOperators(lines);
     addContractionOperators(lines);
+    addQuantizeOperators(lines);
     addNormalizationOperators(lines);
     addReductionOperators(lines);
     addIndexingOperators(lines);

@@ -164,9 +164,7 @@ bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, 
     }
     // Operators that have no lowering of their own are their definitions.
     onnx::inliner::InlineSelectedFunctions(
-        model,
-        *onnx::inliner::FunctionIdSet::Create(
-            {{"", "RotaryEmbedding"}, {"", "Attention"}, {"", "ReduceLogSumExp"}, {"", "ReduceLogSum"}}),
+        model, *onnx::inliner::FunctionIdSet::Create({{"", "ReduceLogSumExp"}, {"", "ReduceLogSum"}}),
         onnx::OpSchemaRegistry::Instance());
     // What the exporter claims about inner values is not trusted: it is computed anew from the inputs.
     step = "inferring shapes";

@@ -218,8 +218,7 @@ static Shapes broadcast(OnnxNodeOp node, SymbolicShapes &shapes) {
   return dims ? one(*dims) : Shapes();
 }
 
-static Shapes matmul(OnnxNodeOp node, SymbolicShapes &shapes) {
-  const DimList *a = shapes.getShape(node.getInputs()[0]), *b = shapes.getShape(node.getInputs()[1]);
+static Shapes matmulDims(const DimList *a, const DimList *b, SymbolicShapes &shapes) {
   if (!a || !b || a->empty() || b->empty())
     return std::nullopt;
   DimList left(a->begin(), a->end()), right(b->begin(), b->end());
@@ -247,6 +246,10 @@ static Shapes matMulNBits(OnnxNodeOp node, SymbolicShapes &shapes) {
   DimList dims(rows->begin(), rows->end() - 1);
   dims.push_back(DimExpr(*columns));
   return one(dims);
+}
+
+static Shapes matmul(OnnxNodeOp node, SymbolicShapes &shapes) {
+  return matmulDims(shapes.getShape(node.getInputs()[0]), shapes.getShape(node.getInputs()[1]), shapes);
 }
 
 static Shapes gemm(OnnxNodeOp node, SymbolicShapes &shapes) {
@@ -578,6 +581,47 @@ static Shapes einsum(OnnxNodeOp node, SymbolicShapes &shapes) {
   return one(dims);
 }
 
+/// Attention: the result, the keys and values with those of the past, the scores.
+static Shapes attention(OnnxNodeOp node, SymbolicShapes &shapes) {
+  SmallVector<DimList> heads;
+  int64_t counts[] = {node.getInt("q_num_heads", 0), node.getInt("kv_num_heads", 0), node.getInt("kv_num_heads", 0)};
+  bool flat = false;
+  for (unsigned i = 0; i < 3; ++i) {
+    const DimList *dims = shapes.getShape(node.getInputs()[i]);
+    if (!dims || (dims->size() != 3 && dims->size() != 4))
+      return std::nullopt;
+    heads.push_back(*dims);
+    if (dims->size() == 4)
+      continue;
+    auto size = counts[i] > 0 ? (*dims)[2].dividedBy(DimExpr(counts[i])) : std::nullopt;
+    if (!size)
+      return std::nullopt;
+    flat = true;
+    heads.back() = {(*dims)[0], DimExpr(counts[i]), (*dims)[1], *size};
+  }
+  for (unsigned i : {1u, 2u})
+    if (const DimList *past = node.hasInput(3 + i) ? shapes.getShape(node.getInputs()[3 + i]) : nullptr) {
+      if (past->size() != 4)
+        return std::nullopt;
+      heads[i][2] = heads[i][2] + (*past)[2];
+    }
+  const DimList &q = heads[0], &k = heads[1], &v = heads[2];
+  SmallVector<DimList> results = {{q[0], q[1], q[2], v[3]}, k, v, {q[0], q[1], q[2], k[2]}};
+  if (flat)
+    results[0] = {q[0], q[2], q[1] * v[3]};
+  results.resize(node.getNumResults());
+  return results;
+}
+
+static Shapes dynamicQuantize(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  return from ? Shapes(SmallVector<DimList>{*from, DimList(), DimList()}) : Shapes();
+}
+
+static Shapes qLinearMatMul(OnnxNodeOp node, SymbolicShapes &shapes) {
+  return matmulDims(shapes.getShape(node.getInputs()[0]), shapes.getShape(node.getInputs()[3]), shapes);
+}
+
 /// LayerNormalization and its relatives: the result, then statistics with size 1 along the axes, then (for the Skip
 /// forms) the sum of the operands.
 static Shapes normalization(OnnxNodeOp node, SymbolicShapes &shapes) {
@@ -687,7 +731,10 @@ ShapeFunction mlir::moe::lookupShapeFunction(OnnxNodeOp node) {
                              "com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization"})
       map[name] = normalization;
     map["ArgMax"] = map["ArgMin"] = argReduce;
-    map["MatMul"] = matmul;
+    map["MatMul"] = map["MatMulInteger"] = matmul;
+    map["QLinearMatMul"] = qLinearMatMul;
+    map["DynamicQuantizeLinear"] = dynamicQuantize;
+    map["Attention"] = attention;
     map["Gemm"] = gemm;
     map["com.microsoft.MatMulNBits"] = matMulNBits;
     map["Reshape"] = reshape;
