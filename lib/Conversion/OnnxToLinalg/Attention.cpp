@@ -5,7 +5,7 @@
 // what masks them is decided element by element in one pass.
 //
 //===----------------------------------------------------------------------===//
-#include "Lowering.h"
+#include "Attention.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -14,27 +14,6 @@ using namespace mlir;
 using namespace mlir::moe;
 
 using Builder_ = ImplicitLocOpBuilder;
-
-namespace {
-
-/// What restricts the keys that a query may see, and how scores become weights.
-struct Masking {
-  double scale = 1.0, softcap = 0.0;
-  /// Added to the scores, or (i1) says which are kept; broadcast to [B, H, S, T].
-  SmallVector<Shaped> masks;
-  bool causal = false;
-  /// -1: no bound.
-  int64_t left = -1, right = -1;
-  /// The place of query 0 among the keys, and the number of keys that count: given the batch's index; null: 0 and all.
-  std::function<Value(Builder_ &, Value)> offset, length;
-};
-
-struct Attended {
-  Shaped output; ///< [B, H, S, V]
-  Shaped scores, capped, masked, weights;
-};
-
-} // namespace
 
 static Value floatConstant(Builder_ &b, Type type, double value) {
   return arith::ConstantOp::create(b, b.getFloatAttr(type, value));
@@ -85,8 +64,8 @@ static Shaped batched(OnnxLowering &lower, Shaped left, Shaped right, bool trans
 }
 
 /// The whole computation; scores are kept apart as far as `want` (the results of Attention's last output) asks.
-static LogicalResult attend(OnnxNodeOp node, OnnxLowering &lower, Shaped q, Shaped k, Shaped v, const Masking &masking,
-                            Attended &result) {
+LogicalResult mlir::moe::attend(OnnxNodeOp node, OnnxLowering &lower, Shaped q, Shaped k, Shaped v,
+                                const Masking &masking, Attended &result) {
   std::string what = OnnxLowering::describe(node);
   auto ratio = q.dims[1].dividedBy(k.dims[1]);
   if (!ratio || !ratio->isConstant())
@@ -165,7 +144,7 @@ static LogicalResult attend(OnnxNodeOp node, OnnxLowering &lower, Shaped q, Shap
 //===----------------------------------------------------------------------===//
 
 /// [B, S, H * D] as [B, H, S, D].
-static FailureOr<Shaped> splitHeads(OnnxNodeOp node, OnnxLowering &lower, Shaped x, int64_t heads) {
+FailureOr<Shaped> mlir::moe::splitHeads(OnnxNodeOp node, OnnxLowering &lower, Shaped x, int64_t heads) {
   if (heads < 1)
     return lower.refuse(node) << heads << " heads";
   auto size = x.dims[2].dividedBy(DimExpr(heads));
@@ -178,14 +157,14 @@ static FailureOr<Shaped> splitHeads(OnnxNodeOp node, OnnxLowering &lower, Shaped
 }
 
 /// [B, H, S, D] as [B, S, H * D].
-static Shaped joinHeads(OnnxLowering &lower, Shaped x) {
+Shaped mlir::moe::joinHeads(OnnxLowering &lower, Shaped x) {
   DimList apart = {x.dims[0], x.dims[2], x.dims[1], x.dims[3]};
   DimList joined = {x.dims[0], x.dims[2], x.dims[1] * x.dims[3]};
   return {lower.reshape({lower.transpose(x, {0, 2, 1, 3}), apart}, joined, ""), joined};
 }
 
 /// `first`, then `second` along dimension 2.
-static Shaped appendKeys(OnnxNodeOp node, OnnxLowering &lower, Shaped first, Shaped second) {
+Shaped mlir::moe::appendKeys(OnnxNodeOp node, OnnxLowering &lower, Shaped first, Shaped second) {
   Builder_ &b = lower.b;
   DimList dims = second.dims, start = second.dims;
   dims[2] = first.dims[2] + second.dims[2];
@@ -233,7 +212,7 @@ static std::function<Value(Builder_ &, Value)> perBatch(Shaped lengths, int64_t 
   };
 }
 
-static double defaultScale(OnnxNodeOp node, const DimExpr &headSize) {
+double mlir::moe::scaleOf(OnnxNodeOp node, const DimExpr &headSize) {
   return node.getFloat("scale", headSize.isConstant() ? 1.0 / std::sqrt(double(headSize.constant())) : 0.0);
 }
 
@@ -255,7 +234,7 @@ static LogicalResult lowerAttention(OnnxNodeOp node, OnnxLowering &lower, SmallV
     q = *splitQ, k = *splitK, v = *splitV;
   }
   Masking masking;
-  masking.scale = defaultScale(node, q.dims[3]);
+  masking.scale = scaleOf(node, q.dims[3]);
   if (masking.scale == 0.0)
     return lower.refuse(node) << "the size of a head is unknown";
   masking.softcap = node.getFloat("softcap", 0.0);
@@ -301,8 +280,8 @@ static LogicalResult lowerAttention(OnnxNodeOp node, OnnxLowering &lower, SmallV
 }
 
 /// Turns pairs of the first `size` numbers of each row of [B, H, S, D]; `tables` gives cosine and sine of (b, s, i).
-static Shaped rotate(OnnxLowering &lower, Shaped x, int64_t size, bool interleaved,
-                     function_ref<std::pair<Value, Value>(Builder_ &, Value, Value, Value)> tables) {
+Shaped mlir::moe::rotate(OnnxLowering &lower, Shaped x, int64_t size, bool interleaved,
+                         function_ref<std::pair<Value, Value>(Builder_ &, Value, Value, Value)> tables) {
   Type element = x.element();
   int64_t half = size / 2;
   return {

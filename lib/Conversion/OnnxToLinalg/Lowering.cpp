@@ -10,6 +10,8 @@ using namespace mlir;
 using namespace mlir::moe;
 
 std::string OnnxLowering::describe(OnnxNodeOp node) {
+  if (node.getNodeName().empty())
+    return "a node without a name (" + node.getQualifiedName() + ")";
   return ("node '" + node.getNodeName() + "' (" + node.getQualifiedName() + ")").str();
 }
 

@@ -31,8 +31,10 @@ void addElementwiseOperators(SmallVectorImpl<OnnxOperator> &table);
 void addShapeOperators(SmallVectorImpl<OnnxOperator> &table);
 void addAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addQuantizeOperators(SmallVectorImpl<OnnxOperator> &table);
+void addContribAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addContractionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addNormalizationOperators(SmallVectorImpl<OnnxOperator> &table);
+void addSubgraphOperators(SmallVectorImpl<OnnxOperator> &table);
 void addReductionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addIndexingOperators(SmallVectorImpl<OnnxOperator> &table);
 void addScatterOperators(SmallVectorImpl<OnnxOperator> &table);
@@ -124,6 +126,9 @@ public:
   void requireInBounds(Shaped indices, const DimExpr &size, const Twine &message);
   /// Scalars: an index from the end counted from the start, clamped into [0, size).
   static Value clampIndex(ImplicitLocOpBuilder &b, Value index, Value size);
+
+  /// Lowers the nodes of a subgraph where the builder stands; the values that it yields.
+  std::function<LogicalResult(Block &, SmallVectorImpl<Shaped> &)> lowerBlock;
 
   InFlightDiagnostic refuse(OnnxNodeOp node);
   /// "node 'gate/softmax' (Softmax)": begins messages.

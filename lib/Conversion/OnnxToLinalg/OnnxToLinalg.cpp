@@ -31,10 +31,12 @@ ArrayRef<OnnxOperator> mlir::moe::getOnnxOperators() {
     addElementwiseOperators(lines);
     addShapeOperators(lines);
     addAttentionOperators(lines);
+    addContribAttentionOperators(lines);
     addContractionOperators(lines);
     addQuantizeOperators(lines);
     addNormalizationOperators(lines);
     addReductionOperators(lines);
+    addSubgraphOperators(lines);
     addIndexingOperators(lines);
     addScatterOperators(lines);
     llvm::sort(lines, [](const OnnxOperator &a, const OnnxOperator &b) { return a.name < b.name; });
@@ -63,6 +65,7 @@ struct ConvertOnnxToLinalg : public mlir::moe::impl::ConvertOnnxToLinalgPassBase
   LogicalResult checkOperators(func::FuncOp function);
   LogicalResult convert(func::FuncOp function);
   LogicalResult convertNode(OnnxNodeOp node, OnnxLowering &lower);
+  LogicalResult convertBlock(Block &block, OnnxLowering &lower, SmallVectorImpl<Shaped> &yielded);
   void convertConstant(OnnxConstantOp constant, OnnxLowering &lower);
   void bridgeArguments(func::FuncOp function, OnnxLowering &lower);
   void updateOperands(Operation *op, OnnxLowering &lower);
@@ -79,7 +82,7 @@ static constexpr unsigned kMostRefusals = 50;
 LogicalResult ConvertOnnxToLinalg::checkOperators(func::FuncOp function) {
   llvm::MapVector<StringAttr, SmallVector<OnnxNodeOp>> offenders;
   unsigned count = 0;
-  function.getBody().front().walk<WalkOrder::PreOrder>([&](OnnxNodeOp node) {
+  function.getBody().front().walk([&](OnnxNodeOp node) {
     if (!lookupOnnxOperator(node)) {
       std::string name = node.getQualifiedName();
       if (node.getSince() > 0)
@@ -87,7 +90,6 @@ LogicalResult ConvertOnnxToLinalg::checkOperators(func::FuncOp function) {
       offenders[StringAttr::get(&getContext(), name)].push_back(node);
       ++count;
     }
-    return node->getNumRegions() > 0 ? WalkResult::skip() : WalkResult::advance();
   });
   if (offenders.empty())
     return success();
@@ -117,8 +119,10 @@ void ConvertOnnxToLinalg::convertConstant(OnnxConstantOp constant, OnnxLowering 
 }
 
 LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lower) {
+  // What the results of If and Loop look like is known when their subgraphs are lowered.
+  bool hasBodies = node->getNumRegions() > 0;
   for (Value result : node.getResults())
-    if (!isa<NoneType>(result.getType()) && !lower.shapes.getShape(result))
+    if (!hasBodies && !isa<NoneType>(result.getType()) && !lower.shapes.getShape(result))
       return lower.refuse(node) << "the rank of its result is unknown";
   // Integers that are known in terms of the inputs' sizes need no tensor computation.
   if (const DimList *elements = node.getNumResults() == 1 ? lower.shapes.getElements(node.getResult(0)) : nullptr) {
@@ -142,7 +146,7 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
     if (!isa<NoneType>(operand.getType()) && !lower.shapes.getShape(operand))
       return lower.refuse(node) << "the rank of an operand is unknown";
   // A size that only this node's result could tell is known for NonZero alone, whose lowering counts.
-  if (!node.is("NonZero"))
+  if (!node.is("NonZero") && !hasBodies)
     for (Value result : node.getResults())
       for (const DimExpr &dim : lower.dimsOf(result))
         if (auto atom = dim.asAtom(); atom && lower.shapes.getAtoms()[*atom].kind == DimAtom::ValueDim &&
@@ -158,6 +162,25 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
       continue;
     lower.map(from, lower.castTo(to, lower.dimsOf(from)));
   }
+  return success();
+}
+
+LogicalResult ConvertOnnxToLinalg::convertBlock(Block &block, OnnxLowering &lower, SmallVectorImpl<Shaped> &yielded) {
+  Location outer = lower.b.getLoc();
+  for (Operation &op : block) {
+    lower.shapes.visit(&op);
+    lower.b.setLoc(op.getLoc());
+    if (auto node = dyn_cast<OnnxNodeOp>(op)) {
+      if (failed(convertNode(node, lower)))
+        return failure();
+    } else if (auto constant = dyn_cast<OnnxConstantOp>(op)) {
+      convertConstant(constant, lower);
+    } else if (isa<OnnxYieldOp>(op)) {
+      for (Value value : op.getOperands())
+        yielded.push_back(lower.get(value));
+    }
+  }
+  lower.b.setLoc(outer);
   return success();
 }
 
@@ -241,6 +264,9 @@ LogicalResult ConvertOnnxToLinalg::convert(func::FuncOp function) {
   OnnxLowering lower(function, shapes);
   Block &entry = function.getBody().front();
   bridgeArguments(function, lower);
+  lower.lowerBlock = [&](Block &block, SmallVectorImpl<Shaped> &yielded) {
+    return convertBlock(block, lower, yielded);
+  };
   SmallVector<Operation *> ops = llvm::map_to_vector(entry, [](Operation &op) { return &op; }), dead;
   // Every node that cannot be lowered is named, not only the first; what depends on one is passed over.
   llvm::DenseSet<Value> missing;

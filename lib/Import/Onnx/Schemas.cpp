@@ -86,6 +86,89 @@ static onnx::OpSchema matMulNBitsSchema() {
   return schema;
 }
 
+namespace {
+/// An operator whose operands are not checked here; the lowering does.
+struct LooseSchema {
+  const char *name, *domain;
+  int required, inputs, outputs;
+  onnx::InferenceFunction infer;
+};
+} // namespace
+
+/// Attention: all outputs of the first input's element type; the first has its batch and sequence, the others `rank`.
+static onnx::InferenceFunction firstThenRank(int rank) {
+  return [rank](onnx::InferenceContext &ctx) {
+    for (size_t i = 0; i < ctx.getNumOutputs(); ++i) {
+      onnx::propagateElemTypeFromInputToOutput(ctx, 0, i);
+      onnx::TensorShapeProto shape;
+      for (int d = 0; d < (i == 0 ? 3 : rank); ++d) {
+        auto *dim = shape.add_dim();
+        if (i == 0 && d < 2 && onnx::hasInputShape(ctx, 0) && onnx::getInputShape(ctx, 0).dim_size() > d)
+          *dim = onnx::getInputShape(ctx, 0).dim(d);
+      }
+      onnx::updateOutputShape(ctx, i, shape);
+    }
+  };
+}
+
+/// One output of the first input's element type and the given rank (-1: unknown).
+static onnx::InferenceFunction elementOnly(int rank) {
+  return [rank](onnx::InferenceContext &ctx) {
+    onnx::propagateElemTypeFromInputToOutput(ctx, 0, 0);
+    onnx::TensorShapeProto shape;
+    for (int d = 0; d < rank; ++d)
+      shape.add_dim();
+    if (rank >= 0)
+      onnx::updateOutputShape(ctx, 0, shape);
+  };
+}
+
+/// The Skip normalisations: statistics have the input's rank, the sum (output 3) its shape.
+static void skipNormalization(onnx::InferenceContext &ctx) {
+  for (size_t i = 0; i < ctx.getNumOutputs(); ++i) {
+    onnx::propagateElemTypeFromInputToOutput(ctx, 0, i);
+    if (onnx::hasInputShape(ctx, 0) && (i == 0 || i == 3))
+      onnx::propagateShapeFromInputToOutput(ctx, 0, i);
+  }
+}
+
+static onnx::OpSchema looseSchema(const LooseSchema &line) {
+  onnx::OpSchema schema(line.name, __FILE__, __LINE__);
+  schema.SetDomain(line.domain).SinceVersion(1).AllowUncheckedAttributes();
+  auto all = onnx::OpSchema::all_tensor_types_ir10();
+  std::vector<std::string> types(all.begin(), all.end());
+  auto optional = onnx::OpSchema::Optional, single = onnx::OpSchema::Single;
+  for (int i = 0; i < line.inputs; ++i) {
+    std::string type = "T" + std::to_string(i);
+    schema.Input(i, "input" + std::to_string(i), "", type, i < line.required ? single : optional)
+        .TypeConstraint(type, types, "");
+  }
+  for (int i = 0; i < line.outputs; ++i) {
+    std::string type = "R" + std::to_string(i);
+    schema.Output(i, "output" + std::to_string(i), "", type, i == 0 ? single : optional)
+        .TypeConstraint(type, types, "");
+  }
+  schema.TypeAndShapeInferenceFunction(line.infer);
+  return schema;
+}
+
+static const LooseSchema looseSchemas[] = {
+    {"BiasGelu", "com.microsoft", 2, 2, 1, sameAsFirst},
+    {"FastGelu", "com.microsoft", 1, 2, 1, sameAsFirst},
+    {"FusedMatMul", "com.microsoft", 2, 2, 1, elementOnly(-1)},
+    {"Gelu", "com.microsoft", 1, 1, 1, sameAsFirst},
+    {"GroupQueryAttention", "com.microsoft", 1, 14, 4, firstThenRank(4)},
+    // As proposed for the standard (RFC 0010).
+    {"GroupedMatMul", "", 3, 4, 1, elementOnly(3)},
+    {"GroupedMatMul", "com.microsoft", 3, 4, 1, elementOnly(3)},
+    {"MultiHeadAttention", "com.microsoft", 1, 10, 4, firstThenRank(4)},
+    {"QuickGelu", "com.microsoft", 1, 1, 1, sameAsFirst},
+    {"RotaryEmbedding", "com.microsoft", 4, 4, 1, sameAsFirst},
+    {"SimplifiedLayerNormalization", "", 2, 2, 2, skipNormalization},
+    {"SkipLayerNormalization", "com.microsoft", 3, 5, 4, skipNormalization},
+    {"SkipSimplifiedLayerNormalization", "com.microsoft", 3, 4, 4, skipNormalization},
+};
+
 void mlir::moe::registerContribSchemas() {
   static bool once = [] {
     auto &domains = onnx::OpSchemaRegistry::DomainToVersionRange::Instance();
@@ -94,6 +177,8 @@ void mlir::moe::registerContribSchemas() {
     onnx::RegisterSchema(moeSchema());
     onnx::RegisterSchema(qmoeSchema());
     onnx::RegisterSchema(matMulNBitsSchema());
+    for (const LooseSchema &line : looseSchemas)
+      onnx::RegisterSchema(looseSchema(line));
     return true;
   }();
   (void)once;

@@ -613,6 +613,75 @@ static Shapes attention(OnnxNodeOp node, SymbolicShapes &shapes) {
   return results;
 }
 
+/// MultiHeadAttention: queries of three dimensions, keys and values of three or four.
+static Shapes multiHeadAttention(OnnxNodeOp node, SymbolicShapes &shapes) {
+  if (!node.hasInput(1) || !node.hasInput(2))
+    return std::nullopt;
+  int64_t count = node.getInt("num_heads", 0);
+  SmallVector<DimList> heads;
+  for (unsigned i = 0; i < 3; ++i) {
+    const DimList *dims = shapes.getShape(node.getInputs()[i]);
+    auto size = dims && dims->size() == 3 && count > 0 ? (*dims)[2].dividedBy(DimExpr(count)) : std::nullopt;
+    if (size)
+      heads.push_back({(*dims)[0], DimExpr(count), (*dims)[1], *size});
+    else if (dims && dims->size() == 4 && i > 0)
+      heads.push_back(*dims);
+    else
+      return std::nullopt;
+    if (const DimList *past = i > 0 && node.hasInput(5 + i) ? shapes.getShape(node.getInputs()[5 + i]) : nullptr) {
+      if (past->size() != 4)
+        return std::nullopt;
+      heads[i][2] = heads[i][2] + (*past)[2];
+    }
+  }
+  const DimList &q = heads[0], &k = heads[1], &v = heads[2];
+  SmallVector<DimList> results = {{q[0], q[2], q[1] * v[3]}, k, v, {q[0], q[1], q[2], k[2]}};
+  results.resize(node.getNumResults());
+  return results;
+}
+
+/// GroupQueryAttention: the cache afterwards is as long as the buffer before, or as all tokens if that is more.
+static Shapes groupQueryAttention(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *q = shapes.getShape(node.getInputs()[0]);
+  int64_t heads = node.getInt("num_heads", 0), groups = node.getInt("kv_num_heads", 0);
+  if (!q || q->size() != 3 || heads < 1 || groups < 1 || !node.hasInput(5) || !node.hasInput(6))
+    return std::nullopt;
+  bool packed = !node.hasInput(1);
+  auto size = (*q)[2].dividedBy(DimExpr(packed ? heads + 2 * groups : heads));
+  const DimList *total = shapes.getElements(node.getInputs()[6]);
+  if (!size || !total || total->size() != 1)
+    return std::nullopt;
+  DimExpr length = total->front();
+  if (const DimList *past = node.hasInput(3) ? shapes.getShape(node.getInputs()[3]) : nullptr) {
+    if (past->size() != 4)
+      return std::nullopt;
+    length = shapes.getAtoms().max(length, (*past)[2]);
+  }
+  DimList cache = {(*q)[0], DimExpr(groups), length, *size};
+  SmallVector<DimList> results = {{(*q)[0], (*q)[1], *size * DimExpr(heads)}, cache, cache};
+  results.resize(node.getNumResults());
+  return results;
+}
+
+static Shapes groupedMatMul(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *bank = shapes.getShape(node.getInputs()[1]), *indices = shapes.getShape(node.getInputs()[2]);
+  if (!bank || !indices || bank->size() != 3 || indices->size() != 2)
+    return std::nullopt;
+  return one({(*indices)[0], (*indices)[1], (*bank)[2]});
+}
+
+static Shapes fusedMatMul(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *a = shapes.getShape(node.getInputs()[0]), *b = shapes.getShape(node.getInputs()[1]);
+  if (!a || !b || a->size() < 2 || b->size() < 2)
+    return std::nullopt;
+  DimList left = *a, right = *b;
+  if (node.getInt("transA", 0))
+    std::swap(left[left.size() - 1], left[left.size() - 2]);
+  if (node.getInt("transB", 0))
+    std::swap(right[right.size() - 1], right[right.size() - 2]);
+  return matmulDims(&left, &right, shapes);
+}
+
 static Shapes dynamicQuantize(OnnxNodeOp node, SymbolicShapes &shapes) {
   const DimList *from = shapes.getShape(node.getInputs()[0]);
   return from ? Shapes(SmallVector<DimList>{*from, DimList(), DimList()}) : Shapes();
@@ -735,6 +804,10 @@ ShapeFunction mlir::moe::lookupShapeFunction(OnnxNodeOp node) {
     map["QLinearMatMul"] = qLinearMatMul;
     map["DynamicQuantizeLinear"] = dynamicQuantize;
     map["Attention"] = attention;
+    map["com.microsoft.MultiHeadAttention"] = multiHeadAttention;
+    map["com.microsoft.GroupQueryAttention"] = groupQueryAttention;
+    map["com.microsoft.FusedMatMul"] = fusedMatMul;
+    map["GroupedMatMul"] = map["com.microsoft.GroupedMatMul"] = groupedMatMul;
     map["Gemm"] = gemm;
     map["com.microsoft.MatMulNBits"] = matMulNBits;
     map["Reshape"] = reshape;

@@ -15,6 +15,12 @@ SymbolicShapes::SymbolicShapes(func::FuncOp function) {
   llvm::StringMap<DimExpr> named;
   for (auto [i, argument] : llvm::enumerate(function.getArguments())) {
     setFromType(argument);
+    // One integer from outside may be a size (the total length of a cache).
+    auto integers = dyn_cast<RankedTensorType>(argument.getType());
+    if (integers && integers.hasStaticShape() && integers.getNumElements() == 1 &&
+        !function.getArgAttr(i, "moe.weight") &&
+        (integers.getElementType().isInteger(32) || integers.getElementType().isInteger(64)))
+      elements[argument] = {atoms.element(argument, 0)};
     auto names = function.getArgAttrOfType<ArrayAttr>(i, "moe.dim_names");
     auto type = dyn_cast<RankedTensorType>(argument.getType());
     if (!names || !type || static_cast<int64_t>(names.size()) != type.getRank())
