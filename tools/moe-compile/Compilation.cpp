@@ -200,8 +200,14 @@ LogicalResult Compilation::run() {
     if (info.phase == Phase::Raise)
       summary.notRaised = takeNotRaised(*module);
     // The lowering is known behind the choice; a compilation that ends earlier tells what it knows.
-    if (info.phase == Phase::Choose || (info.phase == options.compileTo && info.phase < Phase::Choose))
+    if (info.phase == Phase::Choose || (info.phase == options.compileTo && info.phase < Phase::Choose)) {
       summary.layers = describeLayers(*module);
+      for (llvm::json::Value &entry : summary.functions) {
+        llvm::json::Object &function = *entry.getAsObject();
+        if (auto func = module->lookupSymbol<func::FuncOp>(*function.getString("name")))
+          function["work"] = describeWork(func);
+      }
+    }
     if (info.phase == options.compileTo)
       return writeMlir();
   }
