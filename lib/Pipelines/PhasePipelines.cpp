@@ -47,6 +47,8 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
 
 /// Tensor programs of any upstream kind become linalg on tensors that bufferises well.
 static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
+  if (options.optLevel > 0)
+    pm.addPass(createMoePackQuantisedPass());
   // Grouped matmuls that have a kernel keep their form until there are buffers.
   if (options.gpuSharedLimit)
     pm.addPass(createMoePrepareGpuPass());

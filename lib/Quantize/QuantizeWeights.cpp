@@ -87,6 +87,14 @@ struct Bank {
   std::shared_ptr<StoredMatrices> stored;
   /// [experts * k], or empty.
   ArrayRef<float> squares;
+  /// What an error of each k costs for expert e. Empty: all alike, also for an expert that no row chose.
+  ArrayRef<float> importanceOf(int64_t e) const {
+    if (squares.empty())
+      return {};
+    ArrayRef<float> mine = squares.slice(e * stored->columns, stored->columns);
+    return llvm::all_of(mine, [](float square) { return square == 0; }) ? ArrayRef<float>() : mine;
+  }
+  bool isUnused(int64_t e) const { return !squares.empty() && importanceOf(e).empty(); }
   /// Squared errors and squares, per width and expert.
   SmallVector<std::vector<double>> errors;
   std::vector<double> total;
@@ -296,9 +304,7 @@ double Quantizer::roundRow(const Bank &bank, int64_t e, int64_t n, int64_t bits,
   row.resize(columns);
   codes.resize(columns);
   bank.stored->read(e, n, row);
-  ArrayRef<float> importance;
-  if (!bank.squares.empty())
-    importance = bank.squares.slice(e * columns, columns);
+  ArrayRef<float> importance = bank.importanceOf(e);
   double error = 0;
   for (int64_t start = 0, at = 0; start < columns; start += block, ++at) {
     int64_t count = std::min(block, columns - start);
@@ -317,11 +323,12 @@ LogicalResult Quantizer::measure(Site &site) {
     parallelFor(context, 0, site.experts, [&](size_t e) {
       std::vector<float> row, scales(blocksOf(bank.stored->columns));
       std::vector<uint8_t> codes;
+      ArrayRef<float> importance = bank.importanceOf(e);
       for (int64_t n = 0; n < bank.stored->rows; ++n) {
         for (auto [w, bits] : llvm::enumerate(widths))
           bank.errors[w][e] += roundRow(bank, e, n, bits, row, codes, scales);
         for (auto [k, value] : llvm::enumerate(row)) {
-          double weight = bank.squares.empty() ? 1 : bank.squares[e * row.size() + k];
+          double weight = importance.empty() ? 1 : importance[k];
           bank.total[e] += weight * value * value;
           if (!std::isfinite(value))
             finite = false;
@@ -353,9 +360,11 @@ LogicalResult Quantizer::choose() {
       SmallVector<double> mine(widths.size(), 0);
       int64_t size = 0;
       for (Bank &bank : site.banks) {
-        double all = std::accumulate(bank.total.begin(), bank.total.end(), 0.0);
+        double all = 0;
+        for (int64_t other = 0; other < site.experts; ++other)
+          all += bank.isUnused(other) ? 0 : bank.total[other];
         for (unsigned w = 0; w < widths.size(); ++w)
-          mine[w] += all > 0 ? bank.errors[w][e] / all : 0;
+          mine[w] += all > 0 && !bank.isUnused(e) ? bank.errors[w][e] / all : 0;
         size += bank.stored->rows * bank.stored->columns;
       }
       items.push_back({&site, e});

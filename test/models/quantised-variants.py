@@ -146,9 +146,9 @@ def qmoe(work, rng, tokens=7, experts=5, hidden=64, inner=96):
 def matmul(work, rng, rows=6):
     cases = {
         "bits4": dict(bits=4, n=48, k=96, block=32),
-        "bits4_zp": dict(bits=4, n=40, k=160, block=32, zp="packed"),
-        "bits8_zp": dict(bits=8, n=24, k=64, block=16, zp="packed"),
-        "bits2_zp": dict(bits=2, n=24, k=80, block=16, zp="packed", ort=False),
+        "bits4_zp": dict(bits=4, n=1200, k=160, block=32, zp="packed"),
+        "bits8_zp": dict(bits=8, n=1200, k=64, block=16, zp="packed"),
+        "bits2_zp": dict(bits=2, n=1200, k=80, block=16, zp="packed", ort=False),
         "bits3": dict(bits=3, n=17, k=64, block=32, ort=False),
         "bits4_float_zp": dict(bits=4, n=33, k=64, block=32, zp="float"),
         "bits4_padded": dict(bits=4, n=20, k=75, block=32, bias=True),
@@ -197,8 +197,48 @@ def matmul(work, rng, rows=6):
         print(f"{name}: as onnxruntime")
 
 
+def linear(work, rng, rows=5):
+    """DequantizeLinear feeding MatMul: signed codes of 8 bits, per column or in blocks, [k, n] or transposed."""
+    nodes, inputs, outputs, tensors, values, expected = [], [], [], {}, {}, {}
+    for name, bits, k, n, block, stored, zp in (("columns", 8, 128, 48, 0, False, False), ("blocks", 8, 128, 48, 32, False, True),
+                                                ("stored", 8, 128, 48, 0, True, True)):
+        low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        codes = rng.integers(low, high + 1, (n, k))
+        blocks = -(-k // block) if block else 1
+        scales = rng.uniform(0.01, 0.02, (n, blocks)).astype(np.float32)
+        zeros = rng.integers(low // 2, high // 2, (n, blocks)) if zp else np.zeros((n, blocks), int)
+        at = np.arange(k) // block if block else np.zeros(k, int)
+        numbers = (codes - zeros[:, at]) * scales[:, at].astype(float)
+        lay = (lambda v: v if stored else v.T) if block else (lambda v: v[:, 0])
+        kind = TensorProto.INT4 if bits == 4 else TensorProto.INT8
+        store = lambda v, name: helper.make_tensor(name, kind, v.shape, v.flatten())
+        tensors[name + "_w"] = store(codes if stored else codes.T, name + "_w")
+        tensors[name + "_s"] = numpy_helper.from_array(np.ascontiguousarray(lay(scales)), name + "_s")
+        slots = [name + "_w", name + "_s"]
+        if zp:
+            tensors[name + "_z"] = store(lay(zeros), name + "_z")
+            slots.append(name + "_z")
+        axis = (1 if stored else 0) if block else (0 if stored else 1)
+        attributes = dict(axis=axis) | (dict(block_size=block) if block else {})
+        nodes.append(helper.make_node("DequantizeLinear", slots, [name + "_f"], **attributes))
+        right = name + "_f"
+        if stored:
+            nodes.append(helper.make_node("Transpose", [right], [name + "_t"], perm=[1, 0]))
+            right = name + "_t"
+        nodes.append(helper.make_node("MatMul", [name + "_x", right], [name]))
+        inputs.append(helper.make_tensor_value_info(name + "_x", TensorProto.FLOAT, ["t", k]))
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["t", n]))
+        x = values[name + "_x"] = rng.standard_normal((rows, k)).astype(np.float32)
+        expected[name] = x.astype(float) @ numbers.T
+    graph = helper.make_graph(nodes, "g", inputs, outputs, list(tensors.values()))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), work + ".onnx")
+    text = subprocess.run(["moe-compile", work + ".onnx", "--compile-to=raise"], check=True, capture_output=True, text=True).stdout
+    assert text.count("moe.dequantize") == 3, "every matrix stays packed"
+    check(work, values, expected)
+
+
 def main():
-    {"qmoe": qmoe, "matmul": matmul}[sys.argv[1]](sys.argv[2], np.random.default_rng(int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+    {"qmoe": qmoe, "matmul": matmul, "linear": linear}[sys.argv[1]](sys.argv[2], np.random.default_rng(int(sys.argv[3]) if len(sys.argv) > 3 else 0))
 
 
 main()

@@ -7,11 +7,14 @@
 #include "mlir/Pass/PassManager.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 #include "moe/Import/Onnx/Import.h"
+#include "moe/Quantize/Calibrate.h"
+#include "moe/Quantize/PackPanels.h"
 #include "moe/Target/ModuleFile.h"
 #include "moe/Target/PackedWeights.h"
 #include "moe/Target/Signature.h"
 #include "moe/Target/WeightsFile.h"
 #include "moe/Target/Work.h"
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/Module.h"
@@ -19,6 +22,7 @@
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Path.h"
+#include "llvm/Support/Program.h"
 #include <thread>
 
 namespace mlir::moe {
@@ -173,7 +177,13 @@ LogicalResult Compilation::run() {
 
   if (failed(import()))
     return failure();
+  return runPhases(Phase::Import);
+}
+
+LogicalResult Compilation::runPhases(Phase from) {
   for (const PhaseInfo &info : getPhases()) {
+    if (info.phase < from)
+      continue;
     if (info.phase == Phase::Link)
       break;
     if (info.phase == Phase::Optimise && options.quantize && failed(quantize()))
@@ -193,7 +203,9 @@ LogicalResult Compilation::run() {
         moveWork(*before.getAsObject(), *after.getAsObject());
       summary.functions = std::move(*functions);
     }
-    if (info.phase == Phase::Tile && failed(addPackedWeights(*module, weights)))
+    std::string scratch = sys::path::parent_path(options.output).str();
+    if (info.phase == Phase::Tile && (failed(addPackedWeights(*module, weights)) ||
+                                      failed(packQuantisedPanels(*module, weights, scratch.empty() ? "." : scratch))))
       return error("the weights could not be packed; nothing was written");
     if (info.phase == Phase::Raise && failed(stackWeights()))
       return failure();
@@ -214,13 +226,64 @@ LogicalResult Compilation::run() {
   return link();
 }
 
+/// Compiles a copy of the program that also returns statistics of its activations, and runs it beside this process.
+LogicalResult Compilation::calibrate(Calibration &calibration) {
+  progress.show("running the program on the calibration inputs");
+  SmallString<128> stem(options.output);
+  stem += ".calibration";
+  CompilationOptions nestedOptions = options;
+  nestedOptions.quantize.reset();
+  nestedOptions.chip.reset();
+  nestedOptions.output = (stem + ".moe").str();
+  nestedOptions.weights.clear();
+  nestedOptions.compileTo = Phase::Link;
+  nestedOptions.emit = Emit::Module;
+  nestedOptions.dumpPhasesTo.clear();
+  nestedOptions.progress = false;
+  Compilation nested(context, sources, nestedOptions, timing);
+  nested.module = module->clone();
+  nested.weights = weights;
+  if (instrumentForCalibration(*nested.module) == 0)
+    return error("--calibrate: no expert's activations can be measured in this program");
+  auto created = createCpuTargets(options.cpus, options.phases.optLevel);
+  if (!created)
+    return error(created.takeError());
+  nested.targets = std::move(*created);
+  nested.summary.targets = nested.targets;
+  SmallString<128> statistics(stem);
+  statistics += ".safetensors.out";
+  auto clean = llvm::make_scope_exit([&] {
+    for (StringRef suffix : {".moe", ".safetensors", ".safetensors.out"})
+      (void)sys::fs::remove(stem + suffix);
+  });
+  if (failed(nested.runPhases(Phase::Optimise)))
+    return error("the program with statistics was not compiled; nothing was written");
+  SmallString<128> runner(sys::path::parent_path(sys::fs::getMainExecutable(nullptr, (void *)&formatBytes)));
+  sys::path::append(runner, "moe-run");
+  std::string inputs = "--inputs=" + options.calibrate, outputs = ("--outputs=" + statistics).str(), message;
+  StringRef arguments[] = {runner, nestedOptions.output, inputs, outputs};
+  std::optional<StringRef> redirects[] = {StringRef(), StringRef(), std::nullopt};
+  if (int code = sys::ExecuteAndWait(runner, arguments, std::nullopt, redirects, 0, 0, &message))
+    return error("the calibration inputs '" + options.calibrate + "' did not run (exit status " + Twine(code) + ")" +
+                 (message.empty() ? "" : ": " + message));
+  auto read = readCalibration(statistics);
+  if (!read)
+    return error(read.takeError());
+  calibration = std::move(*read);
+  return success();
+}
+
 LogicalResult Compilation::quantize() {
   progress.show("quantising the weights");
   auto start = std::chrono::steady_clock::now();
   options.quantize->scratch = sys::path::parent_path(options.output).str();
   if (options.quantize->scratch.empty())
     options.quantize->scratch = ".";
-  if (failed(quantizeWeights(*module, weights, *options.quantize, /*calibration=*/nullptr, summary.quantized)))
+  Calibration calibration;
+  if (!options.calibrate.empty() && failed(calibrate(calibration)))
+    return failure();
+  if (failed(quantizeWeights(*module, weights, *options.quantize, options.calibrate.empty() ? nullptr : &calibration,
+                             summary.quantized)))
     return error("the weights were not quantised; nothing was written");
   FailureOr<llvm::json::Array> functions = buildFunctionSignatures(*module);
   if (failed(functions))

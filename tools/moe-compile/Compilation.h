@@ -34,6 +34,8 @@ struct CompilationOptions {
   /// The GPU for which kernels are made, if any, and where ptxas is, if it is not to be looked for.
   std::optional<CudaChip> chip;
   std::string ptxas;
+  /// Inputs of the program, in a safetensors file: errors of weights then count by what they do to these activations.
+  std::string calibrate;
   bool progress = true;
   /// The options as the module's signature records them.
   std::vector<std::string> recorded;
@@ -49,7 +51,9 @@ public:
 
 private:
   LogicalResult import();
+  LogicalResult runPhases(Phase from);
   LogicalResult quantize();
+  LogicalResult calibrate(Calibration &calibration);
   /// A version of the code, for one processor. The phases in front of codegen are common to all.
   struct Version {
     CpuTarget *target;

@@ -74,6 +74,10 @@ static cl::opt<bool> quantizeLinears("quantize-linears",
 static cl::opt<double>
     quantizeBits("bits", cl::desc("With --quantize: 2, 3, 4 or 8 bits for each expert, this many in the mean"),
                  cl::value_desc("number"), cl::cat(category));
+static cl::opt<std::string>
+    calibrateWith("calibrate",
+                  cl::desc("With --quantize: inputs of the program; errors count by what they do to its activations"),
+                  cl::value_desc("inputs.safetensors"), cl::cat(category));
 static cl::opt<bool> singleThread("single-thread", cl::desc("Never split a loop over the host's threads"),
                                   cl::cat(category));
 static cl::opt<bool> noRaising("no-raising",
@@ -180,6 +184,9 @@ int main(int argc, char **argv) {
       return usageError("--quantize takes int8, int4, int3, int2 or mxfp4, with ':' and a block size if wanted, not '" +
                         quantizeFormat + "'");
     options.quantize->linears = quantizeLinears;
+    options.calibrate = calibrateWith;
+    if (!calibrateWith.empty() && options.compileTo < Phase::Optimise)
+      return usageError("--calibrate goes with a phase behind the import");
     if (quantizeBits.getNumOccurrences()) {
       if (options.quantize->kind == QuantKind::E2M1)
         return usageError("--bits goes with integers, not with mxfp4");
@@ -187,8 +194,8 @@ int main(int argc, char **argv) {
         return usageError("--bits takes a number from 2 to 8");
       options.quantize->meanBits = quantizeBits;
     }
-  } else if (quantizeLinears || quantizeBits.getNumOccurrences()) {
-    return usageError("--quantize-linears and --bits go with --quantize");
+  } else if (quantizeLinears || quantizeBits.getNumOccurrences() || !calibrateWith.empty()) {
+    return usageError("--quantize-linears, --bits and --calibrate go with --quantize");
   }
   options.phases.allowTracedExperts = allowTracedExperts;
   options.emit = options.compileTo == Phase::Link ? emitKind.getValue() : Emit::Mlir;
@@ -242,6 +249,8 @@ int main(int argc, char **argv) {
     options.recorded.push_back("--quantize=" + quantizeFormat);
     if (quantizeLinears)
       options.recorded.push_back("--quantize-linears");
+    if (!calibrateWith.empty())
+      options.recorded.push_back("--calibrate");
     if (options.quantize->meanBits)
       options.recorded.push_back(llvm::formatv("--bits={0}", quantizeBits.getValue()).str());
   }

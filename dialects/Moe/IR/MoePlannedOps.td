@@ -61,6 +61,8 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegme
     epilogue over (e, p, n): `(p, n)` another matrix of the pairs, `(e, n)` a bias per expert, `(p)` a factor per pair.
     A bank with a format in `formats` (a `#moe.quant`, else unit) holds codes, packed along k; `scales` and `zero_points` hold, in the
     order of the banks that have them, what `moe.dequantize` takes, indexed like the bank with k / block in the place of k.
+    With `panels` (the bytes of a scale) all banks, of one format, are one operand [E, panels, bytes], which holds scales and zero points
+    as well (`moe-pack-quantised`); the bank map is `(e, k, n) -> (e, n floordiv columns, k)`, k standing for a panel's bytes.
     On buffers the op has no result and writes `init` in place. All banks are multiplied with the same rows, so gate and up projections are one pass over them. Rows of the result
     outside all experts keep the value of `init`. A dense linear layer is the case of one expert.
 
@@ -80,7 +82,7 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegme
   let arguments = (ins Moe_FloatMatrix:$a, Optional<Moe_IndexArray>:$rows, Moe_IndexArray:$offsets,
     Variadic<Moe_AnyShapedOperand>:$banks, Variadic<Moe_AnyShapedOperand>:$extras, Moe_FloatMatrix:$init,
     Variadic<Moe_AnyShapedOperand>:$scales, Variadic<Moe_AnyShapedOperand>:$zero_points,
-    AffineMapArrayAttr:$bank_maps, AffineMapArrayAttr:$extra_maps, OptionalAttr<ArrayAttr>:$formats);
+    AffineMapArrayAttr:$bank_maps, AffineMapArrayAttr:$extra_maps, OptionalAttr<ArrayAttr>:$formats, OptionalAttr<I64Attr>:$panels);
   let results = (outs Optional<TensorRankOf<[AnyFloat], [2]>>:$result);
   let regions = (region SizedRegion<1>:$epilogue);
   let assemblyFormat = [{

@@ -164,4 +164,25 @@ def MoeFoldWeightPacksPass : Pass<"moe-fold-weight-packs", "::mlir::ModuleOp"> {
   }];
 }
 
+def MoePackQuantisedPass : Pass<"moe-pack-quantised", "::mlir::ModuleOp"> {
+  let summary = "packs quantised weights of grouped matmuls into the streams that the kernels read";
+  let description = [{
+    The quantised banks of a `moe.grouped_matmul` that are (parts of) weights, all of one format, become one argument: panels of
+    columns with codes, scales and zero points in the order in which a kernel reads them (`QuantPanels.h`). Its attribute
+    `moe.quant_panels` says what it is made of; the weights file is written accordingly, and weights that nothing reads any more
+    leave the entry points. The layout does not depend on the instruction set.
+
+    Left as they are, with a remark: banks that are computed, of different formats, or with blocks that are no multiple of 16.
+
+    Example (test/Dialect/Moe/Transforms/pack-quantised.mlir): 2 experts of 40 columns, 64 k of 4 bits in blocks of 32
+    ```mlir
+    %h = moe.grouped_matmul %x offsets(%o : tensor<3xindex>) banks(%codes : tensor<2x40x32xi8>) scales(%s : tensor<2x40x2xf16>) ...
+    ```
+    becomes, with 2 panels of 32 columns of 2 blocks of 512 + 64 bytes
+    ```mlir
+    %h = moe.grouped_matmul %x offsets(%o : tensor<3xindex>) banks(%p : tensor<2x2x1152xi8>) ... {panels = 2 : i64, ...}
+    ```
+  }];
+}
+
 #endif // MOE_TRANSFORMS_PASSES_TD

@@ -11,7 +11,7 @@ class GroupedMatmulOp;
 
 /// How a kernel reads the banks: as packed panels of columns, as vectors of columns ([E, K, N]) or as vectors along the
 /// reduction ([E, N, K]).
-enum class KernelForm { Panels, Columns, Dots };
+enum class KernelForm { Quantised, Panels, Columns, Dots };
 
 /// The form of the kernel that `convert-grouped-matmul-to-vector` makes of
 /// `op`, on tensors or on buffers; nothing, and the reason in `why`, if it makes

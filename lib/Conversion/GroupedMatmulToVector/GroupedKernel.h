@@ -51,6 +51,9 @@ protected:
 class KernelFunctions;
 void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions);
 
+/// Emits the kernels for quantised banks in panels (see QuantPanels.h) in place of `op`.
+void emitQuantisedKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes);
+
 } // namespace mlir::moe
 
 #endif // LIB_CONVERSION_GROUPEDMATMULTOVECTOR_GROUPEDKERNEL_H

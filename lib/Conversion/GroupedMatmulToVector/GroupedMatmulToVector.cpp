@@ -39,6 +39,8 @@ using namespace mlir;
 using namespace mlir::moe;
 
 #define DEBUG_TYPE "convert-grouped-matmul-to-vector"
+static llvm::TrackingStatistic numQuantised(DEBUG_TYPE, "num-quantised-kernels",
+                                            "Grouped matmuls with quantised banks");
 static llvm::TrackingStatistic numPanels(DEBUG_TYPE, "num-panel-kernels", "Grouped matmuls with banks in panels");
 static llvm::TrackingStatistic numCopied(DEBUG_TYPE, "num-copied", "Strided operands that are copied in each call");
 static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels", "Grouped matmuls in columns form");
@@ -82,12 +84,14 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &wh
   };
   if (!element)
     return no("its result is not of floats");
-  if (op.hasQuantisedBanks())
-    return no("its banks are quantised");
-  if (isPacked(op))
+  if (op.hasQuantisedBanks() && !op.getPanels())
+    return no("its banks are quantised and not packed");
+  if (op.getPanels())
+    form = KernelForm::Quantised;
+  else if (isPacked(op))
     form = KernelForm::Panels;
   for (auto [i, bank] : llvm::enumerate(op.getBanks())) {
-    if (form == KernelForm::Panels)
+    if (form == KernelForm::Panels || form == KernelForm::Quantised)
       break;
     AffineMap map = op.getBankMap(i);
     int64_t last = map.getNumResults() - 1;
@@ -331,7 +335,10 @@ struct ConvertGroupedMatmulToVectorPass
                           "bufferisation";
         return signalPassFailure();
       }
-      if (*form == KernelForm::Panels) {
+      if (*form == KernelForm::Quantised) {
+        ++numQuantised;
+        emitQuantisedKernels(b, op, lanes);
+      } else if (*form == KernelForm::Panels) {
         ++numPanels;
         emitPanelKernels(b, op, lanes, functions);
       } else {

@@ -138,3 +138,16 @@ func.func @gm11(%a: tensor<?x?xf32>, %o: tensor<3xindex>, %b: tensor<2x5x4xi8>, 
   } {bank_maps = [#b], extra_maps = [], formats = [#moe.quant<u8>]} : tensor<?x?xf32>
   return
 }
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
+func.func @gm12(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x1x192xi8>, %c: tensor<2x1x192xi8>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected 'panels' with one operand [experts, panels, bytes] and one format for all banks, got bank 1}}
+  %y = moe.grouped_matmul %a offsets(%o : tensor<3xindex>) banks(%b, %c : tensor<2x1x192xi8>, tensor<2x1x192xi8>)
+      outs(%init : tensor<?x5xf32>) {
+  ^bb0(%acc: f32, %other: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b, #b], extra_maps = [], formats = [#moe.quant<u8>, #moe.quant<u8>], panels = 2 : i64} : tensor<?x4xf32>
+  return
+}

@@ -44,10 +44,10 @@ AffineMap GroupedMatmulOp::getExtraMap(unsigned extra) { return cast<AffineMapAt
 QuantAttr GroupedMatmulOp::getFormat(unsigned bank) {
   return getFormats() ? dyn_cast<QuantAttr>((*getFormats())[bank]) : QuantAttr();
 }
-bool GroupedMatmulOp::hasQuantisedBanks() { return !getScales().empty(); }
+bool GroupedMatmulOp::hasQuantisedBanks() { return getFormats() && (!getScales().empty() || getPanels()); }
 
 Value GroupedMatmulOp::getScalesOf(unsigned bank) {
-  if (!getFormat(bank))
+  if (!getFormat(bank) || getPanels())
     return {};
   unsigned at = 0;
   for (unsigned i = 0; i < bank; ++i)
@@ -57,7 +57,7 @@ Value GroupedMatmulOp::getScalesOf(unsigned bank) {
 
 Value GroupedMatmulOp::getZeroPointsOf(unsigned bank) {
   auto has = [&](unsigned i) { return getFormat(i) && getFormat(i).getZeroPoints(); };
-  if (!has(bank))
+  if (!has(bank) || getPanels())
     return {};
   unsigned at = 0;
   for (unsigned i = 0; i < bank; ++i)
@@ -76,7 +76,8 @@ void GroupedMatmulOp::build(OpBuilder &b, OperationState &state, Value a, Value 
     formatsAttr = b.getArrayAttr(llvm::map_to_vector(
         formats, [&](QuantAttr format) { return format ? Attribute(format) : Attribute(b.getUnitAttr()); }));
   build(b, state, isa<RankedTensorType>(init.getType()) ? init.getType() : Type(), a, rows, offsets, banks, extras,
-        init, scales, zeroPoints, b.getAffineMapArrayAttr(bankMaps), b.getAffineMapArrayAttr(extraMaps), formatsAttr);
+        init, scales, zeroPoints, b.getAffineMapArrayAttr(bankMaps), b.getAffineMapArrayAttr(extraMaps), formatsAttr,
+        /*panels=*/IntegerAttr());
   OpBuilder::InsertionGuard guard(b);
   Block *block = b.createBlock(state.regions.front().get());
   for (size_t i = 0; i < banks.size(); ++i)
@@ -115,10 +116,22 @@ static LogicalResult verifyFormats(GroupedMatmulOp op) {
         return op.emitOpError() << "expected bank " << i << " of " << (format ? "i8 codes" : "numbers") << ", got "
                                 << op.getBanks()[i].getType();
       if (format && op.getBankMap(i).getNumResults() > 0 &&
-          op.getBankMap(i).getResults().back() != getAffineDimExpr(1, op.getContext()))
+          op.getBankMap(i).getResults().back() != getAffineDimExpr(1, op.getContext()) && !op.getPanels())
         return op.emitOpError() << "expected k as the last dimension of quantised bank " << i << ", got "
                                 << op.getBankMaps()[i];
     }
+  }
+  // GM12
+  if (op.getPanels()) {
+    for (auto [i, bank] : llvm::enumerate(op.getBanks())) {
+      auto type = cast<ShapedType>(bank.getType());
+      if (bank != op.getBanks().front() || op.getFormat(i) != op.getFormat(0) || !op.getFormat(i) ||
+          type.getRank() != 3 || !type.hasStaticShape())
+        return op.emitOpError() << "expected 'panels' with one operand [experts, panels, bytes] and one format for all "
+                                   "banks, got bank "
+                                << i << " of type " << type;
+    }
+    formats = asymmetric = 0;
   }
   // GM10
   if (op.getScales().size() != formats || op.getZeroPoints().size() != asymmetric)
@@ -198,6 +211,8 @@ LogicalResult GroupedMatmulOp::verify() {
     // GM11
     if (format && ShapedType::isDynamic(inner))
       return emitOpError() << "expected rows of static size with quantised bank " << i << ", got " << a;
+    if (getPanels())
+      continue;
     auto extentsOf = [&](auto count) {
       return SmallVector<int64_t>{getNumExperts(), ShapedType::isDynamic(inner) ? inner : count(inner), columns};
     };

@@ -61,6 +61,8 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
         failedAny |= failed(raiseQMoe(node, shapes));
       else if (node.is("MatMulNBits", "com.microsoft"))
         failedAny |= failed(raiseMatMulNBits(node, shapes));
+      else if (raiseDequantizedMatMul(node, shapes))
+        continue;
       else if (decomposed && !raisePairSum(node, shapes))
         raiseDispatch(node, shapes);
     }

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Measures quantised MoE layers (com.microsoft.QMoE) beside onnxruntime: chains as in bench.py, whose experts have 4 bits in
+blocks of 32 or 8 bits per row. A cell's roofline share is
+    max(bytes of codes and scales of the experts that are touched / stream bandwidth, operations / f32 peak) / median time.
+"""
+import argparse
+import json
+import math
+import os
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+
+from bench import Engine, measure_limits, run
+from chain import SHAPES, make_rows, routing_bias
+
+FORMATS = {"int4": (4, 32), "int8": (8, 0)}  # bits, block
+
+
+def expert_bytes(shape, bits, block):
+    hidden, inner, _, _ = SHAPES[shape]
+    scales = 3 * hidden * inner / block if block else 2 * inner + hidden
+    return 3 * hidden * inner * bits / 8 + 2 * scales
+
+
+def write_quantized(path, shape, layers, bits, block):
+    """Writes x [T, H], bias [E] -> y [T, H] with random codes; every layer has its own."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    hidden, inner, experts, k = SHAPES[shape]
+    rng = np.random.default_rng(1)
+    nodes, tensors, value = [], [], "x"
+
+    def external(name, dims, array):
+        tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=dims,
+                             data_location=TensorProto.EXTERNAL)
+        for key, entry in (("location", path.with_suffix(".data").name), ("offset", file.tell()), ("length", array.nbytes)):
+            tensor.external_data.add(key=key, value=str(entry))
+        file.write(array.tobytes())
+        tensors.append(tensor)
+        return name
+
+    def bank(name, rows, columns, deviation):
+        codes = rng.integers(0, 256, (experts, rows, columns * bits // 8), np.uint8)
+        blocks = columns // block if block else 1
+        step = deviation / (2**bits / 12**0.5)
+        scales = rng.uniform(0.8, 1.2, (experts, rows, blocks)).astype(np.float16) * np.float16(step)
+        scales = scales if block else scales[..., 0]
+        return [external(name, codes.shape, codes), external(name + "_scales", scales.shape, scales)]
+
+    with open(path.with_suffix(".data"), "wb") as file:
+        for n in range(layers):
+            router = external(f"router{n}", [hidden, experts], (rng.standard_normal((hidden, experts)) * hidden**-0.5).astype(np.float32))
+            fc1 = bank(f"fc1_{n}", 2 * inner, hidden, hidden**-0.5)
+            fc2 = bank(f"fc2_{n}", hidden, inner, 0.05 * inner**-0.5)
+            out = "y" if n == layers - 1 else f"h{n + 1}"
+            attributes = dict(k=k, activation_type="swiglu", swiglu_fusion=1, normalize_routing_weights=1,
+                              activation_alpha=1.0, activation_beta=0.0, expert_weight_bits=bits)
+            if block:
+                attributes["block_size"] = block
+            nodes += [helper.make_node("MatMul", [value, router], [f"scores{n}"]),
+                      helper.make_node("Add", [f"scores{n}", "bias"], [f"logits{n}"]),
+                      helper.make_node("QMoE", [value, f"logits{n}", *fc1, "", *fc2], [f"moe{n}"], domain="com.microsoft", **attributes),
+                      helper.make_node("Add", [value, f"moe{n}"], [out])]
+            value = out
+    info = lambda name, dims: helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+    graph = helper.make_graph(nodes, "chain", [info("x", ["T", hidden]), info("bias", [experts])], [info("y", ["T", hidden])], tensors)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./run bench --quantized", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=["granite-1b", "olmoe"], choices=SHAPES)
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--tokens", nargs="+", type=int, default=[1, 16, 512])
+    parser.add_argument("--threads", nargs="+", type=int, default=[os.cpu_count()])
+    parser.add_argument("--engines", nargs="+", default=["ours", "onnxruntime"], choices=["ours", "onnxruntime"])
+    parser.add_argument("--pool", type=float, default=0.6, help="gigabytes of codes in a chain")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time per engine, cell and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--json", help="write all cells to this file")
+    options = parser.parse_args()
+    tools = pathlib.Path(options.build).resolve() / "bin"
+    limits, cells = {}, []
+    print(f"{'shape':17}{'format':>7}{'T':>6}{'thr':>4}{'ours ms':>9}{'GB/s':>7}{'share':>7}{'onnxruntime ms':>16}{'ratio':>7}")
+    for shape in options.shapes:
+        hidden, inner, experts, k = SHAPES[shape]
+        for name in options.formats:
+            bits, block = FORMATS[name]
+            each = expert_bytes(shape, bits, block)
+            layers = max(1, math.ceil(options.pool * 1e9 / (each * experts)))
+            with tempfile.TemporaryDirectory() as folder:
+                folder = pathlib.Path(folder)
+                model, module = folder / "chain.onnx", folder / "chain.moe"
+                write_quantized(model, shape, layers, bits, block)
+                run([tools / "moe-compile", model, "-o", module])
+                module.with_suffix(".build").write_text(str(tools.parent))
+                np.save(folder / "bias.npy", routing_bias(shape, "uniform"))
+                measure_limits(tools, options.threads, limits)
+                engines = [Engine(e, sys.executable, module if e == "ours" else model, shape, "f32") for e in options.engines]
+                for threads in options.threads:
+                    for tokens in options.tokens:
+                        rows = []
+                        for i, x in enumerate(make_rows(shape, tokens, 8)):
+                            rows.append(str(folder / f"rows-{i}.npy"))
+                            np.save(rows[-1], x)
+                        outputs, seconds = {}, {e.name: [] for e in engines}
+                        for engine in engines:
+                            output = str(folder / f"out-{engine.name}.npy")
+                            engine.ask(prepare=rows, bias=str(folder / "bias.npy"), threads=threads, output=output)
+                            outputs[engine.name] = np.load(output)
+                        first = next(iter(outputs.values()))
+                        for other in outputs.values():
+                            if not np.abs(other - first).max() <= 2e-3 * np.abs(first).max():
+                                raise SystemExit(f"{shape} {name} T={tokens}: the engines' results differ")
+                        for _ in range(options.rounds):
+                            for engine in engines:
+                                one = np.median(engine.ask(calls=2)["seconds"])
+                                calls = max(2, min(200, math.ceil(options.seconds / one)))
+                                seconds[engine.name] += engine.ask(calls=calls)["seconds"]
+                        # Rows choose nearly uniformly and independently.
+                        touched = experts * (1 - (1 - k / experts) ** tokens)
+                        limit = limits[threads]
+                        least = max(touched * each / limit["bytes_per_second"], tokens * k * 6 * hidden * inner / limit["flop_per_second"])
+                        medians = {e: float(np.median(t)) / layers for e, t in seconds.items()}
+                        cells.append({"shape": shape, "format": name, "tokens": tokens, "threads": threads, "layers": layers,
+                                      "bytes": touched * each, "roofline_seconds": least, "medians": medians})
+                        ours, peer = medians.get("ours"), medians.get("onnxruntime")
+                        text = f"{shape:17}{name:>7}{tokens:6}{threads:4}"
+                        if ours:
+                            text += f"{ours * 1e3:9.3f}{touched * each / ours / 1e9:7.1f}{least / ours:7.2f}"
+                        if peer:
+                            text += f"{peer * 1e3:16.3f}"
+                        if ours and peer:
+                            text += f"{peer / ours:7.2f}"
+                        print(text, flush=True)
+                for engine in engines:
+                    engine.close()
+    for n, limit in limits.items():
+        print(f"{n} threads: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s")
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps({"limits": limits, "cells": cells}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

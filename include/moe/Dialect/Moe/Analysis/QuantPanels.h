@@ -1,0 +1,55 @@
+//===- QuantPanels.h - how quantised banks are stored for the kernels -*- C++ -*-===//
+//
+// The banks of one grouped matmul (gate and up side by side) are one stream of bytes per expert and panel of columns,
+// in the order in which a kernel reads it:
+//
+//   [E][ceil(N / columns)][bytes of a panel]
+//
+//   panel   block, block, ...; padded to a multiple of 64 bytes
+//   block   the codes of its k, then a scale for each column, then a zero point for each column if there are any
+//   codes   8 bits: a row of bytes for each k; fewer: a row of 32-bit words for every 8 (4 and 3 bits) or 16 (2 bits)
+//   k,
+//           the first k in the lowest bits
+//
+// Codes of integers are stored with their sign (code - 2^(bits - 1) for unsigned ones), those of 3 bits in 4. Zero
+// points become floats of the scales' type (f32 beside scales of e8m0) minus the same middle. Columns and k beyond the
+// edge are zero.
+//
+//===----------------------------------------------------------------------===//
+#ifndef MOE_DIALECT_MOE_ANALYSIS_QUANTPANELS_H
+#define MOE_DIALECT_MOE_ANALYSIS_QUANTPANELS_H
+
+#include "moe/Dialect/Moe/IR/MoeDialect.h"
+
+namespace mlir::moe {
+
+struct QuantPanels {
+  QuantAttr format;
+  int64_t banks, k;
+  /// Bytes of a scale, and of a zero point.
+  int64_t scaleBytes;
+
+  /// Columns of one bank in a panel, and of all banks.
+  int64_t columns() const { return banks == 1 ? 32 : 16; }
+  int64_t width() const { return columns() * banks; }
+  int64_t storedBits() const { return format.getBits() == 3 ? 4 : format.getBits(); }
+  /// Consecutive k in one word of a column; 1 for bytes.
+  int64_t group() const { return storedBits() == 8 ? 1 : 32 / storedBits(); }
+  /// Bytes of a row of words, or of bytes.
+  int64_t rowBytes() const { return storedBits() == 8 ? width() : 4 * width(); }
+  int64_t blockLength() const { return format.getBlock() ? std::min(format.getBlock(), k) : k; }
+  int64_t wholeBlocks() const { return k / blockLength(); }
+  int64_t zeroPointBytes() const { return !format.getZeroPoints() ? 0 : scaleBytes == 1 ? 4 : scaleBytes; }
+  /// Bytes of the codes of a block of `length` k.
+  int64_t codeBytes(int64_t length) const { return (length + group() - 1) / group() * rowBytes(); }
+  int64_t blockBytes(int64_t length) const { return codeBytes(length) + width() * (scaleBytes + zeroPointBytes()); }
+  int64_t panelBytes() const {
+    int64_t rest = k - wholeBlocks() * blockLength();
+    int64_t bytes = wholeBlocks() * blockBytes(blockLength()) + (rest ? blockBytes(rest) : 0);
+    return (bytes + 63) / 64 * 64;
+  }
+};
+
+} // namespace mlir::moe
+
+#endif // MOE_DIALECT_MOE_ANALYSIS_QUANTPANELS_H

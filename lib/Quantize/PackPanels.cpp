@@ -1,0 +1,175 @@
+//===- PackPanels.cpp - quantised weights in the order of the kernels -----===//
+#include "moe/Quantize/PackPanels.h"
+
+#include "StoredMatrices.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/Threading.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
+#include "llvm/ADT/APFloat.h"
+#include <cstring>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+/// A stored tensor [e, n, x].
+struct Part {
+  Weight weight;
+  int64_t offset = 0, elementBytes = 1;
+  SmallVector<int64_t> sizes, strides;
+
+  const char *at(int64_t e, int64_t n, int64_t x) const {
+    return weight.data.data() + (offset + e * strides[0] + n * strides[1] + x * strides[2]) * elementBytes;
+  }
+};
+
+struct Bank {
+  Part codes, scales, zeroPoints;
+};
+
+/// The code number `index` of a row of packed bytes.
+unsigned unpack(const Part &part, int64_t e, int64_t n, int64_t index, int64_t bits) {
+  int64_t bit = index * bits, byte = bit / 8;
+  unsigned value = uint8_t(*part.at(e, n, byte));
+  if (bit % 8 + bits > 8)
+    value |= unsigned(uint8_t(*part.at(e, n, byte + 1))) << 8;
+  return (value >> (bit % 8)) & ((1u << bits) - 1);
+}
+
+class Packer {
+public:
+  Packer(const QuantPanels &panels, std::vector<Bank> banks) : panels(panels), banks(std::move(banks)) {}
+
+  /// The panel number `panel` of expert e.
+  void pack(int64_t e, int64_t panel, MutableArrayRef<char> out) const {
+    std::memset(out.data(), 0, out.size());
+    char *at = out.data();
+    for (int64_t start = 0, block = 0; start < panels.k; start += panels.blockLength(), ++block) {
+      int64_t length = std::min(panels.blockLength(), panels.k - start);
+      for (auto [b, bank] : llvm::enumerate(banks))
+        for (int64_t c = 0; c < panels.columns(); ++c)
+          if (int64_t n = panel * panels.columns() + c; n < bank.codes.sizes[1])
+            packColumn(bank, e, n, start, length, block, b * panels.columns() + c, at);
+      at += panels.blockBytes(length);
+    }
+  }
+
+private:
+  void packColumn(const Bank &bank, int64_t e, int64_t n, int64_t start, int64_t length, int64_t block, int64_t column,
+                  char *at) const {
+    int64_t bits = panels.format.getBits(), stored = panels.storedBits(), group = panels.group();
+    bool isFloat = panels.format.getKind() == QuantKind::E2M1;
+    unsigned middle = panels.format.getMiddle(), mask = (1u << stored) - 1;
+    for (int64_t i = 0; i < length; ++i) {
+      unsigned code = unpack(bank.codes, e, n, start + i, bits);
+      if (panels.format.getKind() == QuantKind::Signed && (code >> (bits - 1)))
+        code -= 1u << bits;
+      if (!isFloat)
+        code -= middle;
+      if (stored == 8) {
+        at[i * panels.rowBytes() + column] = char(code);
+        continue;
+      }
+      char *word = at + i / group * panels.rowBytes() + column * 4;
+      uint32_t value;
+      std::memcpy(&value, word, 4);
+      value |= (code & mask) << (i % group * stored);
+      std::memcpy(word, &value, 4);
+    }
+    char *scales = at + panels.codeBytes(length);
+    std::memcpy(scales + column * panels.scaleBytes, bank.scales.at(e, n, block), panels.scaleBytes);
+    if (int64_t bytes = panels.zeroPointBytes())
+      writeFloat(zeroPoint(bank, e, n, block), bytes, scales + panels.width() * panels.scaleBytes + column * bytes);
+  }
+
+  float zeroPoint(const Bank &bank, int64_t e, int64_t n, int64_t block) const {
+    const Part &part = bank.zeroPoints;
+    float middle = panels.format.getMiddle();
+    if (part.weight.dtype == "f32") {
+      float value;
+      std::memcpy(&value, part.at(e, n, block), 4);
+      return value - middle;
+    }
+    if (part.weight.dtype == "f16" || part.weight.dtype == "bf16") {
+      uint16_t bits;
+      std::memcpy(&bits, part.at(e, n, block), 2);
+      if (part.weight.dtype == "bf16")
+        return llvm::bit_cast<float>(uint32_t(bits) << 16) - middle;
+      return llvm::APFloat(llvm::APFloat::IEEEhalf(), llvm::APInt(16, bits)).convertToFloat() - middle;
+    }
+    int64_t bits = panels.format.getBits();
+    int value = unpack(part, e, n, block, bits);
+    if (panels.format.getKind() == QuantKind::Signed && (value >> (bits - 1)))
+      value -= 1 << bits;
+    return value - middle;
+  }
+
+  static void writeFloat(float value, int64_t bytes, char *out) {
+    if (bytes == 4) {
+      std::memcpy(out, &value, 4);
+      return;
+    }
+    llvm::APFloat number(value);
+    bool inexact;
+    number.convert(llvm::APFloat::IEEEhalf(), llvm::APFloat::rmNearestTiesToEven, &inexact);
+    uint16_t half = number.bitcastToAPInt().getZExtValue();
+    std::memcpy(out, &half, 2);
+  }
+
+  QuantPanels panels;
+  std::vector<Bank> banks;
+};
+
+} // namespace
+
+static bool readPart(DictionaryAttr description, const WeightStore &store, Part &part) {
+  const Weight *weight = store.lookup(description.getAs<StringAttr>("weight").getValue());
+  if (!weight || weight->data.empty())
+    return false;
+  part.weight = *weight;
+  part.offset = description.getAs<IntegerAttr>("offset").getInt();
+  llvm::append_range(part.sizes, description.getAs<DenseI64ArrayAttr>("sizes").asArrayRef());
+  llvm::append_range(part.strides, description.getAs<DenseI64ArrayAttr>("strides").asArrayRef());
+  StringRef dtype = weight->dtype;
+  part.elementBytes = dtype == "f32" ? 4 : dtype == "f16" || dtype == "bf16" ? 2 : 1;
+  int64_t last = part.offset;
+  for (auto [size, stride] : llvm::zip(part.sizes, part.strides))
+    last += (size - 1) * stride;
+  return part.offset >= 0 && last >= 0 && uint64_t(last + 1) * part.elementBytes <= weight->data.size();
+}
+
+LogicalResult mlir::moe::packQuantisedPanels(ModuleOp module, WeightStore &store, StringRef scratch) {
+  for (auto function : module.getOps<func::FuncOp>())
+    for (unsigned i = 0; i < function.getNumArguments(); ++i) {
+      auto description = function.getArgAttrOfType<DictionaryAttr>(i, "moe.quant_panels");
+      auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight");
+      if (!description || !key || store.lookup(key.getValue()))
+        continue;
+      auto type = cast<RankedTensorType>(function.getArgumentTypes()[i]);
+      std::vector<Bank> banks;
+      for (auto entry : description.getAs<ArrayAttr>("banks").getAsRange<DictionaryAttr>()) {
+        Bank &bank = banks.emplace_back();
+        if (!readPart(entry.getAs<DictionaryAttr>("codes"), store, bank.codes) ||
+            !readPart(entry.getAs<DictionaryAttr>("scales"), store, bank.scales) ||
+            (entry.contains("zero_points") &&
+             !readPart(entry.getAs<DictionaryAttr>("zero_points"), store, bank.zeroPoints)))
+          return function.emitError() << "argument #" << i << " of '" << function.getName()
+                                      << "': 'moe.quant_panels' does not fit the stored weights";
+      }
+      QuantPanels panels{description.getAs<QuantAttr>("format"), int64_t(banks.size()),
+                         description.getAs<IntegerAttr>("k").getInt(),
+                         description.getAs<IntegerAttr>("scale_bytes").getInt()};
+      int64_t experts = type.getDimSize(0), count = type.getDimSize(1), bytes = type.getDimSize(2);
+      Packer packer(panels, std::move(banks));
+      Weight weight;
+      MutableArrayRef<char> data = allocateBytes(experts * count * bytes, scratch, weight.owner);
+      parallelFor(module.getContext(), 0, experts * count,
+                  [&](size_t p) { packer.pack(p / count, p % count, data.slice(p * bytes, bytes)); });
+      weight.dtype = "u8";
+      weight.shape.assign(type.getShape().begin(), type.getShape().end());
+      weight.data = data;
+      store.add(key.getValue(), std::move(weight));
+    }
+  return success();
+}
