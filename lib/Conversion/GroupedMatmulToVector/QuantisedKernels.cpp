@@ -134,8 +134,9 @@ private:
       sums.append(sources.size(), splat(0.0f));
 
     int64_t group = panels.group(), groups = length / group, rest = length % group;
-    // Code of about this many groups is written out.
-    int64_t unroll = std::min<int64_t>(groups, group == 1 ? 8 : 4);
+    // A group of words is code enough; of single k more are written out for few rows.
+    int64_t few = sources.size() <= 2 ? 2 : 1;
+    int64_t unroll = std::min<int64_t>(groups, group == 1 ? 4 * few : few);
     auto emitGroups = [&](Value codes, Value start, int64_t many, int64_t inLast, ValueRange old) {
       SmallVector<Value> next(old);
       for (int64_t g = 0; g < many; ++g)
