@@ -30,7 +30,7 @@ def perplexity(module, work):
 
 def main():
     work, bound, share, flags = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
-    done = subprocess.run(["moe-compile", os.path.join(MODEL, "model.onnx"), "-o", work + ".moe", "-O1", "--json", *flags],
+    done = subprocess.run(["moe-compile", os.path.join(MODEL, "model.onnx"), "-o", work + ".moe", "-O1", "--mcpu=native", "--json", *flags],
                           check=True, capture_output=True, text=True)
     summary = json.loads(done.stdout)
     experts = [p for p in summary["quantized"] if "expert" in p]
