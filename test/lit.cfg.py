@@ -16,7 +16,7 @@ llvm_config.with_environment("PATH", config.llvm_tools_dir, append_path=True)
 llvm_config.with_environment("PATH", config.moe_tools_dir, append_path=True)
 llvm_config.use_default_substitutions()
 llvm_config.add_tool_substitutions(
-    ["moe-opt", "moe-compile", "moe-run", "moe-translate", "moe-seal", "moe-files", "mlir-opt", "split-file"],
+    ["moe-opt", "moe-compile", "moe-run", "moe-translate", "moe-seal", "moe-files", "fuzz-files", "fuzz-onnx", "mlir-opt", "split-file"],
     [config.moe_tools_dir, config.llvm_tools_dir],
 )
 # In front of LLVM's own %python, which has no numpy.

@@ -30,6 +30,7 @@ void addActivationOperators(SmallVectorImpl<OnnxOperator> &table);
 void addElementwiseOperators(SmallVectorImpl<OnnxOperator> &table);
 void addShapeOperators(SmallVectorImpl<OnnxOperator> &table);
 void addAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
+void addPaddingOperators(SmallVectorImpl<OnnxOperator> &table);
 void addQuantizeOperators(SmallVectorImpl<OnnxOperator> &table);
 void addContribAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addContractionOperators(SmallVectorImpl<OnnxOperator> &table);

@@ -33,6 +33,7 @@ ArrayRef<OnnxOperator> mlir::moe::getOnnxOperators() {
     addAttentionOperators(lines);
     addContribAttentionOperators(lines);
     addContractionOperators(lines);
+    addPaddingOperators(lines);
     addQuantizeOperators(lines);
     addNormalizationOperators(lines);
     addReductionOperators(lines);

@@ -43,7 +43,7 @@ static TypedAttr extreme(Builder_ &b, Type type, bool largest, bool isUnsigned =
   return b.getIntegerAttr(type, largest ? APInt::getSignedMaxValue(width) : APInt::getSignedMinValue(width));
 }
 
-enum class Reduction { Sum, Mean, Max, Min, Prod, SumSquare, L2, L1 };
+enum class Reduction { Sum, Mean, Max, Min, Prod, SumSquare, L2, L1, LogSum, LogSumExp };
 
 template <Reduction kind>
 static LogicalResult lowerReduce(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
@@ -60,7 +60,8 @@ static LogicalResult lowerReduce(OnnxNodeOp node, OnnxLowering &lower, SmallVect
   }
   Type element = x.element();
   bool isFloat = isa<FloatType>(element), isUnsigned = OnnxLowering::isUnsigned(node.getInputs()[0]);
-  if (!isFloat && (kind == Reduction::Mean || kind == Reduction::L2))
+  if (!isFloat &&
+      (kind == Reduction::Mean || kind == Reduction::L2 || kind == Reduction::LogSum || kind == Reduction::LogSumExp))
     return lower.refuse(node) << "element type " << element << " is not supported; cast to float";
   x = lower.widen(x);
   Type wide = x.element();
@@ -85,6 +86,32 @@ static LogicalResult lowerReduce(OnnxNodeOp node, OnnxLowering &lower, SmallVect
     init = isFloat ? TypedAttr(b.getFloatAttr(wide, 1.0)) : TypedAttr(b.getIntegerAttr(wide, 1));
     combine = multiply;
   }
+  // e^(x - m) with the largest element m does not overflow; m comes back in the end.
+  Shaped top;
+  if (kind == Reduction::LogSumExp) {
+    DimList kept = x.dims, dropped;
+    for (auto [i, dim] : llvm::enumerate(x.dims)) {
+      if (llvm::is_contained(*axes, static_cast<int64_t>(i)))
+        kept[i] = DimExpr(1);
+      else
+        dropped.push_back(dim);
+    }
+    Shaped largest{lower.reduce(x, *axes, extreme(b, wide, /*largest=*/false), maximum), dropped};
+    // An infinite m would give NaN.
+    top = {lower.elementwise({largest}, dropped, wide, "",
+                             [&](Builder_ &inner, ValueRange v) -> Value {
+                               Value limit = arith::ConstantOp::create(inner, extreme(inner, wide, true));
+                               Value infinite = arith::CmpFOp::create(inner, arith::CmpFPredicate::OEQ,
+                                                                      math::AbsFOp::create(inner, v[0]), limit);
+                               Value zero = arith::ConstantOp::create(inner, lower.zero(wide));
+                               return arith::SelectOp::create(inner, infinite, zero, v[0]);
+                             }),
+           dropped};
+    Shaped spread{lower.reshape(top, kept, ""), kept};
+    x.value = lower.elementwise({x, spread}, x.dims, wide, "", [](Builder_ &inner, ValueRange v) -> Value {
+      return math::ExpOp::create(inner, arith::SubFOp::create(inner, v[0], v[1]));
+    });
+  }
   DimList dims;
   DimExpr count(1);
   for (auto [i, dim] : llvm::enumerate(x.dims)) {
@@ -104,6 +131,15 @@ static LogicalResult lowerReduce(OnnxNodeOp node, OnnxLowering &lower, SmallVect
     sum.value = lower.elementwise({sum}, dims, wide, "", [&](Builder_ &inner, ValueRange v) -> Value {
       return math::SqrtOp::create(inner, v[0]);
     });
+  if (kind == Reduction::LogSum || kind == Reduction::LogSumExp) {
+    SmallVector<Shaped> operands = {sum};
+    if (top.value)
+      operands.push_back(top);
+    sum.value = lower.elementwise(operands, dims, wide, "", [](Builder_ &inner, ValueRange v) -> Value {
+      Value logarithm = math::LogOp::create(inner, v[0]);
+      return v.size() > 1 ? add(inner, logarithm, v[1]) : logarithm;
+    });
+  }
   sum.value = lower.convert(sum, element);
   results.push_back(lower.reshape(sum, lower.dimsOf(node.getResult(0)), OnnxLowering::describe(node)));
   return success();
@@ -235,6 +271,8 @@ void mlir::moe::addReductionOperators(SmallVectorImpl<OnnxOperator> &table) {
       {"LogSoftmax", 13, lowerSoftmax<true>, ""},
       {"ReduceL1", 1, lowerReduce<Reduction::L1>, "the axes are constants"},
       {"ReduceL2", 1, lowerReduce<Reduction::L2>, "the axes are constants; floats"},
+      {"ReduceLogSum", 1, lowerReduce<Reduction::LogSum>, "the axes are constants; floats"},
+      {"ReduceLogSumExp", 1, lowerReduce<Reduction::LogSumExp>, "the axes are constants; floats"},
       {"ReduceMax", 1, lowerReduce<Reduction::Max>, "the axes are constants"},
       {"ReduceMean", 1, lowerReduce<Reduction::Mean>, "the axes are constants; floats"},
       {"ReduceMin", 1, lowerReduce<Reduction::Min>, "the axes are constants"},

@@ -105,6 +105,48 @@ static void forgetValueInfo(onnx::GraphProto &graph) {
         forgetValueInfo(*attr.mutable_g());
 }
 
+namespace {
+/// How many nodes a model has once its functions stand in the places of their calls.
+class ExpandedSize {
+public:
+  explicit ExpandedSize(const onnx::ModelProto &model) {
+    for (const onnx::FunctionProto &function : model.functions())
+      functions.emplace(key(function.domain(), function.name(), function.overload()), &function);
+  }
+  template <typename Nodes> uint64_t of(const Nodes &nodes) {
+    uint64_t sum = 0;
+    for (const onnx::NodeProto &node : nodes) {
+      sum += 1;
+      for (const onnx::AttributeProto &attr : node.attribute())
+        if (attr.has_g())
+          sum += of(attr.g().node());
+      auto function = functions.find(key(node.domain(), node.op_type(), node.overload()));
+      if (function == functions.end())
+        continue;
+      auto [known, isNew] = sizes.try_emplace(function->second, 0);
+      if (isNew) {
+        uint64_t size = of(function->second->node());
+        sizes[function->second] = size;
+        sum += size;
+      } else {
+        sum += known->second;
+      }
+      sum = std::min(sum, kMostNodes + 1); // nothing overflows
+    }
+    return sum;
+  }
+  /// More than any model has, and not more than fits in memory.
+  static constexpr uint64_t kMostNodes = 4000000;
+
+private:
+  static std::string key(const std::string &domain, const std::string &name, const std::string &overload) {
+    return domain + '\n' + name + '\n' + overload;
+  }
+  std::unordered_map<std::string, const onnx::FunctionProto *> functions;
+  std::unordered_map<const onnx::FunctionProto *, uint64_t> sizes;
+};
+} // namespace
+
 /// ONNX infers the types of some operators from the body that defines them, and takes attributes there from the node
 /// alone: a default that the node leaves out has to stand on it.
 static void fillDefaults(onnx::GraphProto &graph, int opset) {
@@ -160,12 +202,13 @@ bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, 
     step = "inlining functions";
     if (model.functions_size() > 0) {
       onnx::checker::check_function_call_cycles(model);
+      if (ExpandedSize(model).of(model.graph().node()) > ExpandedSize::kMostNodes) {
+        error = "the functions of the model call each other so often that it would have more than " +
+                std::to_string(ExpandedSize::kMostNodes) + " nodes; export it without functions";
+        return false;
+      }
       onnx::inliner::InlineLocalFunctions(model);
     }
-    // Operators that have no lowering of their own are their definitions.
-    onnx::inliner::InlineSelectedFunctions(
-        model, *onnx::inliner::FunctionIdSet::Create({{"", "ReduceLogSumExp"}, {"", "ReduceLogSum"}}),
-        onnx::OpSchemaRegistry::Instance());
     // What the exporter claims about inner values is not trusted: it is computed anew from the inputs.
     step = "inferring shapes";
     forgetValueInfo(*model.mutable_graph());

@@ -66,6 +66,30 @@ def main():
     variant("external_missing", external("weights.bin"))
     variant("external_outside", external("../../../../../../../../etc/passwd"))
     variant("external_absolute", external("/etc/passwd"))
+    def function(name, calls):
+        """A function of domain f that calls others, one after the other."""
+        nodes = [onnx.helper.make_node(call, ["a"] if i == 0 else [f"t{i - 1}"], [f"t{i}"], domain="f")
+                 for i, call in enumerate(calls)]
+        nodes.append(onnx.helper.make_node("Identity", [f"t{len(calls) - 1}"], ["b"]))
+        return onnx.helper.make_function("f", name, ["a"], ["b"], nodes,
+                                         [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("f", 1)])
+
+    def functions(*made):
+        def change(m):
+            m.functions.extend(made)
+            m.opset_import.append(onnx.helper.make_opsetid("f", 1))
+            node = graph(m).node.add()
+            node.op_type, node.domain = made[0].name, "f"
+            node.input.append(graph(m).input[0].name)
+            node.output.append("from_function")
+        return change
+
+    variant("function_recursion", functions(function("again", ["again"])))
+    variant("function_mutual", functions(function("one", ["two"]), function("two", ["one"])))
+    variant("function_doubling", functions(*[function(f"f{i}", [f"f{i + 1}"] * 2) for i in range(60)],
+                                           function("f60", ["f61"]), onnx.helper.make_function(
+                                               "f", "f61", ["a"], ["b"], [onnx.helper.make_node("Relu", ["a"], ["b"])],
+                                               [onnx.helper.make_opsetid("", 17)])))
     open(os.path.join(out, "short.bin"), "wb").write(b"x" * 10)
     variant("external_short", external("short.bin"))
     variant("external_offset", external("short.bin", "-5"))

@@ -516,6 +516,44 @@ static Shapes nonZero(OnnxNodeOp node, SymbolicShapes &shapes) {
   return one({DimExpr(static_cast<int64_t>(from->size())), shapes.getAtoms().valueDim(node.getResult(0), 1)});
 }
 
+std::optional<PadAmounts> mlir::moe::padAmounts(OnnxNodeOp node, SymbolicShapes &shapes) {
+  const DimList *from = shapes.getShape(node.getInputs()[0]);
+  const DimList *pads = node.hasInput(1) ? shapes.getElements(node.getInputs()[1]) : nullptr;
+  if (!from || !pads)
+    return std::nullopt;
+  int64_t rank = from->size();
+  SmallVector<int64_t> axes = llvm::to_vector(llvm::seq<int64_t>(0, rank));
+  if (node.hasInput(3)) {
+    auto given = shapes.getConstants(node.getInputs()[3]);
+    if (!given)
+      return std::nullopt;
+    axes = *given;
+  }
+  if (pads->size() != 2 * axes.size())
+    return std::nullopt;
+  PadAmounts amounts;
+  amounts.begin.assign(rank, DimExpr(0));
+  amounts.end.assign(rank, DimExpr(0));
+  for (auto [i, given] : llvm::enumerate(axes)) {
+    auto axis = normalizeAxis(given, rank);
+    if (!axis)
+      return std::nullopt;
+    amounts.begin[*axis] = (*pads)[i];
+    amounts.end[*axis] = (*pads)[i + axes.size()];
+  }
+  return amounts;
+}
+
+static Shapes pad(OnnxNodeOp node, SymbolicShapes &shapes) {
+  auto amounts = padAmounts(node, shapes);
+  if (!amounts)
+    return std::nullopt;
+  DimList dims;
+  for (auto [dim, begin, end] : llvm::zip_equal(*shapes.getShape(node.getInputs()[0]), amounts->begin, amounts->end))
+    dims.push_back(shapes.getAtoms().max(dim + begin + end, DimExpr(0)));
+  return one(dims);
+}
+
 std::optional<EinsumEquation> mlir::moe::parseEinsum(OnnxNodeOp node, SymbolicShapes &shapes) {
   std::string text;
   for (char c : node.getString("equation"))
@@ -802,6 +840,8 @@ ShapeFunction mlir::moe::lookupShapeFunction(OnnxNodeOp node) {
     map["ArgMax"] = map["ArgMin"] = argReduce;
     map["MatMul"] = map["MatMulInteger"] = matmul;
     map["QLinearMatMul"] = qLinearMatMul;
+    map["Pad"] = pad;
+    map["EyeLike"] = sameAsFirst;
     map["DynamicQuantizeLinear"] = dynamicQuantize;
     map["Attention"] = attention;
     map["com.microsoft.MultiHeadAttention"] = multiHeadAttention;

@@ -53,6 +53,12 @@ std::optional<int64_t> normalizeAxis(int64_t axis, int64_t rank);
 /// The axes that an operator names as input 1 (newer opsets) or as an attribute (older ones); nothing if unknown.
 std::optional<SmallVector<int64_t>> getAxes(OnnxNodeOp node, const SymbolicShapes &shapes, int64_t rank);
 
+/// What Pad adds before and behind each dimension; nothing if it is unknown.
+struct PadAmounts {
+  DimList begin, end;
+};
+std::optional<PadAmounts> padAmounts(OnnxNodeOp node, SymbolicShapes &shapes);
+
 /// The value of a constant with one element, floats included; nothing if it is not one.
 std::optional<double> getScalarConstant(Value value);
 
