@@ -67,6 +67,8 @@ static Shaped batched(OnnxLowering &lower, Shaped left, Shaped right, bool trans
 LogicalResult mlir::moe::attend(OnnxNodeOp node, OnnxLowering &lower, Shaped q, Shaped k, Shaped v,
                                 const Masking &masking, Attended &result) {
   std::string what = OnnxLowering::describe(node);
+  if (q.rank() != 4 || k.rank() != 4 || v.rank() != 4)
+    return lower.refuse(node) << "operands of rank " << q.rank() << ", " << k.rank() << " and " << v.rank();
   auto ratio = q.dims[1].dividedBy(k.dims[1]);
   if (!ratio || !ratio->isConstant())
     return lower.refuse(node) << "the number of query heads is no known multiple of the number of key heads";
@@ -145,8 +147,8 @@ LogicalResult mlir::moe::attend(OnnxNodeOp node, OnnxLowering &lower, Shaped q, 
 
 /// [B, S, H * D] as [B, H, S, D].
 FailureOr<Shaped> mlir::moe::splitHeads(OnnxNodeOp node, OnnxLowering &lower, Shaped x, int64_t heads) {
-  if (heads < 1)
-    return lower.refuse(node) << heads << " heads";
+  if (heads < 1 || x.rank() != 3)
+    return lower.refuse(node) << heads << " heads in a tensor of rank " << x.rank();
   auto size = x.dims[2].dividedBy(DimExpr(heads));
   if (!size)
     return lower.refuse(node) << "the last dimension of an operand is no known multiple of " << heads << " heads";
@@ -164,7 +166,9 @@ Shaped mlir::moe::joinHeads(OnnxLowering &lower, Shaped x) {
 }
 
 /// `first`, then `second` along dimension 2.
-Shaped mlir::moe::appendKeys(OnnxNodeOp node, OnnxLowering &lower, Shaped first, Shaped second) {
+FailureOr<Shaped> mlir::moe::appendKeys(OnnxNodeOp node, OnnxLowering &lower, Shaped first, Shaped second) {
+  if (first.rank() != 4 || second.rank() != 4)
+    return lower.refuse(node) << "past keys or values of rank " << first.rank() << ", expected 4";
   Builder_ &b = lower.b;
   DimList dims = second.dims, start = second.dims;
   dims[2] = first.dims[2] + second.dims[2];
@@ -175,7 +179,7 @@ Shaped mlir::moe::appendKeys(OnnxNodeOp node, OnnxLowering &lower, Shaped first,
   all = tensor::InsertSliceOp::create(b, first.value, all, offsets, lower.foldedSizes(start), strides);
   offsets[2] = lower.foldedSize(start[2]);
   all = tensor::InsertSliceOp::create(b, second.value, all, offsets, lower.foldedSizes(second.dims), strides);
-  return {all, dims};
+  return Shaped{all, dims};
 }
 
 /// A mask for all keys of one for the first ones: the rest is -inf, or false.
@@ -244,13 +248,18 @@ static LogicalResult lowerAttention(OnnxNodeOp node, OnnxLowering &lower, SmallV
   if (node.hasInput(4)) {
     if (!node.hasInput(5))
       return lower.refuse(node) << "past keys without past values";
+    auto keys = appendKeys(node, lower, lower.input(node, 4), k),
+         values = appendKeys(node, lower, lower.input(node, 5), v);
+    if (failed(keys) || failed(values))
+      return failure();
     Value past = lower.size(lower.input(node, 4).dims[2]);
     masking.offset = [past](Builder_ &, Value) { return past; };
-    k = appendKeys(node, lower, lower.input(node, 4), k);
-    v = appendKeys(node, lower, lower.input(node, 5), v);
+    k = *keys, v = *values;
   }
   if (node.hasInput(6)) {
     Shaped lengths = lower.input(node, 6);
+    DimList perItem = {q.dims[0]};
+    lengths = {lower.reshape(lengths, perItem, OnnxLowering::describe(node)), perItem};
     masking.length = perBatch(lengths, 0);
     if (!node.hasInput(4)) {
       Value queries = lower.size(q.dims[2]);
@@ -332,7 +341,8 @@ static LogicalResult lowerRotary(OnnxNodeOp node, OnnxLowering &lower, SmallVect
   unsigned positionInput = contrib ? 1 : 3;
   bool flat = x.rank() == 3;
   int64_t size = node.getInt("rotary_embedding_dim", 0), heads = node.getInt("num_heads", 0);
-  if (contrib && flat && heads == 0 && cosines.dims[1].isConstant()) {
+  if (contrib && flat && heads == 0 && cosines.rank() == 2 && cosines.dims[1].isConstant() &&
+      cosines.dims[1].constant() > 0) {
     // Without a number of heads the tables tell the size of one.
     auto count = x.dims[2].dividedBy(DimExpr(2 * cosines.dims[1].constant()));
     heads = count && count->isConstant() ? count->constant() : 0;
@@ -351,12 +361,28 @@ static LogicalResult lowerRotary(OnnxNodeOp node, OnnxLowering &lower, SmallVect
     return lower.refuse(node) << "rotary_embedding_dim " << size << " of heads of size " << x.dims[3].constant();
   cosines = lower.widen(cosines);
   sines = lower.widen(sines);
+  std::string what = OnnxLowering::describe(node);
+  if (cosines.rank() < 2 || cosines.rank() > 3 || !cosines.dims.back().isConstant() ||
+      cosines.dims.back().constant() * 2 < size)
+    return lower.refuse(node) << "tables of rank " << cosines.rank() << " that are too narrow for rotary_embedding_dim "
+                              << size << ", or of unknown width";
+  sines = {lower.reshape(sines, cosines.dims, what), cosines.dims};
   bool positions = node.hasInput(positionInput);
   Shaped ids = positions ? lower.input(node, positionInput) : Shaped{};
   if (positions && (cosines.rank() != 2 || ids.rank() == 0 || ids.rank() > 2))
     return lower.refuse(node) << "tables of rank " << cosines.rank() << " with positions of rank " << ids.rank();
   if (!positions && cosines.rank() != 3)
     return lower.refuse(node) << "tables of rank " << cosines.rank() << " without positions, expected 3";
+  if (positions && ids.rank() == 2) {
+    DimList each = {ids.dims[0].is(1) ? DimExpr(1) : x.dims[0], x.dims[2]};
+    ids = {lower.reshape(ids, each, what), each};
+  } else if (!positions) {
+    DimList each = {x.dims[0], x.dims[2], cosines.dims[2]};
+    cosines = {lower.reshape(cosines, each, what), each};
+    sines = {lower.reshape(sines, each, what), each};
+  } else {
+    ids = {lower.reshape(ids, {DimExpr(1)}, what), {DimExpr(1)}};
+  }
   Value limit = positions ? lower.size(cosines.dims[0]) : Value();
   // One number for all (contrib) is where the first token stands.
   bool isStart = positions && ids.rank() == 1;

@@ -31,7 +31,7 @@ FailureOr<Shaped> splitHeads(OnnxNodeOp node, OnnxLowering &lower, Shaped x, int
 /// [B, H, S, D] as [B, S, H * D].
 Shaped joinHeads(OnnxLowering &lower, Shaped x);
 /// `first`, then `second` along dimension 2.
-Shaped appendKeys(OnnxNodeOp node, OnnxLowering &lower, Shaped first, Shaped second);
+FailureOr<Shaped> appendKeys(OnnxNodeOp node, OnnxLowering &lower, Shaped first, Shaped second);
 /// 1 / sqrt(size of a head) unless the node says otherwise; 0 if neither is known.
 double scaleOf(OnnxNodeOp node, const DimExpr &headSize);
 /// Turns pairs of the first `size` numbers of each row of [B, H, S, D]; `tables` gives cosine and sine of (b, s, i).

@@ -70,8 +70,10 @@ static LogicalResult lowerMultiHead(OnnxNodeOp node, OnnxLowering &lower, SmallV
   if (q.rank() != 3)
     return lower.refuse(node) << "a query of rank " << q.rank() << ", expected 3";
   if (node.hasInput(3)) {
-    Shaped bias = lower.input(node, 3);
-    DimExpr at(0);
+    DimExpr all, at(0);
+    for (Shaped *x : {&q, &k, &v})
+      all = all + (x->rank() == 3 ? x->dims[2] : q.dims[2]);
+    Shaped bias{lower.reshape(lower.input(node, 3), {all}, OnnxLowering::describe(node)), {all}};
     for (Shaped *x : {&q, &k, &v}) {
       DimExpr width = x->rank() == 3 ? x->dims[2] : q.dims[2];
       if (x->rank() == 3)
@@ -93,10 +95,13 @@ static LogicalResult lowerMultiHead(OnnxNodeOp node, OnnxLowering &lower, SmallV
     return lower.refuse(node) << "the size of a head is unknown";
   masking.causal = node.getInt("unidirectional", 0) != 0;
   if (node.hasInput(6) && node.hasInput(7)) {
+    auto keys = appendKeys(node, lower, lower.input(node, 6), k),
+         values = appendKeys(node, lower, lower.input(node, 7), v);
+    if (failed(keys) || failed(values))
+      return failure();
     Value past = lower.size(lower.input(node, 6).dims[2]);
     masking.offset = [past](Builder_ &, Value) { return past; };
-    k = appendKeys(node, lower, lower.input(node, 6), k);
-    v = appendKeys(node, lower, lower.input(node, 7), v);
+    k = *keys, v = *values;
   }
   if (node.hasInput(4)) {
     auto mask = paddingMask(node, lower, lower.input(node, 4), q.dims[0], k.dims[2],
@@ -169,6 +174,13 @@ static LogicalResult lowerGroupQuery(OnnxNodeOp node, OnnxLowering &lower, Small
     return lower.refuse(node) << "total_sequence_length must be a number that is computed from shapes, or an input";
   if (node.hasInput(1)) {
     k = lower.input(node, 1), v = lower.input(node, 2);
+    if (k.rank() != 3 || v.rank() != 3)
+      return lower.refuse(node) << "keys and values of rank " << k.rank() << " and " << v.rank() << ", expected 3";
+    // All cover the same tokens.
+    for (Shaped *x : {&k, &v}) {
+      DimList wanted = {q.dims[0], q.dims[1], x->dims[2]};
+      *x = {lower.reshape(*x, wanted, OnnxLowering::describe(node)), wanted};
+    }
   } else {
     // Queries, keys and values side by side.
     auto size = q.dims[2].dividedBy(DimExpr(heads + 2 * groups));
@@ -211,7 +223,16 @@ static LogicalResult lowerGroupQuery(OnnxNodeOp node, OnnxLowering &lower, Small
     Shaped cosines = lower.widen(lower.input(node, 7)), sines = lower.widen(lower.input(node, 8));
     if (cosines.rank() != 2 || !cosines.dims[1].isConstant() || sines.rank() != 2)
       return lower.refuse(node) << "tables of rank " << cosines.rank() << ", expected 2";
-    Shaped ids = node.hasInput(9) ? lower.input(node, 9) : Shaped{};
+    int64_t size = 2 * cosines.dims[1].constant();
+    if (!q.dims[3].isConstant() || size > q.dims[3].constant() || size == 0)
+      return lower.refuse(node) << "tables for " << size << " numbers of a head, which has fewer";
+    std::string what = OnnxLowering::describe(node);
+    sines = {lower.reshape(sines, cosines.dims, what), cosines.dims};
+    Shaped ids;
+    if (node.hasInput(9)) {
+      DimList each = {q.dims[0], q.dims[2]};
+      ids = {lower.reshape(lower.input(node, 9), each, what), each};
+    }
     Value limit = lower.size(cosines.dims[0]);
     lower.require(arith::CmpIOp::create(b, arith::CmpIPredicate::sle, all, limit),
                   OnnxLowering::describe(node) + ": total_sequence_length is larger than the tables");
@@ -223,15 +244,25 @@ static LogicalResult lowerGroupQuery(OnnxNodeOp node, OnnxLowering &lower, Small
                                      tensor::ExtractOp::create(b, sines.value, ValueRange{at, number}));
     };
     bool interleaved = node.getInt("rotary_interleaved", 0) != 0;
-    int64_t size = 2 * cosines.dims[1].constant();
     q = rotate(lower, q, size, interleaved, tables);
     k = rotate(lower, k, size, interleaved, tables);
   }
 
   DimExpr length = (*presentDims)[2];
   bool hasPast = node.hasInput(3) && node.hasInput(4);
-  Shaped keys = updateCache(lower, hasPast ? lower.input(node, 3) : Shaped{}, k, length, pastOf);
-  Shaped values = updateCache(lower, hasPast ? lower.input(node, 4) : Shaped{}, v, length, pastOf);
+  Shaped oldKeys, oldValues;
+  if (hasPast) {
+    oldKeys = lower.input(node, 3), oldValues = lower.input(node, 4);
+    if (oldKeys.rank() != 4 || oldValues.rank() != 4)
+      return lower.refuse(node) << "a cache of rank " << oldKeys.rank() << " and " << oldValues.rank()
+                                << ", expected 4";
+    DimList wanted = {k.dims[0], k.dims[1], oldKeys.dims[2], k.dims[3]};
+    oldKeys = {lower.reshape(oldKeys, wanted, OnnxLowering::describe(node)), wanted};
+    wanted[3] = v.dims[3];
+    oldValues = {lower.reshape(oldValues, wanted, OnnxLowering::describe(node)), wanted};
+  }
+  Shaped keys = updateCache(lower, oldKeys, k, length, pastOf);
+  Shaped values = updateCache(lower, oldValues, v, length, pastOf);
   Masking masking;
   masking.scale = scaleOf(node, q.dims[3]);
   if (masking.scale == 0.0)

@@ -312,6 +312,11 @@ Value OnnxLowering::elementwise(ArrayRef<Shaped> operands, ArrayRef<DimExpr> dim
       continue;
     }
     Shaped at = operand;
+    if (at.rank() > static_cast<int64_t>(dims.size())) {
+      // More dimensions than the result: they must be ones.
+      DimList tail(at.dims.end() - dims.size(), at.dims.end());
+      at = {reshape(at, tail, what), tail};
+    }
     int64_t offset = static_cast<int64_t>(dims.size()) - at.rank();
     for (auto [i, dim] : llvm::enumerate(at.dims))
       if (dim != dims[offset + i] && !dim.is(1)) {

@@ -87,10 +87,13 @@ static onnx::OpSchema matMulNBitsSchema() {
 }
 
 namespace {
-/// An operator whose operands are not checked here; the lowering does.
+/// An operator whose shapes the lowering checks. `inputs` has a letter for each: f, floats of one type; g, a float of
+/// its own type; i, an integer of its own type.
 struct LooseSchema {
   const char *name, *domain;
-  int required, inputs, outputs;
+  int required;
+  const char *inputs;
+  int outputs;
   onnx::InferenceFunction infer;
 };
 } // namespace
@@ -135,38 +138,36 @@ static void skipNormalization(onnx::InferenceContext &ctx) {
 static onnx::OpSchema looseSchema(const LooseSchema &line) {
   onnx::OpSchema schema(line.name, __FILE__, __LINE__);
   schema.SetDomain(line.domain).SinceVersion(1).AllowUncheckedAttributes();
-  auto all = onnx::OpSchema::all_tensor_types_ir10();
-  std::vector<std::string> types(all.begin(), all.end());
+  std::vector<std::string> integers = {"tensor(int32)", "tensor(int64)"};
   auto optional = onnx::OpSchema::Optional, single = onnx::OpSchema::Single;
-  for (int i = 0; i < line.inputs; ++i) {
-    std::string type = "T" + std::to_string(i);
-    schema.Input(i, "input" + std::to_string(i), "", type, i < line.required ? single : optional)
-        .TypeConstraint(type, types, "");
+  schema.TypeConstraint("T", floats, "");
+  for (int i = 0; line.inputs[i]; ++i) {
+    std::string type = line.inputs[i] == 'f' ? "T" : "T" + std::to_string(i);
+    schema.Input(i, "input" + std::to_string(i), "", type, i < line.required ? single : optional);
+    if (type != "T")
+      schema.TypeConstraint(type, line.inputs[i] == 'i' ? integers : floats, "");
   }
-  for (int i = 0; i < line.outputs; ++i) {
-    std::string type = "R" + std::to_string(i);
-    schema.Output(i, "output" + std::to_string(i), "", type, i == 0 ? single : optional)
-        .TypeConstraint(type, types, "");
-  }
+  for (int i = 0; i < line.outputs; ++i)
+    schema.Output(i, "output" + std::to_string(i), "", "T", i == 0 ? single : optional);
   schema.TypeAndShapeInferenceFunction(line.infer);
   return schema;
 }
 
 static const LooseSchema looseSchemas[] = {
-    {"BiasGelu", "com.microsoft", 2, 2, 1, sameAsFirst},
-    {"FastGelu", "com.microsoft", 1, 2, 1, sameAsFirst},
-    {"FusedMatMul", "com.microsoft", 2, 2, 1, elementOnly(-1)},
-    {"Gelu", "com.microsoft", 1, 1, 1, sameAsFirst},
-    {"GroupQueryAttention", "com.microsoft", 1, 14, 4, firstThenRank(4)},
+    {"BiasGelu", "com.microsoft", 2, "ff", 1, sameAsFirst},
+    {"FastGelu", "com.microsoft", 1, "ff", 1, sameAsFirst},
+    {"FusedMatMul", "com.microsoft", 2, "ff", 1, elementOnly(-1)},
+    {"Gelu", "com.microsoft", 1, "f", 1, sameAsFirst},
+    {"GroupQueryAttention", "com.microsoft", 1, "fffffiiffifggg", 4, firstThenRank(4)},
     // As proposed for the standard (RFC 0010).
-    {"GroupedMatMul", "", 3, 4, 1, elementOnly(3)},
-    {"GroupedMatMul", "com.microsoft", 3, 4, 1, elementOnly(3)},
-    {"MultiHeadAttention", "com.microsoft", 1, 10, 4, firstThenRank(4)},
-    {"QuickGelu", "com.microsoft", 1, 1, 1, sameAsFirst},
-    {"RotaryEmbedding", "com.microsoft", 4, 4, 1, sameAsFirst},
-    {"SimplifiedLayerNormalization", "", 2, 2, 2, skipNormalization},
-    {"SkipLayerNormalization", "com.microsoft", 3, 5, 4, skipNormalization},
-    {"SkipSimplifiedLayerNormalization", "com.microsoft", 3, 4, 4, skipNormalization},
+    {"GroupedMatMul", "", 3, "ffif", 1, elementOnly(3)},
+    {"GroupedMatMul", "com.microsoft", 3, "ffif", 1, elementOnly(3)},
+    {"MultiHeadAttention", "com.microsoft", 1, "ffffifffii", 4, firstThenRank(4)},
+    {"QuickGelu", "com.microsoft", 1, "f", 1, sameAsFirst},
+    {"RotaryEmbedding", "com.microsoft", 4, "fiff", 1, sameAsFirst},
+    {"SimplifiedLayerNormalization", "", 2, "fg", 2, skipNormalization},
+    {"SkipLayerNormalization", "com.microsoft", 3, "fffff", 4, skipNormalization},
+    {"SkipSimplifiedLayerNormalization", "com.microsoft", 3, "ffff", 4, skipNormalization},
 };
 
 void mlir::moe::registerContribSchemas() {
