@@ -193,7 +193,8 @@ std::optional<Bank> Quantizer::analyse(Value value, ValueRange reads, std::strin
   auto function = cast<func::FuncOp>(view->weight.getOwner()->getParentOp());
   bank.key = function.getArgAttrOfType<StringAttr>(view->weight.getArgNumber(), "moe.weight").getValue();
   const Weight *weight = store.lookup(bank.key);
-  if (!weight || weight->data.empty() || !llvm::is_contained({"f32", "f16", "bf16", "f64"}, StringRef(weight->dtype)))
+  if (!weight || (weight->data.empty() && weight->parts.empty()) ||
+      !llvm::is_contained({"f32", "f16", "bf16", "f64"}, StringRef(weight->dtype)))
     return no("the weight is not of floats, or has no data");
   int64_t rank = view->sizes.size(), e = rank == 3 ? 0 : -1, first = rank - 2;
   bank.stored = std::make_shared<StoredMatrices>(*weight, *view, e, bank.transposed ? first : first + 1,
@@ -202,8 +203,15 @@ std::optional<Bank> Quantizer::analyse(Value value, ValueRange reads, std::strin
   for (auto [size, stride] : llvm::zip(view->sizes, view->strides))
     last += (size - 1) * stride;
   int64_t elementBytes = weight->dtype == "f64" ? 8 : weight->dtype == "f32" ? 4 : 2;
-  if (last < 0 || uint64_t(last + 1) * elementBytes > weight->data.size())
+  if (last < 0 || uint64_t(last + 1) * elementBytes > weight->bytes())
     return no("the weight's data is too short");
+  // In a stack of tensors each expert's matrix lies in its own.
+  if (!weight->parts.empty()) {
+    int64_t partElements = weight->pieceBytes / elementBytes;
+    if (e < 0 || view->strides[0] != partElements || view->offset < 0 ||
+        last - (view->sizes[0] - 1) * partElements >= partElements)
+      return no("its matrices are spread over several stored tensors");
+  }
   return bank;
 }
 

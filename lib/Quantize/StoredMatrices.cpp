@@ -17,9 +17,15 @@ static float fromHalf(uint16_t bits) {
 
 void StoredMatrices::read(int64_t e, int64_t n, MutableArrayRef<float> row) const {
   int64_t start = offset + e * strideE + n * strideN;
+  const char *bytes = weight.data.data();
+  if (!weight.parts.empty()) {
+    // A stack: the matrix of an expert is (in) a tensor of its own.
+    bytes = weight.parts[e].data.data();
+    start -= e * strideE;
+  }
   auto each = [&](auto element, auto convert) {
     using Element = decltype(element);
-    auto *data = reinterpret_cast<const Element *>(weight.data.data()) + start;
+    auto *data = reinterpret_cast<const Element *>(bytes) + start;
     for (int64_t k = 0; k < columns; ++k)
       row[k] = convert(data[k * strideK]);
   };

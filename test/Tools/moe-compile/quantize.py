@@ -1,5 +1,6 @@
 """moe-compile --quantize on one layer: what the weights file holds, read by a decoder of its own, against the float weights
 and against plain rounding to the largest value of each block."""
+import json
 import subprocess
 import sys
 
@@ -35,12 +36,45 @@ def plain(w, kind, block):
 def raw(path, name):
     """The bytes of a tensor, of a dtype that numpy does not have as well."""
     header = int.from_bytes(open(path, "rb").read(8), "little")
-    import json
     with open(path, "rb") as file:
         entry = json.loads(file.read(8 + header)[8:])[name]
         start, end = entry["data_offsets"]
         file.seek(8 + header + start)
         return np.frombuffer(file.read(end - start), np.uint8).reshape(entry["shape"])
+
+
+def separate(work, rng):
+    """Experts that are matrices of their own in the file, each with its own operators."""
+    node, names = helper.make_node, [f"{m}{e}" for m in ("up", "down") for e in range(E)]
+    w = {n: (rng.standard_normal((H, I) if n[0] == "u" else (I, H)) * 0.1).astype(np.float32) for n in names}
+    w["router"] = rng.standard_normal((H, E)).astype(np.float32)
+    nodes = [node("MatMul", ["x", "router"], ["scores"]), node("Softmax", ["scores"], ["p"], axis=-1),
+             node("TopK", ["p", "k"], ["v", "i"], axis=-1), node("Mul", ["p", "zero"], ["none"]),
+             node("ScatterElements", ["none", "i", "v"], ["gates"], axis=1),
+             node("Split", ["gates"], [f"g{e}" for e in range(E)], axis=1, num_outputs=E)]
+    for e in range(E):
+        nodes += [node("MatMul", ["x", f"up{e}"], [f"a{e}"]), node("Relu", [f"a{e}"], [f"h{e}"]),
+                  node("MatMul", [f"h{e}", f"down{e}"], [f"o{e}"]), node("Mul", [f"o{e}", f"g{e}"], [f"t{e}"]),
+                  node("Add", [f"y{e - 1}", f"t{e}"], [f"y{e}"]) if e else node("Identity", ["t0"], ["y0"])]
+    info = lambda n: helper.make_tensor_value_info(n, TensorProto.FLOAT, ["t", H])
+    constants = w | {"k": np.array([2]), "zero": np.float32(0)}
+    graph = helper.make_graph(nodes, "g", [info("x")], [info(f"y{E - 1}")],
+                              [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), work + ".onnx")
+    x = rng.standard_normal((T, H)).astype(np.float32)
+    p = np.exp((x @ w["router"]).astype(float))
+    p /= p.sum(1, keepdims=True)
+    y = np.zeros((T, H))
+    for t in range(T):
+        for e in np.argsort(-p[t])[:2]:
+            y[t] += p[t, e] * (np.maximum(x[t] @ w[f"up{e}"].astype(float), 0) @ w[f"down{e}"])
+    save_file({"x": x}, work + ".in.safetensors")
+    save_file({f"y{E - 1}": y.astype(np.float32)}, work + ".out.safetensors")
+    done = subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "--json", "-O1", "--quantize=int8"], check=True,
+                          capture_output=True, text=True)
+    assert [part["expert"] for part in json.loads(done.stdout)["quantized"]] == list(range(E)), "all experts"
+    subprocess.run(["moe-run", work + ".moe", f"--inputs={work}.in.safetensors", f"--expected={work}.out.safetensors",
+                    f"--atol={0.02 * np.abs(y).max()}", "--rtol=0"], check=True)
 
 
 def main():
@@ -91,6 +125,7 @@ def main():
         if block == 32:
             subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1", f"--quantize={flag}"], check=True)
             subprocess.run(run, check=True)
+    separate(work + ".separate", rng)
     # A weight that is not finite.
     w["fc2"][1, 2, 3] = np.inf
     graph.initializer[1].CopyFrom(numpy_helper.from_array(w["fc2"], "fc2"))
