@@ -130,25 +130,37 @@ static LogicalResult lowerLayerNorm(OnnxNodeOp node, OnnxLowering &lower, SmallV
   return success();
 }
 
-/// A vector of one number per channel, for tensors [N, C, ...].
-static Shaped perChannel(OnnxLowering &lower, Shaped vector, int64_t rank) {
-  DimList dims(rank, DimExpr(1));
-  dims[1] = vector.dims[0];
-  return {lower.reshape(vector, dims, ""), dims};
+/// A vector of one number per channel of `x`, which is [N, C, ...].
+static Shaped perChannel(OnnxNodeOp node, OnnxLowering &lower, Shaped vector, const Shaped &x) {
+  DimList dims(x.rank(), DimExpr(1));
+  dims[1] = x.dims[1];
+  return {lower.reshape(vector, dims, OnnxLowering::describe(node)), dims};
+}
+
+/// Channels are the second dimension.
+static LogicalResult requireChannels(OnnxNodeOp node, OnnxLowering &lower) {
+  int64_t rank = lower.input(node, 0).rank();
+  if (rank < 2)
+    return lower.refuse(node) << "an operand of rank " << rank << " has no channels";
+  return success();
 }
 
 static LogicalResult lowerInstanceNorm(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  if (failed(requireChannels(node, lower)))
+    return failure();
   Shaped x = lower.input(node, 0);
   Type element = x.element();
   x = lower.widen(x);
   SmallVector<int64_t> axes = llvm::to_vector(llvm::seq<int64_t>(2, x.rank()));
   normalize(lower, x, axes, node.getFloat("epsilon", 1e-5), /*centre=*/true);
-  x = scaled(node, lower, x, 1, 2, [&](Shaped v) { return perChannel(lower, v, x.rank()); });
+  x = scaled(node, lower, x, 1, 2, [&](Shaped v) { return perChannel(node, lower, v, x); });
   results.push_back(lower.convert(x, element));
   return success();
 }
 
 static LogicalResult lowerGroupNorm(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  if (failed(requireChannels(node, lower)))
+    return failure();
   Shaped x = lower.input(node, 0), whole = x;
   Type element = x.element();
   int64_t groups = node.getInt("num_groups", 1);
@@ -176,16 +188,18 @@ static LogicalResult lowerGroupNorm(OnnxNodeOp node, OnnxLowering &lower, SmallV
 
 /// Inference: the mean (input 3) and variance (input 4) are given.
 static LogicalResult lowerBatchNorm(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  if (failed(requireChannels(node, lower)))
+    return failure();
   if (node.getInt("training_mode", 0) || node.getNumResults() > 1)
     return lower.refuse(node) << "training mode is not supported; export the model for inference";
   Shaped x = lower.input(node, 0);
   Type element = x.element();
   x = lower.widen(x);
-  auto channel = [&](Shaped v) { return perChannel(lower, {lower.convert(v, x.element()), v.dims}, x.rank()); };
+  auto channel = [&](Shaped v) { return perChannel(node, lower, {lower.convert(v, x.element()), v.dims}, x); };
   Shaped mean = channel(lower.input(node, 3)), variance = channel(lower.input(node, 4));
   x = binary(lower, x, mean, x.dims, subtract, OnnxLowering::describe(node));
   x = binary(lower, x, inverseRoot(lower, variance, node.getFloat("epsilon", 1e-5)), x.dims, multiply, "");
-  x = scaled(node, lower, x, 1, 2, [&](Shaped v) { return perChannel(lower, v, x.rank()); });
+  x = scaled(node, lower, x, 1, 2, [&](Shaped v) { return perChannel(node, lower, v, x); });
   results.push_back(lower.convert(x, element));
   return success();
 }

@@ -147,17 +147,20 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
     if (!isa<NoneType>(operand.getType()) && !lower.shapes.getShape(operand))
       return lower.refuse(node) << "the rank of an operand is unknown";
   // A size that only this node's result could tell is known for NonZero alone, whose lowering counts.
+  bool unknown = false;
   if (!node.is("NonZero") && !hasBodies)
     for (Value result : node.getResults())
       for (const DimExpr &dim : lower.dimsOf(result))
         if (auto atom = dim.asAtom(); atom && lower.shapes.getAtoms()[*atom].kind == DimAtom::ValueDim &&
                                       lower.shapes.getAtoms()[*atom].value == result)
-          return lower.refuse(node)
-                 << "the shape of its result depends on data, which is not supported; export the model "
-                    "with shapes that follow from the inputs' shapes";
+          unknown = true;
   SmallVector<Value> results;
-  if (failed(lookupOnnxOperator(node)->lower(node, lower, results)))
+  // The operators of other domains have forms that are left out: their lowerings know better what to say.
+  if ((!unknown || !node.getDomain().empty()) && failed(lookupOnnxOperator(node)->lower(node, lower, results)))
     return failure();
+  if (unknown)
+    return lower.refuse(node) << "the shape of its result depends on data, which is not supported; export the model "
+                                 "with shapes that follow from the inputs' shapes";
   for (auto [from, to] : llvm::zip(node.getResults(), results)) {
     if (isa<NoneType>(from.getType()))
       continue;

@@ -1,6 +1,7 @@
 //===- LoadModel.cpp - parse, check, inline, infer ------------------------===//
 #include "LoadModel.h"
 
+#include <cctype>
 #include <fcntl.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl.h>
@@ -147,6 +148,25 @@ private:
 };
 } // namespace
 
+/// What ONNX's own inference does not survive. Returns the complaint, or nothing.
+static std::string findUnsafe(const onnx::GraphProto &graph) {
+  for (const onnx::NodeProto &node : graph.node())
+    for (const onnx::AttributeProto &attr : node.attribute()) {
+      if (attr.has_g())
+        if (std::string complaint = findUnsafe(attr.g()); !complaint.empty())
+          return complaint;
+      if (node.op_type() != "Einsum" || attr.name() != "equation")
+        continue;
+      std::string left = attr.s();
+      if (size_t arrow = left.find("->"); arrow != std::string::npos)
+        left.erase(arrow, 2);
+      for (char c : left)
+        if (!std::isalpha(static_cast<unsigned char>(c)) && c != ',' && c != '.' && c != ' ')
+          return "node '" + node.name() + "' (Einsum): the equation '" + attr.s() + "' is none";
+    }
+  return {};
+}
+
 /// ONNX infers the types of some operators from the body that defines them, and takes attributes there from the node
 /// alone: a default that the node leaves out has to stand on it.
 static void fillDefaults(onnx::GraphProto &graph, int opset) {
@@ -199,6 +219,9 @@ bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, 
       onnx::checker::check_model(path);
     else
       onnx::checker::check_model(model);
+    error = findUnsafe(model.graph());
+    if (!error.empty())
+      return false;
     step = "inlining functions";
     if (model.functions_size() > 0) {
       onnx::checker::check_function_call_cycles(model);

@@ -91,3 +91,18 @@ save("unsupported", [helper.make_node("Hardmax", ["x"], ["a"], name="first"),
      [("x", F, ["T", 8]), ("n", TensorProto.INT64, []), ("f", F, [])], [("y", F, ["T", 8]), ("c", F, ["a", "b"])])
 save("data_dependent", [helper.make_node("Reshape", ["x", "shape"], ["y"], name="reshape")],
      [("x", F, ["T", 8]), ("shape", TensorProto.INT64, [2])], [("y", F, ["a", "b"])])
+
+# Operands that do not fit their operator, found by the fuzz target.
+save("einsum_equation", [helper.make_node("Einsum", ["x"], ["y"], name="sum", equation="i >i")],
+     [("x", F, [3, 4])], [("y", F, [3])])
+gqa = ["q", "k", "v", "", "", "last", "total"]
+save("gqa_rank", [helper.make_node("GroupQueryAttention", gqa, ["y", "ok", "ov"], name="attend", domain="com.microsoft",
+                                   num_heads=4, kv_num_heads=2)],
+     [("q", F, ["B", "S", 32]), ("k", F, ["B", "S", 16]), ("v", F, ["B", 16]), ("last", TensorProto.INT32, ["B"]),
+      ("total", TensorProto.INT32, [1])],
+     [("y", F, ["B", "S", 32]), ("ok", F, ["B", 2, "L", 8]), ("ov", F, ["B", 2, "L", 8])])
+save("mha_packed", [helper.make_node("MultiHeadAttention", ["q"], ["y"], name="attend", domain="com.microsoft", num_heads=4)],
+     [("q", F, ["B", "S", 4, 3, 8])], [("y", F, ["B", "S", 32])])
+save("training", [helper.make_node("BatchNormalization", ["x", "c", "c", "c", "c"], ["y", "m", "v"], name="norm",
+                                   training_mode=1)],
+     [("x", F, ["N", 3]), ("c", F, [3])], [("y", F, ["N", 3]), ("m", F, [3]), ("v", F, [3])])

@@ -188,8 +188,8 @@ static Shapes sameAsFirst(OnnxNodeOp node, SymbolicShapes &shapes) {
   if (!node.hasInput(0))
     return std::nullopt;
   const DimList *dims = shapes.getShape(node.getInputs()[0]);
-  // The mask of Dropout has the shape as well.
-  if (!dims || (node.getNumResults() != 1 && !node.is("Dropout")))
+  // The mask of Dropout has the shape as well; further results of BatchNormalization mean training, which is refused.
+  if (!dims || (node.getNumResults() != 1 && !node.is("Dropout") && !node.is("BatchNormalization")))
     return std::nullopt;
   return SmallVector<DimList>(node.getNumResults(), *dims);
 }
