@@ -27,9 +27,8 @@ struct Rule {
 bool isPlanned(Operation *op) {
   if (isa<YieldOp>(op)) // ends the epilogue of a planned op as well
     op = op->getParentOp();
-  return llvm::is_contained(
-      {"moe.plan", "moe.grouped_matmul", "moe.combine", "moe.gate", "moe.convert", "moe.dequantize"},
-      op->getName().getStringRef());
+  return llvm::is_contained({"moe.plan", "moe.grouped_matmul", "moe.combine", "moe.dequantize"},
+                            op->getName().getStringRef());
 }
 
 bool isDialect(Operation *op, StringRef dialect) { return op->getName().getDialectNamespace() == dialect; }

@@ -183,6 +183,8 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
     break;
   case Phase::Choose:
     pm.addPass(createMoeChooseLoweringPass({options.forceLowering}));
+    if (options.optLevel > 0 || !options.forceEncoding.empty())
+      pm.addPass(createMoeChooseEncodingsPass({options.forceEncoding}));
     break;
   case Phase::Raise:
     if (!options.allowTracedExperts)
@@ -223,6 +225,8 @@ struct PipelineOptions : PassPipelineOptions<PipelineOptions> {
   Option<std::string> forceLowering{*this, "force-lowering", llvm::cl::desc("A lowering for every moe.apply")};
   Option<int64_t> gpuSharedLimit{*this, "gpu-shared-limit",
                                  llvm::cl::desc("For a GPU with this much shared memory per block"), llvm::cl::init(0)};
+  Option<std::string> forceEncoding{*this, "force-encoding",
+                                    llvm::cl::desc("An encoding for the routings that have a choice")};
 };
 } // namespace
 
@@ -233,6 +237,7 @@ void registerMoePipelines() {
                                               options.optLevel = pipelineOptions.optLevel;
                                               options.forceLowering = pipelineOptions.forceLowering;
                                               options.gpuSharedLimit = pipelineOptions.gpuSharedLimit;
+                                              options.forceEncoding = pipelineOptions.forceEncoding;
                                               Phase last = parsePhase(pipelineOptions.to).value_or(Phase::Codegen);
                                               for (const PhaseInfo &info : getPhases())
                                                 if (info.phase > Phase::Import && info.phase <= last)

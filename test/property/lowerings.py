@@ -4,7 +4,7 @@ within the tolerance, and NaN and Inf in the same places.
 
     lowerings.py --work DIR [--seed N] [--programs N]      --seed and --only reproduce one failure
 
-One module per lowering holds all programs as functions; sizes are random, T among 0, 1, 2, 17, 33; the weights of the
+One module per lowering, two of them with routings stored dense where there is a choice, holds all programs as functions; sizes are random, T among 0, 1, 2, 17, 33; the weights of the
 routing are normal, tied, all for one expert, or hold NaN and -inf.
 """
 
@@ -356,7 +356,9 @@ def main():
     modules = {}
     for lowering in options.lowerings:
         modules[lowering] = options.work / f"{lowering}.moe"
-        command([options.compiler, source, "-o", modules[lowering], f"--force-lowering={lowering}", "--quiet",
+        encoding = "dense" if lowering in ("fused", "dense") else "slots"
+        command([options.compiler, source, "-o", modules[lowering], f"--force-lowering={lowering}",
+                 f"--force-encoding={encoding}", "--quiet",
                  "-O", "1" if lowering == "fused" else "0"])  # 1: the kernels of grouped matmuls
 
     failures = 0

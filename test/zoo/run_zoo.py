@@ -119,7 +119,8 @@ class Program:
 def run_program(path, options, lowering):
     name = f"{path.stem}{f' ({lowering})' if lowering else ''}"
     try:
-        more = [f"--force-lowering={lowering}", "--mcpu=x86-64-v3", "-O1"] if lowering else []
+        # The second time with the encoding that the compiler does not choose everywhere by itself.
+        more = [f"--force-lowering={lowering}", "--force-encoding=dense", "--mcpu=x86-64-v3", "-O1"] if lowering else []
         program = Program(path, options.work, options.compiler, options.runner, more + options.compile_option)
         module = zoolib.reference_module(path.stem)
         program.example()

@@ -78,6 +78,9 @@ static cl::opt<std::string>
     calibrateWith("calibrate",
                   cl::desc("With --quantize: inputs of the program; errors count by what they do to its activations"),
                   cl::value_desc("inputs.safetensors"), cl::cat(category));
+static cl::opt<std::string> forceEncoding("force-encoding",
+                                          cl::desc("One encoding for all routings that have a choice: slots or dense"),
+                                          cl::value_desc("name"), cl::cat(category));
 static cl::opt<bool> singleThread("single-thread", cl::desc("Never split a loop over the host's threads"),
                                   cl::cat(category));
 static cl::opt<bool> noRaising("no-raising",
@@ -176,6 +179,9 @@ int main(int argc, char **argv) {
       !llvm::is_contained({"reference", "fused", "pairwise", "dense"}, StringRef(forceLowering)))
     return usageError("--force-lowering takes reference, fused, pairwise or dense, not '" + forceLowering + "'");
   options.phases.forceLowering = forceLowering;
+  if (!forceEncoding.empty() && !llvm::is_contained({"slots", "dense"}, StringRef(forceEncoding)))
+    return usageError("--force-encoding takes slots or dense, not '" + forceEncoding + "'");
+  options.phases.forceEncoding = forceEncoding;
   options.phases.threads = !singleThread;
   options.phases.raiseDecomposed = !noRaising;
   if (!quantizeFormat.empty()) {
@@ -243,6 +249,8 @@ int main(int argc, char **argv) {
   options.recorded = {std::string("-O") + optLevel.getValue(), "--mcpu=" + cpu};
   if (!forceLowering.empty())
     options.recorded.push_back("--force-lowering=" + forceLowering);
+  if (!forceEncoding.empty())
+    options.recorded.push_back("--force-encoding=" + forceEncoding);
   if (singleThread)
     options.recorded.push_back("--single-thread");
   if (options.quantize) {

@@ -112,6 +112,26 @@ def Moe_CastOp : Moe_Op<"cast", [Pure]> {
   let hasFolder = 1;
 }
 
+def Moe_ConvertOp : Moe_Op<"convert", [Pure]> {
+  let summary = "changes how a routing is stored";
+  let description = [{
+    The pairs are unchanged. Towards `dense`, which has one place per pair (t, e), a row's list is sorted by expert, and the
+    weights of an expert that stands in it more than once add; towards `slots` its order stays.
+
+    Life-span: created by `moe-choose-encodings`; gone after `convert-moe-to-planned`.
+
+    Example:
+    ```mlir
+    %d = moe.convert %r : !moe.routing<?x8xf32> to !moe.routing<?x8xf32, dense>
+    ```
+  }];
+  let arguments = (ins Moe_RoutingType:$input);
+  let results = (outs Moe_RoutingType:$result);
+  let assemblyFormat = "$input attr-dict `:` qualified(type($input)) `to` qualified(type($result))";
+  let hasVerifier = 1;
+  let hasFolder = 1;
+}
+
 def Moe_TopKOp : Moe_RoutingOp<"top_k", [AttrSizedOperandSegments]> {
   let summary = "keeps the k pairs with the largest keys";
   let description = [{

@@ -14,7 +14,7 @@ def Moe_RoutingType : TypeDef<Moe_Dialect, "Routing"> {
 
     `max_per_row = k` bounds the length of every row's list, `max_per_expert = c` the number of pairs of every expert. Bounds
     size buffers; they are inferred by the ops and widened with `moe.cast`. How a routing is stored is an encoding
-    (`slots`, `dense`) in the type; no pass assigns one yet, and everything is lowered as slots.
+    (`slots`, which is the default, or `dense`) in the type; `moe-choose-encodings` assigns it, `moe.convert` changes it.
 
     Not a tensor: bufferisation never sees it (`docs/rationale.md`). Public functions cannot carry it.
 
@@ -37,6 +37,10 @@ def Moe_RoutingType : TypeDef<Moe_Dialect, "Routing"> {
     bool hasPerExpert() const { return !::mlir::ShapedType::isDynamic(getPerExpert()); }
     /// The number of slots that hold any row's list: the bound, or the number of experts without one.
     int64_t getSlots() const { return hasPerRow() ? getPerRow() : getExperts(); }
+    bool isDense() const { return getEncoding() == Encoding::Dense; }
+    /// The number of places that a row has where it is stored.
+    int64_t getStoredSlots() const { return isDense() ? getExperts() : getSlots(); }
+    RoutingType withEncoding(std::optional<Encoding> encoding) const;
     /// The same routing with other bounds.
     RoutingType withBounds(int64_t perRow, int64_t perExpert) const;
   }];

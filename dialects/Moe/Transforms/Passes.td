@@ -87,6 +87,38 @@ def MoeFuseDequantizePass : Pass<"moe-fuse-dequantize"> {
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
 }
 
+def MoeChooseEncodingsPass : Pass<"moe-choose-encodings"> {
+  let summary = "chooses how the routings of each web are stored";
+  let description = [{
+    In slots, a row has a list of (expert, weight); dense, a place per expert. A `moe.route`, and the routings that `normalize`, `map`,
+    `limit` and `top_k axis(token)` make of it, form a web: neither encoding changes these values, and they take the same space.
+    A web becomes dense if an op that reads it gains by knowing the expert from the place: `map`, `counts`, `to_dense`, `normalize` over
+    tokens or the matrix, and an apply that is lowered dense. `moe.convert` stands behind the maker, and in front of what needs slots
+    (`top_k` per token, `select`, `concat`, control flow, calls). Everything else stays in slots.
+
+    - Before: `moe-choose-lowering`.
+
+    Example (test/Dialect/Moe/Transforms/choose-encodings.mlir):
+    ```mlir
+    %all = moe.route %w : tensor<?x4xf32>
+    %n = moe.normalize %all by(softmax) axis(token) : !moe.routing<?x4xf32>
+    %k = moe.top_k %n k(2) : !moe.routing<?x4xf32>
+    ```
+    becomes
+    ```mlir
+    %all = moe.route %w : tensor<?x4xf32>
+    %d = moe.convert %all : !moe.routing<?x4xf32> to !moe.routing<?x4xf32, dense>
+    %n = moe.normalize %d by(softmax) axis(token) : !moe.routing<?x4xf32, dense>
+    %s = moe.convert %n : !moe.routing<?x4xf32, dense> to !moe.routing<?x4xf32>
+    %k = moe.top_k %s k(2) : !moe.routing<?x4xf32>
+    ```
+  }];
+  let options = [
+    Option<"force", "force", "std::string", /*default=*/"\"\"",
+           "the encoding to take wherever it is legal: slots or dense">
+  ];
+}
+
 def MoeSpecialiseRaggedPass : Pass<"moe-specialise-ragged"> {
   let summary = "gives experts of different sizes bodies of their own";
   let description = [{

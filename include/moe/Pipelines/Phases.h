@@ -44,6 +44,8 @@ struct PhaseOptions {
   unsigned optLevel = 3;
   /// A lowering for every moe.apply ("reference", "fused", "pairwise", "dense"), or empty: the compiler chooses.
   std::string forceLowering;
+  /// The encoding of all routings that have a choice ("slots", "dense"), or empty: the compiler chooses.
+  std::string forceEncoding;
   /// f32 elements of a vector register of the target.
   int64_t vectorLanes = 8;
   /// What entry symbols end with: nothing for the first version of a module's code, else the version's suffix. Only

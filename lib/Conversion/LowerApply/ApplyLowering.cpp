@@ -9,10 +9,14 @@ using namespace mlir::moe;
 
 static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
 
-/// Looks through the ops that change weights only.
+/// Looks through the ops that change weights, or how they are stored, only.
 static Value getSupport(Value routing) {
   while (Operation *op = routing.getDefiningOp()) {
-    if (!isa<NormalizeOp, MapOp>(op))
+    // Lists that a conversion sorts are other lists.
+    auto convert = dyn_cast<ConvertOp>(op);
+    bool keepsOrder = convert && (convert.getInput().getType().isDense() ||
+                                  isa_and_nonnull<RouteOp>(convert.getInput().getDefiningOp()));
+    if (!isa<NormalizeOp, MapOp>(op) && !keepsOrder)
       break;
     routing = op->getOperand(0);
   }
@@ -240,7 +244,7 @@ bool moe::hasDistinctExperts(Value routing) {
     return true;
   if (isa<FromSlotsOp>(op))
     return cast<RoutingType>(routing.getType()).getSlots() <= 1;
-  if (isa<ConcatOp, CastOp, TopKOp, SelectOp, LimitOp, NormalizeOp, MapOp>(op))
+  if (isa<ConcatOp, CastOp, ConvertOp, TopKOp, SelectOp, LimitOp, NormalizeOp, MapOp>(op))
     return llvm::all_of(op->getOperands(), [](Value operand) {
       return !isa<RoutingType>(operand.getType()) || hasDistinctExperts(operand);
     });

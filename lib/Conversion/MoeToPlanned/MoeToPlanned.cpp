@@ -33,7 +33,7 @@ struct ConvertMoeToPlannedPass : moe::impl::ConvertMoeToPlannedPassBase<ConvertM
     TypeConverter converter;
     converter.addConversion([](Type type) { return type; });
     converter.addConversion([](RoutingType type, SmallVectorImpl<Type> &parts) -> std::optional<LogicalResult> {
-      SmallVector<int64_t> shape{type.getTokens(), type.getSlots()};
+      SmallVector<int64_t> shape{type.getTokens(), type.getStoredSlots()};
       parts.push_back(RankedTensorType::get(shape, IntegerType::get(type.getContext(), 32)));
       parts.push_back(RankedTensorType::get(shape, type.getElementType()));
       return success();
@@ -55,6 +55,7 @@ struct ConvertMoeToPlannedPass : moe::impl::ConvertMoeToPlannedPassBase<ConvertM
     populateSelectPatterns(converter, patterns);
     populateNormalizePatterns(converter, patterns);
     populateReaderPatterns(converter, patterns);
+    populateDensePatterns(converter, patterns);
     populateFunctionOpInterfaceTypeConversionPattern<func::FuncOp>(patterns, converter);
     populateReturnOpTypeConversionPattern(patterns, converter);
     populateCallOpTypeConversionPattern(patterns, converter);

@@ -9,7 +9,8 @@ static bool isCompact(Value routing) {
   Operation *op = routing.getDefiningOp();
   if (!op)
     return false;
-  if (isa<NormalizeOp, MapOp, CastOp>(op))
+  if (isa<NormalizeOp, MapOp, CastOp>(op) ||
+      (isa<ConvertOp>(op) && isa_and_nonnull<RouteOp>(op->getOperand(0).getDefiningOp())))
     return isCompact(op->getOperand(0));
   if (auto topK = dyn_cast<TopKOp>(op))
     return topK.getAxis() == Axis::Expert;
@@ -87,8 +88,9 @@ struct LowerToSlots : OpConversionPattern<ToSlotsOp> {
     LoopBuilder b(op.getLoc(), rewriter);
     Slots in(adaptor.getInput());
     Values result = in.get();
-    if (!isCompact(op.getInput()))
-      result = compact(b, in, in.getSlots()).get();
+    auto stored = cast<RoutingType>(op.getInput().getType());
+    if (!isCompact(op.getInput()) || stored.getSlots() != stored.getStoredSlots())
+      result = compact(b, in, stored.getSlots()).get();
     for (auto [part, type] : llvm::zip(result, op.getResultTypes()))
       part = b.castTo(part, type);
     rewriter.replaceOp(op, result);

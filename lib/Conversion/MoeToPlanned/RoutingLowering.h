@@ -67,6 +67,8 @@ void populateLimitPatterns(const TypeConverter &, RewritePatternSet &);
 void populateSelectPatterns(const TypeConverter &, RewritePatternSet &);
 void populateNormalizePatterns(const TypeConverter &, RewritePatternSet &);
 void populateReaderPatterns(const TypeConverter &, RewritePatternSet &);
+/// moe.convert, and forms of other ops for routings that are stored dense: slot e of a row holds expert e or nothing.
+void populateDensePatterns(const TypeConverter &, RewritePatternSet &);
 
 /// top_k over the token axis or the whole matrix and limit by key: one sort of all pairs.
 Slots keepBestPairs(LoopBuilder &b, const KeyReader &reader, const Amount &amount, bool perExpert, TieBreak ties);

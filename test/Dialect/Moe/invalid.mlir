@@ -458,3 +458,47 @@ func.func @unknown_keyword(%r: !moe.routing<?x4xf32>) {
   %c = moe.top_k %r k(2) axis(expertise) : !moe.routing<?x4xf32>
   return
 }
+
+// -----
+
+func.func @concat_c5_dense(%a: !moe.routing<4x6xf32, dense>) {
+  // expected-error @+1 {{expected 'inputs' in slots, got '!moe.routing<4x6xf32, dense>'}}
+  %r = moe.concat %a, %a : !moe.routing<4x6xf32, dense>, !moe.routing<4x6xf32, dense>
+  return
+}
+
+// -----
+
+func.func @convert_c1_bounds(%r: !moe.routing<?x8xf32, max_per_row = 2>) {
+  // expected-error @+1 {{expected a result that differs from 'input' in its encoding only, got '!moe.routing<?x8xf32, max_per_row = 2>' and '!moe.routing<?x8xf32, dense>'}}
+  %c = moe.convert %r : !moe.routing<?x8xf32, max_per_row = 2> to !moe.routing<?x8xf32, dense>
+  return
+}
+
+// -----
+
+func.func @convert_c2_same(%r: !moe.routing<?x8xf32>) {
+  // expected-error @+1 {{expected a result with another encoding than '!moe.routing<?x8xf32>', got '!moe.routing<?x8xf32, slots>'}}
+  %c = moe.convert %r : !moe.routing<?x8xf32> to !moe.routing<?x8xf32, slots>
+  return
+}
+
+// -----
+
+func.func @top_k_c11_dense(%r: !moe.routing<?x8xf32, dense>) {
+  // expected-error @+1 {{expected 'input' in slots with axis(expert), whose result has an order or a bound of its own, got '!moe.routing<?x8xf32, dense>'}}
+  %c = moe.top_k %r k(2) : !moe.routing<?x8xf32, dense>
+  return
+}
+
+// -----
+
+func.func @select_c5_dense(%r: !moe.routing<?x8xf32, dense>) {
+  // expected-error @+1 {{expected 'input' in slots, since the result is in rank order, got '!moe.routing<?x8xf32, dense>'}}
+  %c = moe.select %r {
+  ^bb0(%key: f32, %rank: index, %before: f32, %row: index, %expert: index):
+    %true = arith.constant true
+    moe.yield %true : i1
+  } : !moe.routing<?x8xf32, dense>
+  return
+}

@@ -63,6 +63,8 @@ func.func @changers(%r: !moe.routing<?x8xf32>, %key: tensor<?x8xf32>, %k: index,
   } : !moe.routing<?x8xf32>
   // CHECK: moe.concat %{{.*}}, %{{.*}} : !moe.routing<?x8xf32>, !moe.routing<?x8xf32, max_per_row = 2>
   %10 = moe.concat %r, %0 : !moe.routing<?x8xf32>, !moe.routing<?x8xf32, max_per_row = 2>
+  // CHECK: moe.convert %{{.*}} : !moe.routing<?x16xf32, max_per_row = 10> to !moe.routing<?x16xf32, max_per_row = 10, dense>
+  %dense = moe.convert %10 : !moe.routing<?x16xf32, max_per_row = 10> to !moe.routing<?x16xf32, max_per_row = 10, dense>
   // CHECK: moe.cast %{{.*}} : !moe.routing<?x16xf32, max_per_row = 10> to !moe.routing<?x16xf32>
   %11 = moe.cast %10 : !moe.routing<?x16xf32, max_per_row = 10> to !moe.routing<?x16xf32>
   return

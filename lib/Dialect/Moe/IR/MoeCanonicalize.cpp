@@ -335,6 +335,14 @@ OpFoldResult CastOp::fold(FoldAdaptor) {
   return {};
 }
 
+/// Back to how it was stored; a list that was sorted on the way has no order to go back to.
+OpFoldResult ConvertOp::fold(FoldAdaptor) {
+  auto inner = getInput().getDefiningOp<ConvertOp>();
+  if (inner && inner.getInput().getType() == getType() && routingOf(inner.getInput()).isDense())
+    return inner.getInput();
+  return {};
+}
+
 /// The dense weights of a routing of everything are what it was made of.
 OpFoldResult ToDenseOp::fold(FoldAdaptor) {
   auto route = getInput().getDefiningOp<RouteOp>();

@@ -79,6 +79,10 @@ RoutingType RoutingType::withBounds(int64_t perRow, int64_t perExpert) const {
   return get(getContext(), getTokens(), getExperts(), getElementType(), perRow, perExpert, getEncoding());
 }
 
+RoutingType RoutingType::withEncoding(std::optional<Encoding> encoding) const {
+  return get(getContext(), getTokens(), getExperts(), getElementType(), getPerRow(), getPerExpert(), encoding);
+}
+
 //===----------------------------------------------------------------------===//
 // SliceAttr
 //===----------------------------------------------------------------------===//

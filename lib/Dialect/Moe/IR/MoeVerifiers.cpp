@@ -146,6 +146,18 @@ LogicalResult ConcatOp::verify() {
       return emitOpError() << "expected 'inputs' with the same encoding, got " << first << " and " << type;
     tokens = ShapedType::isDynamic(tokens) ? type.getTokens() : tokens;
   }
+  if (first.isDense()) // concat_c5
+    return emitOpError() << "expected 'inputs' in slots, got " << first;
+  return success();
+}
+
+LogicalResult ConvertOp::verify() {
+  RoutingType in = routingOf(getInput()), out = routingOf(getResult());
+  if (in.withEncoding(out.getEncoding()) != out) // convert_c1
+    return emitOpError() << "expected a result that differs from 'input' in its encoding only, got " << in << " and "
+                         << out;
+  if (in.isDense() == out.isDense()) // convert_c2
+    return emitOpError() << "expected a result with another encoding than " << in << ", got " << out;
   return success();
 }
 
@@ -190,10 +202,16 @@ LogicalResult TopKOp::verify() {
     return emitOpError() << "expected 'keep' in [1, " << *getGroups() << "], the number of groups, got " << *getKeep();
   if (getScoreAttr() && !getKeep()) // top_k_c10
     return emitOpError() << "expected 'score' with 'keep' only, got score(" << stringifyEnum(getScore()) << ") without";
+  if (in.isDense() && getAxis() != Axis::Token) // top_k_c11
+    return emitOpError() << "expected 'input' in slots with axis(" << stringifyEnum(getAxis())
+                         << "), whose result has an order or a bound of its own, got " << in;
   return success();
 }
 
 LogicalResult SelectOp::verify() {
+  if (routingOf(getInput()).isDense()) // select_c5
+    return emitOpError() << "expected 'input' in slots, since the result is in rank order, got "
+                         << getInput().getType();
   if (getKey()) // select_c1
     return verifyTokensByExperts(*this, "key", getKey(), routingOf(getInput()));
   return success();

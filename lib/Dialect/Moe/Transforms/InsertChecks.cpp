@@ -62,7 +62,7 @@ private:
       return dim(route.getWeights(), 0);
     if (auto slots = dyn_cast_or_null<FromSlotsOp>(source))
       return dim(slots.getWeights(), 0);
-    if (isa_and_nonnull<ConcatOp, CastOp, TopKOp, SelectOp, LimitOp, NormalizeOp, MapOp>(source))
+    if (isa_and_nonnull<ConcatOp, CastOp, ConvertOp, TopKOp, SelectOp, LimitOp, NormalizeOp, MapOp>(source))
       return tokens(source->getOperand(0));
     auto counts = CountsOp::create(b, op->getLoc(), routing, CountsPer::Row);
     return tensor::DimOp::create(b, op->getLoc(), counts.getResult(), 0).getResult();
