@@ -88,7 +88,8 @@ def MoeChooseLoweringPass : Pass<"moe-choose-lowering"> {
     Sets the attribute `moe.lowering` of every `moe.apply` to `fused`, `pairwise`, `dense` or `reference`, the first of the
     following that is legal and sensible:
 
-    - `pairwise` where the parameters of an expert are vectors (a million tiny experts) and rows are independent;
+    - `pairwise` where rows are independent and the parameters of an expert are vectors (a million tiny experts), or where each of them has
+      at most 256 elements and few pairs share an expert: T S <= E / 8, or E >= 512 if T is dynamic;
     - `fused` where rows are multiplied with matrices of the expert, or nothing needs the rows of an expert together
       (`docs/spec-planned.md` says what is done with the other ops of a body);
     - `reference` else. `dense` is chosen on request only.

@@ -35,6 +35,7 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
   addCleanup(pm);
   if (options.optLevel > 0) {
     pm.addPass(createMoeEliminateDeadExpertsPass());
+    pm.addPass(createMoePlaceSharedExpertsPass());
     pm.addPass(createMoeSpecialiseRaggedPass());
     // A router that does not depend on the loop around it leaves the loop.
     pm.addPass(createLoopInvariantCodeMotionPass());

@@ -119,6 +119,40 @@ def MoeChooseEncodingsPass : Pass<"moe-choose-encodings"> {
   ];
 }
 
+def MoePlaceSharedExpertsPass : Pass<"moe-place-shared-experts"> {
+  let summary = "takes shared experts out of the routing where a dense matmul is cheaper";
+  let description = [{
+    An expert that every token chooses may stand in the routing, behind the others (`concat` with an unmasked `route`), or be dense code beside the
+    apply. In the routing it shares the plan, the grouped matmuls and the combine; on its own it needs no gathering, and its rows need
+    no second pass. Which is cheaper depends on the number of tokens: the pass takes the experts of trailing `route` inputs out
+    where it is static and in (`min-tokens`, `max-tokens`); each becomes an apply of one expert, which canonicalises to its plain
+    body, and its result is added. The banks become slices.
+
+    Not done, with a remark that says why, where the number of tokens is dynamic or outside of the range, or where the result would be another
+    one: the shared experts do not come last in the list, the sum is rounded in between (elements narrower than f32), or the apply has
+    anything else than one sum over stacked banks and rows per token.
+
+    Example (test/Dialect/Moe/Transforms/place-shared-experts.mlir):
+    ```mlir
+    %all = moe.concat %routed, %shared : !moe.routing<8x4xf32, max_per_row = 2>, !moe.routing<8x1xf32>
+    %y = moe.apply %all rows(%x) experts(%w) weighted(after) out(sum) ...
+    ```
+    becomes
+    ```mlir
+    %a = tensor.extract_slice %w[0, 0, 0] [4, 8, 8] [1, 1, 1] : tensor<5x8x8xf32> to tensor<4x8x8xf32>
+    %r = moe.apply %routed rows(%x) experts(%a) weighted(after) out(sum) ...
+    %b = tensor.extract_slice %w[4, 0, 0] [1, 8, 8] [1, 1, 1] : tensor<5x8x8xf32> to tensor<1x8x8xf32>
+    %s = moe.apply %shared rows(%x) experts(%b) weighted(after) out(sum) ...
+    %y = arith.addf %r, %s : tensor<8x8xf32>
+    ```
+  }];
+  let options = [
+    Option<"minTokens", "min-tokens", "int64_t", /*default=*/"4", "the fewest tokens for which shared experts are taken out">,
+    Option<"maxTokens", "max-tokens", "int64_t", /*default=*/"32", "the most tokens for which shared experts are taken out">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::tensor::TensorDialect"];
+}
+
 def MoeSpecialiseRaggedPass : Pass<"moe-specialise-ragged"> {
   let summary = "gives experts of different sizes bodies of their own";
   let description = [{

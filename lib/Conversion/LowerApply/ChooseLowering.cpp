@@ -47,12 +47,27 @@ struct Legality {
   }
 };
 
-/// Whether all that belongs to an expert is a vector or less: then a grouped matmul has nothing to group.
-bool hasTinyExperts(ApplyOp op) {
+/// Whether every part of an expert is as `accept` says.
+bool allParts(ApplyOp op, function_ref<bool(RankedTensorType)> accept) {
   return !op.getExperts().empty() && llvm::all_of(llvm::seq<unsigned>(0, op.getExperts().size()), [&](unsigned i) {
     RankedTensorType part = op.getSlice(i).getPartType(cast<RankedTensorType>(op.getExperts()[i].getType()));
-    return part && part.getRank() <= 1;
+    return part && accept(part);
   });
+}
+
+/// Why pair by pair is the better choice where it is legal; empty if it is not.
+std::string whyPairwise(ApplyOp op) {
+  if (allParts(op, [](RankedTensorType part) { return part.getRank() <= 1; }))
+    return "the parameters of an expert are vectors"; // a grouped matmul has nothing to group
+  // Of tiny experts that seldom have two rows, sorting the pairs costs more than it saves. The bounds are where the two
+  // were equally fast, with matrices of 16 x 4.
+  constexpr int64_t kTiny = 256, kMany = 512, kSparse = 8;
+  auto routing = cast<RoutingType>(op.getRouting().getType());
+  bool few = ShapedType::isDynamic(routing.getTokens())
+                 ? routing.getExperts() >= kMany
+                 : routing.getTokens() * routing.getSlots() * kSparse <= routing.getExperts();
+  bool tiny = allParts(op, [](RankedTensorType p) { return p.hasStaticShape() && p.getNumElements() <= kTiny; });
+  return few && tiny ? "an expert has few parameters, and few pairs share one" : "";
 }
 
 struct MoeChooseLoweringPass : moe::impl::MoeChooseLoweringPassBase<MoeChooseLoweringPass> {
@@ -70,7 +85,7 @@ struct MoeChooseLoweringPass : moe::impl::MoeChooseLoweringPassBase<MoeChooseLow
     StringRef wanted = asked ? asked.getValue() : StringRef(force);
     std::string choice = wanted.str();
     if (choice.empty()) {
-      if (legality.pairwise.empty() && hasTinyExperts(op))
+      if (legality.pairwise.empty() && !whyPairwise(op).empty())
         choice = "pairwise";
       else
         choice = legality.fused.empty() ? "fused" : "reference";
@@ -92,19 +107,19 @@ struct MoeChooseLoweringPass : moe::impl::MoeChooseLoweringPassBase<MoeChooseLow
     }
     if (choice == "reference" && wanted.empty())
       report(op, "fused", legality.fused, /*chosen=*/false);
-    report(op, choice, reasonFor(choice), /*chosen=*/true);
+    report(op, choice, reasonFor(op, choice, !wanted.empty()), /*chosen=*/true);
     ++(choice == "fused" ? numFused : choice == "pairwise" ? numPairwise : choice == "dense" ? numDense : numReference);
     op->setAttr("moe.lowering", StringAttr::get(&getContext(), choice));
     return success();
   }
 
-  static StringRef reasonFor(StringRef choice) {
+  static std::string reasonFor(ApplyOp op, StringRef choice, bool wanted) {
+    if (wanted && choice != "reference")
+      return "asked for";
     if (choice == "fused")
       return "rows are treated one by one, or multiplied with matrices of their experts";
     if (choice == "pairwise")
-      return "the parameters of an expert are vectors";
-    if (choice == "dense")
-      return "asked for";
+      return whyPairwise(op);
     return "it serves every body";
   }
 

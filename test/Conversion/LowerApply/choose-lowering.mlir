@@ -136,3 +136,87 @@ func.func private @fused_elementwise(%r: !r, %x: tensor<?x4xf32>, %w: tensor<3x1
   }
   return %y : tensor<?x4xf32>
 }
+
+// -----
+
+!r = !moe.routing<?x512xf32, max_per_row = 2>
+
+// Many tiny experts, of which few have two rows.
+// CHECK-LABEL: func private @many_tiny
+// CHECK: moe.apply
+// CHECK-SAME: moe.lowering = "pairwise"
+func.func private @many_tiny(%r: !r, %x: tensor<?x16xf32>, %w: tensor<512x16x4xf32>) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %y = moe.apply %r rows(%x) experts(%w) weighted(after) out(sum) : !r, tensor<?x16xf32>, tensor<512x16x4xf32> -> tensor<?x4xf32> {
+  ^bb0(%rows: tensor<?x16xf32>, %we: tensor<16x4xf32>):
+    %n = tensor.dim %rows, %c0 : tensor<?x16xf32>
+    %z = tensor.splat %zero[%n] : tensor<?x4xf32>
+    %o = linalg.matmul ins(%rows, %we : tensor<?x16xf32>, tensor<16x4xf32>) outs(%z : tensor<?x4xf32>) -> tensor<?x4xf32>
+    moe.yield %o : tensor<?x4xf32>
+  }
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+!r = !moe.routing<?x256xf32, max_per_row = 2>
+
+// Not as many: a batch may fill them.
+// CHECK-LABEL: func private @some_tiny
+// CHECK: moe.apply
+// CHECK-SAME: moe.lowering = "fused"
+func.func private @some_tiny(%r: !r, %x: tensor<?x16xf32>, %w: tensor<256x16x4xf32>) -> tensor<?x4xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %y = moe.apply %r rows(%x) experts(%w) weighted(after) out(sum) : !r, tensor<?x16xf32>, tensor<256x16x4xf32> -> tensor<?x4xf32> {
+  ^bb0(%rows: tensor<?x16xf32>, %we: tensor<16x4xf32>):
+    %n = tensor.dim %rows, %c0 : tensor<?x16xf32>
+    %z = tensor.splat %zero[%n] : tensor<?x4xf32>
+    %o = linalg.matmul ins(%rows, %we : tensor<?x16xf32>, tensor<16x4xf32>) outs(%z : tensor<?x4xf32>) -> tensor<?x4xf32>
+    moe.yield %o : tensor<?x4xf32>
+  }
+  return %y : tensor<?x4xf32>
+}
+
+// -----
+
+!r = !moe.routing<4x64xf32, max_per_row = 2>
+
+// A batch that is known to be small against the number of experts.
+// CHECK-LABEL: func private @few_pairs
+// CHECK: moe.apply
+// CHECK-SAME: moe.lowering = "pairwise"
+func.func private @few_pairs(%r: !r, %x: tensor<4x16xf32>, %w: tensor<64x16x4xf32>) -> tensor<4x4xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %y = moe.apply %r rows(%x) experts(%w) weighted(after) out(sum) : !r, tensor<4x16xf32>, tensor<64x16x4xf32> -> tensor<4x4xf32> {
+  ^bb0(%rows: tensor<?x16xf32>, %we: tensor<16x4xf32>):
+    %n = tensor.dim %rows, %c0 : tensor<?x16xf32>
+    %z = tensor.splat %zero[%n] : tensor<?x4xf32>
+    %o = linalg.matmul ins(%rows, %we : tensor<?x16xf32>, tensor<16x4xf32>) outs(%z : tensor<?x4xf32>) -> tensor<?x4xf32>
+    moe.yield %o : tensor<?x4xf32>
+  }
+  return %y : tensor<4x4xf32>
+}
+
+// -----
+
+!r = !moe.routing<8x64xf32, max_per_row = 2>
+
+// A larger one.
+// CHECK-LABEL: func private @more_pairs
+// CHECK: moe.apply
+// CHECK-SAME: moe.lowering = "fused"
+func.func private @more_pairs(%r: !r, %x: tensor<8x16xf32>, %w: tensor<64x16x4xf32>) -> tensor<8x4xf32> {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %y = moe.apply %r rows(%x) experts(%w) weighted(after) out(sum) : !r, tensor<8x16xf32>, tensor<64x16x4xf32> -> tensor<8x4xf32> {
+  ^bb0(%rows: tensor<?x16xf32>, %we: tensor<16x4xf32>):
+    %n = tensor.dim %rows, %c0 : tensor<?x16xf32>
+    %z = tensor.splat %zero[%n] : tensor<?x4xf32>
+    %o = linalg.matmul ins(%rows, %we : tensor<?x16xf32>, tensor<16x4xf32>) outs(%z : tensor<?x4xf32>) -> tensor<?x4xf32>
+    moe.yield %o : tensor<?x4xf32>
+  }
+  return %y : tensor<8x4xf32>
+}
