@@ -115,6 +115,23 @@ pairs("cast_s1_value_stays", """  %all = moe.route %w : tensor<?x3xf32>
   %top = moe.top_k %all k(2) : !moe.routing<?x3xf32>
   %r = moe.cast %top : !moe.routing<?x3xf32, max_per_row = 2> to !moe.routing<?x3xf32>""", "?x3xf32", [[(1, 5), (2, 3)]], w=f32([[1, 5, 3]]))
 
+# moe.convert
+MASKED = """  %all = moe.route %w mask(%m : tensor<?x3xi1>) : tensor<?x3xf32>
+  %dense = moe.convert %all : !moe.routing<?x3xf32> to !moe.routing<?x3xf32, dense>
+"""
+THREE = {"w": f32([[1, 2, 3], [4, 5, 6]]), "m": np.array([[True, False, True], [False, False, False]])}
+pairs("convert_s1_value_stays", MASKED + "  %r = moe.convert %dense : !moe.routing<?x3xf32, dense> to !moe.routing<?x3xf32>", "?x3xf32",
+      [[(0, 1), (2, 3)], []], **THREE)
+tensors("convert_s2_readers_of_dense", MASKED + """  %d = moe.to_dense %dense fill(7.0) : !moe.routing<?x3xf32, dense>
+  %k = moe.to_dense %dense of(rank) : !moe.routing<?x3xf32, dense>
+  %e = moe.counts %dense per(expert) : !moe.routing<?x3xf32, dense>
+  %t = moe.counts %dense per(row) : !moe.routing<?x3xf32, dense>""",
+        {"d": ("tensor<?x3xf32>", f32([[1, 7, 3], [7, 7, 7]])), "k": ("tensor<?x3xi32>", i32([[0, -1, 1], [-1, -1, -1]])),
+         "e": ("tensor<3xi32>", i32([1, 0, 1])), "t": ("tensor<?xi32>", i32([2, 0]))}, **THREE)
+pairs("convert_s2_sorted_and_added", SLOTS.replace("%r", "%all") + """
+  %r = moe.convert %all : !moe.routing<?x3xf32, max_per_row = 3> to !moe.routing<?x3xf32, max_per_row = 3, dense>""",
+      "?x3xf32" + K(3) + ", dense", [[(0, 2), (2, 4)]], i=i32([[2, 0, 2]]), w=f32([[1, 2, 3]]))
+
 # moe.top_k
 pairs("top_k_s1_only_what_the_input_chooses", """  %some = moe.route %w mask(%s_m : tensor<4xi1>) : tensor<?x4xf32>
   %r = moe.top_k %some k(3) : !moe.routing<?x4xf32>""", "?x4xf32" + K(3), [[(2, 3), (0, 1)]], w=f32([[1, 9, 3, 8]]), s_m=np.array([True, False, True, False]))
