@@ -87,7 +87,7 @@ def description_complaints(programs):
     for op, section in re.findall(r"^##+ moe\.(\w+)\n(.*?)(?=^##|\Z)", text, re.S | re.M):
         users = {p.slug for p in programs if op in p.ops}
         named = re.search(r"Mechanisms that use it: (.*?)\.\n", section, re.S)
-        if op in ("yield", "dequantize"):  # the end of a region, and what import makes
+        if op in ("yield", "dequantize", "convert"):  # the end of a region, what import makes, and what a pass makes
             continue
         if len(users) < 3:
             out.append(f"moe.{op}: {len(users)} programs use it, fewer than three")
