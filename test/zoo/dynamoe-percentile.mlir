@@ -43,7 +43,8 @@ func.func private @layer6(%h: !x, %level: !t, %wr: tensor<24x6xf32>, %w1: !up6, 
   %thr = linalg.map ins(%level : !t) outs(%zt : !t) (%at: f32, %init: f32) {
     %i = linalg.index 0 : index   %pos = arith.mulf %at, %lastf : f32   %low = math.floor %pos : f32
     %f = arith.subf %pos, %low : f32
-    %li = arith.fptoui %low : f32 to i32   %a = arith.index_cast %li : i32 to index   %b0 = arith.addi %a, %c1 : index
+    %nan_to_0 = arith.maxnumf %low, %f0 : f32   %place = arith.minnumf %nan_to_0, %lastf : f32
+    %li = arith.fptoui %place : f32 to i32   %a = arith.index_cast %li : i32 to index   %b0 = arith.addi %a, %c1 : index
     %b = arith.minui %b0, %last : index
     %ra = arith.subi %last, %a : index   %rb = arith.subi %last, %b : index
     %va = tensor.extract %down_order[%i, %ra] : !e6   %vb = tensor.extract %down_order[%i, %rb] : !e6
@@ -87,7 +88,8 @@ func.func private @layer4(%h: !x, %level: !t, %wr: tensor<24x4xf32>, %w1: !up4, 
   %thr = linalg.map ins(%level : !t) outs(%zt : !t) (%at: f32, %init: f32) {
     %i = linalg.index 0 : index   %pos = arith.mulf %at, %lastf : f32   %low = math.floor %pos : f32
     %f = arith.subf %pos, %low : f32
-    %li = arith.fptoui %low : f32 to i32   %a = arith.index_cast %li : i32 to index   %b0 = arith.addi %a, %c1 : index
+    %nan_to_0 = arith.maxnumf %low, %f0 : f32   %place = arith.minnumf %nan_to_0, %lastf : f32
+    %li = arith.fptoui %place : f32 to i32   %a = arith.index_cast %li : i32 to index   %b0 = arith.addi %a, %c1 : index
     %b = arith.minui %b0, %last : index
     %ra = arith.subi %last, %a : index   %rb = arith.subi %last, %b : index
     %va = tensor.extract %down_order[%i, %ra] : !e4   %vb = tensor.extract %down_order[%i, %rb] : !e4
@@ -131,7 +133,8 @@ func.func private @layer3(%h: !x, %level: !t, %wr: tensor<24x3xf32>, %w1: !up3, 
   %thr = linalg.map ins(%level : !t) outs(%zt : !t) (%at: f32, %init: f32) {
     %i = linalg.index 0 : index   %pos = arith.mulf %at, %lastf : f32   %low = math.floor %pos : f32
     %f = arith.subf %pos, %low : f32
-    %li = arith.fptoui %low : f32 to i32   %a = arith.index_cast %li : i32 to index   %b0 = arith.addi %a, %c1 : index
+    %nan_to_0 = arith.maxnumf %low, %f0 : f32   %place = arith.minnumf %nan_to_0, %lastf : f32
+    %li = arith.fptoui %place : f32 to i32   %a = arith.index_cast %li : i32 to index   %b0 = arith.addi %a, %c1 : index
     %b = arith.minui %b0, %last : index
     %ra = arith.subi %last, %a : index   %rb = arith.subi %last, %b : index
     %va = tensor.extract %down_order[%i, %ra] : !e3   %vb = tensor.extract %down_order[%i, %rb] : !e3
