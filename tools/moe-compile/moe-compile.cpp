@@ -162,7 +162,8 @@ int main(int argc, char **argv) {
   cl::SetVersionPrinter(printVersion);
   std::string phaseHelp = listPhases();
   cl::extrahelp phaseList(phaseHelp);
-  cl::ParseCommandLineOptions(argc, argv, kOverview);
+  if (!cl::ParseCommandLineOptions(argc, argv, kOverview, &llvm::errs()))
+    return kUsageError;
 
   if (input.empty())
     return usageError("no input file");

@@ -39,15 +39,10 @@ Value overPlaces(LoopBuilder &b, const Slots &in, ValueRange others, ArrayRef<Af
 
 bool isDense(Value routing) { return cast<RoutingType>(routing.getType()).isDense(); }
 
-struct LowerConvert : OpConversionPattern<ConvertOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(ConvertOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    SmallVector<Type> types;
-    if (failed(getTypeConverter()->convertType(op.getType(), types)))
-      return failure();
-    Slots in(adaptor.getInput());
+struct LowerConvert : RoutedOpPattern<ConvertOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, ConvertOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     auto type = cast<RoutingType>(op.getType());
     Values result = in.get();
     if (!type.isDense()) {
@@ -60,25 +55,24 @@ struct LowerConvert : OpConversionPattern<ConvertOp> {
         return {b.insert(b.extract(in.indices, {t, s}), c[0], {t, e}), b.insert(sum, c[1], {t, e})};
       });
     }
-    for (auto [part, partType] : llvm::zip(result, types))
-      part = b.castTo(part, partType);
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return result;
   }
 };
 
-struct LowerDenseMap : OpConversionPattern<MapOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(MapOp op, OneToNOpAdaptor adaptor, ConversionPatternRewriter &rewriter) const override {
+struct LowerDenseMap : RoutedOpPattern<MapOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  const char *whyNot(MapOp op) const override {
     if (!isDense(op.getInput()))
-      return rewriter.notifyMatchFailure(op, "stored in slots");
+      return "stored in slots";
     // The region runs for places without a pair as well.
     for (Operation &inner : op.getBody().front().without_terminator())
       if (inner.getNumRegions() > 0 || !isSpeculatable(&inner) ||
           llvm::any_of(inner.getResultTypes(), [](Type type) { return isa<ShapedType>(type); }))
-        return rewriter.notifyMatchFailure(op, "its region is more than scalar code that may run for every place");
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+        return "its region is more than scalar code that may run for every place";
+    return nullptr;
+  }
+  Values lower(LoopBuilder &b, MapOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     Value init = b.empty({in.getTokensOrAttr(b), b.getIndexAttr(in.getSlots())}, in.getWeightType());
     Value weights = overPlaces(b, in, {}, b.getMultiDimIdentityMap(2), init,
                                [&](LoopBuilder &i, Value live, Value weight, ValueRange) -> Value {
@@ -86,20 +80,17 @@ struct LowerDenseMap : OpConversionPattern<MapOp> {
                                  Value mapped = i.inlineRegion(op.getBody(), {weight, t, e}).front();
                                  return i.select(live, mapped, i.number(weight.getType(), 0.0));
                                });
-    Values result{in.indices, b.castTo(weights, in.weights.getType())};
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return {in.indices, weights};
   }
 };
 
-struct LowerDenseToDense : OpConversionPattern<ToDenseOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(ToDenseOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    if (!isDense(op.getInput()) || op.getOf() == DenseOf::Rank)
-      return rewriter.notifyMatchFailure(op, "stored in slots, or reads ranks");
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+struct LowerDenseToDense : RoutedOpPattern<ToDenseOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  const char *whyNot(ToDenseOp op) const override {
+    return isDense(op.getInput()) && op.getOf() != DenseOf::Rank ? nullptr : "stored in slots, or reads ranks";
+  }
+  Values lower(LoopBuilder &b, ToDenseOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     auto type = cast<RankedTensorType>(op.getType());
     double fill = op.getFill() ? op.getFill()->convertToDouble() : 0.0;
     Value init = b.empty({in.getTokensOrAttr(b), b.getIndexAttr(in.getSlots())}, type.getElementType());
@@ -109,19 +100,15 @@ struct LowerDenseToDense : OpConversionPattern<ToDenseOp> {
                                   return live;
                                 return i.select(live, weight, i.number(weight.getType(), fill));
                               });
-    rewriter.replaceOp(op, b.castTo(result, type));
-    return success();
+    return {result};
   }
 };
 
-struct LowerDenseCounts : OpConversionPattern<CountsOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(CountsOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    if (!isDense(op.getInput()))
-      return rewriter.notifyMatchFailure(op, "stored in slots");
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+struct LowerDenseCounts : RoutedOpPattern<CountsOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  const char *whyNot(CountsOp op) const override { return isDense(op.getInput()) ? nullptr : "stored in slots"; }
+  Values lower(LoopBuilder &b, CountsOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     bool perExpert = op.getPer() == CountsPer::Expert;
     OpFoldResult size = perExpert ? OpFoldResult(b.getIndexAttr(in.getSlots())) : in.getTokensOrAttr(b);
     AffineMap map = AffineMap::get(2, 0, b.getAffineDimExpr(perExpert ? 1 : 0));
@@ -129,20 +116,18 @@ struct LowerDenseCounts : OpConversionPattern<CountsOp> {
         overPlaces(b, in, {}, map, b.filled(size, b.i32(0)), [&](LoopBuilder &i, Value live, Value, ValueRange others) {
           return i.add(others.back(), i.select(live, i.i32(1), i.i32(0)));
         });
-    rewriter.replaceOp(op, b.castTo(result, op.getType()));
-    return success();
+    return {result};
   }
 };
 
 /// Over the tokens or the whole matrix; over the experts the form for slots is as regular.
-struct LowerDenseNormalize : OpConversionPattern<NormalizeOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(NormalizeOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    if (!isDense(op.getInput()) || op.getAxis() == Axis::Expert)
-      return rewriter.notifyMatchFailure(op, "stored in slots, or over the experts");
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+struct LowerDenseNormalize : RoutedOpPattern<NormalizeOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  const char *whyNot(NormalizeOp op) const override {
+    return isDense(op.getInput()) && op.getAxis() != Axis::Expert ? nullptr : "stored in slots, or over the experts";
+  }
+  Values lower(LoopBuilder &b, NormalizeOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     Type weightType = in.getWeightType();
     Type type = weightType.getIntOrFloatBitWidth() < 32 ? b.getF32Type() : weightType;
     Value zero = b.number(type, 0.0);
@@ -191,9 +176,7 @@ struct LowerDenseNormalize : OpConversionPattern<NormalizeOp> {
           Value isZero = i.cmp(arith::CmpFPredicate::OEQ, divisor, zero);
           return i.toFloat(i.select(live, i.select(isZero, zero, quotient), zero), weightType);
         });
-    Values result{in.indices, b.castTo(weights, in.weights.getType())};
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return {in.indices, weights};
   }
 };
 

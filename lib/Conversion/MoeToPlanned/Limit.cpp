@@ -30,19 +30,14 @@ static Value slotsByPosition(LoopBuilder &b, const Slots &in) {
 }
 
 namespace {
-struct LowerLimit : OpConversionPattern<LimitOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(LimitOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    SmallVector<Type> types;
-    if (failed(getTypeConverter()->convertType(op.getType(), types)))
-      return failure();
-    Slots in(adaptor.getInput());
-    Amount cap{op.getCap() ? adaptor.getCap().front() : Value(), op.getStaticCap()};
+struct LowerLimit : RoutedOpPattern<LimitOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, LimitOp op, Operands operands) const override {
+    Slots in(operands.getInput());
+    Amount cap{op.getCap() ? operands.getCap().front() : Value(), op.getStaticCap()};
     Values result;
     if (op.getOrder() == LimitOrder::Key) {
-      KeyReader reader{in, op.getKey() ? adaptor.getKey().front() : Value()};
+      KeyReader reader{in, op.getKey() ? operands.getKey().front() : Value()};
       result = keepBestPairs(b, reader, cap, /*perExpert=*/true, TieBreak::Lowest).get();
     } else {
       int64_t experts = cast<RoutingType>(op.getInput().getType()).getExperts();
@@ -64,10 +59,7 @@ struct LowerLimit : OpConversionPattern<LimitOp> {
       state.pop_back();
       result = state;
     }
-    for (auto [part, type] : llvm::zip(result, types))
-      part = b.castTo(part, type);
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return result;
   }
 };
 } // namespace

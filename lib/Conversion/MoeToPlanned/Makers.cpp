@@ -7,14 +7,12 @@ using namespace mlir::moe;
 namespace {
 
 /// Every expert has the slot of its own number; a mask empties slots.
-struct LowerRoute : OpConversionPattern<RouteOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(RouteOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    Value weights = adaptor.getWeights().front();
+struct LowerRoute : RoutedOpPattern<RouteOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, RouteOp op, Operands operands) const override {
+    Value weights = operands.getWeights().front();
     auto type = cast<RankedTensorType>(weights.getType());
-    Value mask = op.getMask() ? adaptor.getMask().front() : Value();
+    Value mask = op.getMask() ? operands.getMask().front() : Value();
     AffineExpr t, e;
     bindDims(getContext(), t, e);
     SmallVector<Value> inputs;
@@ -46,18 +44,15 @@ struct LowerRoute : OpConversionPattern<RouteOp> {
                                                  number = nested.select(args[0], number, nested.i32(-1));
                                                linalg::YieldOp::create(nested, number);
                                              });
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{ValueRange{generic.getResult(0), weights}});
-    return success();
+    return {generic.getResult(0), weights};
   }
 };
 
 /// Numbers out of range become empty slots.
-struct LowerFromSlots : OpConversionPattern<FromSlotsOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(FromSlotsOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    Value indices = adaptor.getIndices().front(), weights = adaptor.getWeights().front();
+struct LowerFromSlots : RoutedOpPattern<FromSlotsOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, FromSlotsOp op, Operands operands) const override {
+    Value indices = operands.getIndices().front(), weights = operands.getWeights().front();
     auto converted = cast<RankedTensorType>(weights.getType()).clone(b.getI32Type());
     indices = b.castTo(indices, converted.clone(cast<RankedTensorType>(indices.getType()).getElementType()));
     Value init = b.empty({b.dimOrAttr(weights, 0), b.getIndexAttr(converted.getDimSize(1))}, b.getI32Type());
@@ -76,22 +71,16 @@ struct LowerFromSlots : OpConversionPattern<FromSlotsOp> {
           Value number = nested.toType(nested.select(inside, args[0], constant(-1)), nested.getI32Type());
           linalg::YieldOp::create(nested, number);
         });
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{ValueRange{generic.getResult(0), weights}});
-    return success();
+    return {generic.getResult(0), weights};
   }
 };
 
 /// The slots of the operands side by side.
-struct LowerConcat : OpConversionPattern<ConcatOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(ConcatOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
+struct LowerConcat : RoutedOpPattern<ConcatOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, ConcatOp op, Operands operands) const override {
     auto type = cast<RoutingType>(op.getType());
-    SmallVector<Type> types;
-    if (failed(getTypeConverter()->convertType(type, types)))
-      return failure();
-    ArrayRef<ValueRange> inputs = adaptor.getInputs();
+    ArrayRef<ValueRange> inputs = operands.getInputs();
     Slots out = Slots::getEmpty(b, Slots(inputs.front()).getTokensOrAttr(b), type.getSlots(), type.getElementType());
     Values state = out.get();
     int64_t slot = 0, expert = 0;
@@ -109,25 +98,20 @@ struct LowerConcat : OpConversionPattern<ConcatOp> {
       slot += in.getSlots();
       expert += cast<RoutingType>(op.getInputs()[i].getType()).getExperts();
     }
-    Values result{b.castTo(state[0], types[0]), b.castTo(state[1], types[1])};
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return state;
   }
 };
 
 /// More slots are padded with empty ones; other bounds are not in the tensors' types.
-struct LowerCast : OpConversionPattern<CastOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(CastOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    SmallVector<Type> types;
-    if (failed(getTypeConverter()->convertType(op.getType(), types)))
-      return failure();
-    Slots in(adaptor.getInput());
-    int64_t slots = cast<RankedTensorType>(types[0]).getDimSize(1);
-    if (slots < in.getSlots())
-      return rewriter.notifyMatchFailure(op, "the result has fewer slots than the operand");
+struct LowerCast : RoutedOpPattern<CastOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  const char *whyNot(CastOp op) const override {
+    auto in = cast<RoutingType>(op.getInput().getType()), out = cast<RoutingType>(op.getType());
+    return out.getStoredSlots() < in.getStoredSlots() ? "the result has fewer slots than the operand" : nullptr;
+  }
+  Values lower(LoopBuilder &b, CastOp op, Operands operands) const override {
+    Slots in(operands.getInput());
+    int64_t slots = cast<RoutingType>(op.getType()).getStoredSlots();
     Values result = in.get();
     if (slots > in.getSlots()) {
       OpFoldResult tokens = in.getTokensOrAttr(b), zero = b.getIndexAttr(0), one = b.getIndexAttr(1);
@@ -136,27 +120,21 @@ struct LowerCast : OpConversionPattern<CastOp> {
       for (auto [i, part] : llvm::enumerate(result))
         part = tensor::InsertSliceOp::create(b, part, padded[i], offsets, sizes, strides);
     }
-    for (auto [part, type] : llvm::zip(result, types))
-      part = b.castTo(part, type);
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return result;
   }
 };
 
 /// New weights for the pairs; the expert numbers are passed on as they are, so that plans stay shared.
-struct LowerMap : OpConversionPattern<MapOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(MapOp op, OneToNOpAdaptor adaptor, ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+struct LowerMap : RoutedOpPattern<MapOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, MapOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     Value init = Slots::getEmpty(b, in.getTokensOrAttr(b), in.getSlots(), in.getWeightType()).weights;
     Values weights = forEachPair(b, in, init, [&](Value t, Value s, Value e, ValueRange state) -> Values {
       Value weight = b.inlineRegion(op.getBody(), {b.extract(in.weights, {t, s}), t, e}).front();
       return {b.insert(weight, state[0], {t, s})};
     });
-    Values result{in.indices, b.castTo(weights[0], in.weights.getType())};
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return {in.indices, weights[0]};
   }
 };
 

@@ -81,12 +81,10 @@ Value normalizeRows(LoopBuilder &b, NormalizeOp op, const Slots &in, Type type, 
   });
 }
 
-struct LowerNormalize : OpConversionPattern<NormalizeOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(NormalizeOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+struct LowerNormalize : RoutedOpPattern<NormalizeOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, NormalizeOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     Statistic stat{op.getAxis(), cast<RoutingType>(op.getType()).getExperts()};
     // Half-precision weights are normalised in f32 and rounded once.
     Type weightType = in.getWeightType();
@@ -97,9 +95,7 @@ struct LowerNormalize : OpConversionPattern<NormalizeOp> {
         b, b.getFloatAttr(type, APFloat::getInf(cast<FloatType>(type).getFloatSemantics(), /*Negative=*/true)));
 
     if (op.getAxis() == Axis::Expert) {
-      Values result{in.indices, b.castTo(normalizeRows(b, op, in, type, lowest), in.weights.getType())};
-      rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-      return success();
+      return {in.indices, normalizeRows(b, op, in, type, lowest)};
     }
     Value maxima, divisors;
     if (op.getBy() != Norm::Sum)
@@ -132,9 +128,7 @@ struct LowerNormalize : OpConversionPattern<NormalizeOp> {
                       Value weight = b.toFloat(b.select(isZero, zero, quotient), weightType);
                       return {b.insert(weight, c[0], {t, s})};
                     }).front();
-    Values result{in.indices, b.castTo(weights, in.weights.getType())};
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return {in.indices, weights};
   }
 };
 } // namespace

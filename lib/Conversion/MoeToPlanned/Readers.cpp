@@ -21,12 +21,10 @@ static bool isCompact(Value routing) {
 
 namespace {
 
-struct LowerToDense : OpConversionPattern<ToDenseOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(ToDenseOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+struct LowerToDense : RoutedOpPattern<ToDenseOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, ToDenseOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     auto type = cast<RankedTensorType>(op.getType());
     Type element = type.getElementType();
     double fill = op.getFill() ? op.getFill()->convertToDouble() : op.getOf() == DenseOf::Rank ? -1.0 : 0.0;
@@ -76,34 +74,26 @@ struct LowerToDense : OpConversionPattern<ToDenseOp> {
       break;
     }
     }
-    rewriter.replaceOp(op, b.castTo(result, type));
-    return success();
+    return {result};
   }
 };
 
-struct LowerToSlots : OpConversionPattern<ToSlotsOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(ToSlotsOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+struct LowerToSlots : RoutedOpPattern<ToSlotsOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, ToSlotsOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     Values result = in.get();
     auto stored = cast<RoutingType>(op.getInput().getType());
     if (!isCompact(op.getInput()) || stored.getSlots() != stored.getStoredSlots())
       result = compact(b, in, stored.getSlots()).get();
-    for (auto [part, type] : llvm::zip(result, op.getResultTypes()))
-      part = b.castTo(part, type);
-    rewriter.replaceOp(op, result);
-    return success();
+    return result;
   }
 };
 
-struct LowerCounts : OpConversionPattern<CountsOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(CountsOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    Slots in(adaptor.getInput());
+struct LowerCounts : RoutedOpPattern<CountsOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, CountsOp op, Operands operands) const override {
+    Slots in(operands.getInput());
     bool perExpert = op.getPer() == CountsPer::Expert;
     OpFoldResult size = in.getTokensOrAttr(b);
     if (perExpert)
@@ -112,8 +102,7 @@ struct LowerCounts : OpConversionPattern<CountsOp> {
                      Value at = perExpert ? e : t;
                      return {b.insert(b.add(b.extract(c[0], at), b.i32(1)), c[0], at)};
                    }).front();
-    rewriter.replaceOp(op, b.castTo(result, op.getType()));
-    return success();
+    return {result};
   }
 };
 } // namespace

@@ -61,6 +61,38 @@ Values insertByRank(LoopBuilder &b, const KeyReader &reader, Value t, Value base
 Values forEachPair(LoopBuilder &b, const Slots &slots, ValueRange state,
                    function_ref<Values(Value, Value, Value, ValueRange)> body);
 
+/// A pattern that replaces an op by values which `lower` makes: two for a routing (see Slots), one for a tensor, in the
+/// order of the results. They are cast to the converted types.
+template <typename OpTy> struct RoutedOpPattern : OpConversionPattern<OpTy> {
+  using OpConversionPattern<OpTy>::OpConversionPattern;
+  using Operands = typename OpConversionPattern<OpTy>::OneToNOpAdaptor;
+
+  virtual Values lower(LoopBuilder &b, OpTy op, Operands operands) const = 0;
+  /// Why the pattern is not for this op; null if it is.
+  virtual const char *whyNot(OpTy op) const { return nullptr; }
+
+  LogicalResult matchAndRewrite(OpTy op, Operands operands, ConversionPatternRewriter &rewriter) const final {
+    if (const char *reason = whyNot(op))
+      return rewriter.notifyMatchFailure(op, reason);
+    SmallVector<SmallVector<Type>> types(op->getNumResults());
+    for (auto [result, parts] : llvm::zip_equal(op->getResultTypes(), types))
+      if (failed(this->getTypeConverter()->convertType(result, parts)))
+        return rewriter.notifyMatchFailure(op, "a result's type has no lowered form");
+    LoopBuilder b(op.getLoc(), rewriter);
+    Values made = lower(b, op, operands);
+    SmallVector<Values> results;
+    auto next = made.begin();
+    for (ArrayRef<Type> parts : types) {
+      Values &values = results.emplace_back();
+      for (Type part : parts)
+        values.push_back(b.castTo(*next++, part));
+    }
+    assert(next == made.end() && "one value for each part of each result");
+    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>(results.begin(), results.end()));
+    return success();
+  }
+};
+
 void populateMakerPatterns(const TypeConverter &, RewritePatternSet &);
 void populateTopKPatterns(const TypeConverter &, RewritePatternSet &);
 void populateLimitPatterns(const TypeConverter &, RewritePatternSet &);

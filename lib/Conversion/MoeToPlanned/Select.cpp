@@ -6,16 +6,11 @@ using namespace mlir::moe;
 
 namespace {
 /// Ranks each row by insertion, then walks down the ranks and empties the slots that the predicate refuses.
-struct LowerSelect : OpConversionPattern<SelectOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(SelectOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    SmallVector<Type> types;
-    if (failed(getTypeConverter()->convertType(op.getType(), types)))
-      return failure();
-    Slots in(adaptor.getInput());
-    KeyReader reader{in, op.getKey() ? adaptor.getKey().front() : Value()};
+struct LowerSelect : RoutedOpPattern<SelectOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, SelectOp op, Operands operands) const override {
+    Slots in(operands.getInput());
+    KeyReader reader{in, op.getKey() ? operands.getKey().front() : Value()};
     Value slots = b.index(in.getSlots());
     Values out = Slots::getEmpty(b, in.getTokensOrAttr(b), in.getSlots(), in.getWeightType()).get();
     if (in.getSlots() > 0) {
@@ -39,10 +34,7 @@ struct LowerSelect : OpConversionPattern<SelectOp> {
       });
       out.pop_back();
     }
-    for (auto [part, type] : llvm::zip(out, types))
-      part = b.castTo(part, type);
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{out});
-    return success();
+    return out;
   }
 };
 } // namespace

@@ -99,16 +99,11 @@ static Values keepBestOfRows(LoopBuilder &b, TopKOp op, const KeyReader &reader,
 }
 
 namespace {
-struct LowerTopK : OpConversionPattern<TopKOp> {
-  using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TopKOp op, OneToNOpAdaptor adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
-    LoopBuilder b(op.getLoc(), rewriter);
-    SmallVector<Type> types;
-    if (failed(getTypeConverter()->convertType(op.getType(), types)))
-      return failure();
-    KeyReader reader{Slots(adaptor.getInput()), op.getKey() ? adaptor.getKey().front() : Value()};
-    Amount amount{op.getK() ? adaptor.getK().front() : Value(), op.getStaticK()};
+struct LowerTopK : RoutedOpPattern<TopKOp> {
+  using RoutedOpPattern::RoutedOpPattern;
+  Values lower(LoopBuilder &b, TopKOp op, Operands operands) const override {
+    KeyReader reader{Slots(operands.getInput()), op.getKey() ? operands.getKey().front() : Value()};
+    Amount amount{op.getK() ? operands.getK().front() : Value(), op.getStaticK()};
     Values result;
     if (op.getAxis() == Axis::Expert) {
       result = keepBestOfRows(b, op, reader, amount);
@@ -118,10 +113,7 @@ struct LowerTopK : OpConversionPattern<TopKOp> {
       int64_t slots = cast<RoutingType>(op.getType()).getSlots();
       result = (slots < kept.getSlots() ? compact(b, kept, slots) : kept).get();
     }
-    for (auto [part, type] : llvm::zip(result, types))
-      part = b.castTo(part, type);
-    rewriter.replaceOpWithMultiple(op, SmallVector<ValueRange>{result});
-    return success();
+    return result;
   }
 };
 } // namespace
