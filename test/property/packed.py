@@ -4,30 +4,36 @@
     packed.py --work DIR [--seed N] [--layers N]
 
 Sizes are multiples of nothing; one model holds all layers, so one compilation covers them. Routing is by random logits,
-or sends all rows to the same experts; T is 0, 1, 5, 40 and 150, so an expert has no, few, and several passes of rows.
-One and two threads give the same bits.
+or sends all rows to the same experts; T is 0 to 150, so an expert has no, few, and several passes and blocks of rows; one
+layer has several blocks of k. One and two threads give the same bits, and a row the same bits whatever rows are beside it.
 """
 import argparse
 import pathlib
 import random
 import subprocess
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import load_file, save_file
 
-ELEMENTS = {"f32": (TensorProto.FLOAT, np.float32, 1e-4), "f16": (TensorProto.FLOAT16, np.float16, 2e-2)}
+ELEMENTS = {"f32": (TensorProto.FLOAT, np.float32, 1e-4), "f16": (TensorProto.FLOAT16, np.float16, 2e-2),
+            "bf16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16, 1e-1)}
+
+MOST = 150
 
 
 class Layer:
     """y{i} = MoE(x{i}, logits{i}) with weights of its own."""
 
     def __init__(self, i, rng, values):
-        self.i, self.dtype = i, rng.choice(["f32", "f32", "f16"])
+        self.i, self.dtype = i, ("f32", "bf16", "f16")[i] if i < 3 else rng.choice(["f32", "f32", "f16"])
         self.experts = rng.choice([1, 2, 5, 9])
         self.k = rng.randint(1, min(3, self.experts))
         self.hidden, self.inner = rng.choice([1, 7, 33, 50, 64, 100]), rng.choice([2, 15, 16, 31, 47, 65])
+        if i < 3:
+            self.hidden = rng.choice([257, 523, 1101])
         self.form = rng.choice(["silu", "relu", "swiglu", "fc3"])
         inner = 2 * self.inner if self.form == "swiglu" else self.inner
         shapes = {"fc1": (self.experts, inner, self.hidden), "fc2": (self.experts, self.hidden, self.inner)}
@@ -54,11 +60,16 @@ class Layer:
         return node, [tensor(n) for n in self.w], [info("x", self.hidden), info("logits", self.experts)], info(
             "y", self.hidden)
 
-    def inputs(self, tokens, skewed, values):
-        self.x = values.standard_normal((tokens, self.hidden)).astype(self.type)
-        logits = values.standard_normal((1 if skewed else tokens, self.experts))
-        self.logits = np.broadcast_to(logits, (tokens, self.experts)).astype(self.type)
-        return {f"x{self.i}": self.x, f"logits{self.i}": np.ascontiguousarray(self.logits)}
+    def draw(self, values):
+        self.rows = values.standard_normal((MOST, self.hidden)).astype(self.type)
+        # No two scores of a row are alike in any type.
+        scores = np.tile(np.linspace(-2, 2, self.experts), (MOST, 1))
+        self.scores = values.permuted(scores, axis=1).astype(self.type)
+
+    def inputs(self, tokens, skewed):
+        self.x = self.rows[:tokens]
+        self.logits = np.repeat(self.scores[:1], tokens, 0) if skewed else self.scores[:tokens]
+        return {f"x{self.i}": np.ascontiguousarray(self.x), f"logits{self.i}": np.ascontiguousarray(self.logits)}
 
     def expected(self):
         logits, x = self.logits.astype(float), self.x.astype(float)
@@ -101,10 +112,13 @@ def main():
     stored = load_file(args.work / "packed.safetensors")
     assert any(".panels" in name for name in stored), sorted(stored)
 
-    for tokens, skewed in [(0, False), (1, False), (5, False), (40, False), (150, False), (150, True)]:
+    for layer in layers:
+        layer.draw(values)
+    most = None
+    for tokens, skewed in [(MOST, False), (0, False), (1, False), (5, False), (40, False), (MOST, True)]:
         given = {}
         for layer in layers:
-            given |= layer.inputs(tokens, skewed, values)
+            given |= layer.inputs(tokens, skewed)
         save_file(given, args.work / "in.safetensors")
         results = []
         for threads in (1, 2):
@@ -112,10 +126,13 @@ def main():
             subprocess.run(["moe-run", module, f"--inputs={args.work / 'in.safetensors'}", f"--outputs={out}",
                             f"--threads={threads}"], check=True, stdout=subprocess.DEVNULL)
             results.append(load_file(out))
+        most = most or results[0]
         for layer in layers:
             got, other = (r[f"y{layer.i}"] for r in results)
             where = f"{layer.describe()}, T = {tokens}{', all rows alike' if skewed else ''}, seed {args.seed}"
             assert got.tobytes() == other.tobytes(), f"{where}: one and two threads differ"
+            same = tokens if not skewed else 1
+            assert got[:same].tobytes() == most[f"y{layer.i}"][:same].tobytes(), f"{where}: rows depend on others"
             want = layer.expected()
             assert got.shape == want.shape, f"{where}: {got.shape}"
             error = np.abs(got.astype(float) - want) - layer.tolerance * (np.abs(want) + 1)

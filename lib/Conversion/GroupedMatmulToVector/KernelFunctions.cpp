@@ -1,10 +1,12 @@
 //===- KernelFunctions.cpp - the inner kernels, as functions --------------===//
 //
-//   acc[r][c] = 0
+//   acc[r][c] = tile[first + r][c]
 //   for step = 0 to steps, four at a time
 //     fetch some lines of the window
-//     for each of the four: acc[r][c] += rows[sources[r]][step] * weights[start + step][c]
-//   tile[r][c] = acc[r][c]
+//     for each of the four: acc[r][c] += rows[numbers[first + r]][k + step] * weights[start + step][c]
+//   tile[first + r][c] = acc[r][c]
+//
+// Sums pass from block to block of k through the tile, so that their order is that of k for any number of rows.
 //
 //===----------------------------------------------------------------------===//
 #include "KernelFunctions.h"
@@ -25,20 +27,17 @@ class KernelEmitter : KernelTiles {
 public:
   KernelEmitter(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant, Block &block)
       : KernelTiles(b, loc), form(form), variant(variant), a(block.getArgument(0)), numbers(block.getArgument(1)),
-        weights(block.getArgument(2)), start(block.getArgument(3)), window(block.getArgument(4)),
-        stream(block.getArgument(5)), steps(block.getArgument(6)), tile(block.getArgument(7)), k(block.getArgument(8)) {
-  }
+        first(block.getArgument(2)), weights(block.getArgument(3)), start(block.getArgument(4)),
+        window(block.getArgument(5)), stream(block.getArgument(6)), steps(block.getArgument(7)),
+        tile(block.getArgument(8)), firstK(block.getArgument(9)), k(block.getArgument(10)) {}
 
   void run() {
     for (int64_t r = 0; r < variant.rows; ++r)
-      sources.push_back(memref::LoadOp::create(b, loc, numbers, index(r)));
-    int64_t vectors = form.layout.width() / form.lanes, together = form.schedule.vectorsTogether(variant.rows);
-    for (int64_t v = 0; v < vectors; v += together) {
-      SmallVector<int64_t> columns;
-      for (int64_t i = v; i < std::min(v + together, vectors); ++i)
-        columns.push_back(i * form.lanes);
-      emitSums(columns, /*fetches=*/v == 0);
-    }
+      sources.push_back(memref::LoadOp::create(b, loc, numbers, add(first, r)));
+    starts = {start};
+    for (int64_t p = 1; p < variant.panels; ++p)
+      starts.push_back(sum(start, mul(stream, p)));
+    emitSums();
   }
 
 private:
@@ -46,65 +45,87 @@ private:
   Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
   VectorType accType() { return VectorType::get({form.lanes}, form.accumulator); }
 
-  /// The weights of a step (`group` consecutive k, at element `at` of the packed banks) for vectors of columns:
-  /// [k in group][vector]. Other ways to store an element are decoded here.
-  SmallVector<SmallVector<Value>> loadWeights(Value at, ArrayRef<int64_t> columns) {
-    int64_t group = form.layout.group, lanes = form.lanes;
-    SmallVector<SmallVector<Value>> result(group);
-    for (int64_t column : columns) {
-      auto type = VectorType::get({lanes * group}, form.stored);
-      Value raw = vector::LoadOp::create(b, loc, type, weights, add(at, column * group));
-      if (group == 1) {
-        result[0].push_back(widen(raw, form.accumulator));
-        continue;
-      }
-      // Pairs of bf16 in 32 bits: the upper one is an f32 but for the lower half, the lower one after a shift.
-      auto words = VectorType::get({lanes}, b.getI32Type()), floats = VectorType::get({lanes}, b.getF32Type());
-      auto splat = [&](uint32_t value) {
-        return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(words, APInt(32, value)));
-      };
-      Value bits = vector::BitCastOp::create(b, loc, words, raw);
-      Value even = arith::ShLIOp::create(b, loc, bits, splat(16));
-      Value odd = arith::AndIOp::create(b, loc, bits, splat(0xffff0000u));
-      result[0].push_back(vector::BitCastOp::create(b, loc, floats, even));
-      result[1].push_back(vector::BitCastOp::create(b, loc, floats, odd));
-    }
-    return result;
+  int64_t vectors() { return form.schedule.vectors; }
+
+  /// The weights of vector `v` of a step (`group` consecutive k, at element `at` of the packed banks), as they are
+  /// stored.
+  Value loadRaw(Value at, int64_t v) {
+    int64_t width = form.lanes * form.layout.group;
+    return vector::LoadOp::create(b, loc, VectorType::get({width}, form.stored), weights, add(at, v * width));
   }
 
-  /// One step for all rows; `many` of the group's k count.
-  SmallVector<Value> emitStep(Value step, int64_t many, ArrayRef<int64_t> columns, ValueRange old) {
-    SmallVector<Value> next(old);
-    SmallVector<SmallVector<Value>> weight = loadWeights(sum(start, mul(step, form.stepElements())), columns);
+  /// Those of number `g` in the group. Other ways to store an element are decoded here.
+  Value decode(Value raw, int64_t g) {
+    if (form.layout.group == 1)
+      return widen(raw, form.accumulator);
+    // Pairs of bf16 in 32 bits: the upper one is an f32 but for the lower half, the lower one after a shift.
+    auto words = VectorType::get({form.lanes}, b.getI32Type()), floats = VectorType::get({form.lanes}, b.getF32Type());
+    auto splat = [&](uint32_t value) {
+      return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(words, APInt(32, value)));
+    };
+    Value bits = vector::BitCastOp::create(b, loc, words, raw);
+    bits = g == 0 ? arith::ShLIOp::create(b, loc, bits, splat(16)).getResult()
+                  : arith::AndIOp::create(b, loc, bits, splat(0xffff0000u)).getResult();
+    return vector::BitCastOp::create(b, loc, floats, bits);
+  }
+
+  Value broadcast(Value source, Value column) {
+    Value x = memref::LoadOp::create(b, loc, a, ValueRange{source, column});
+    return vector::BroadcastOp::create(b, loc, accType(), widen(x, form.accumulator));
+  }
+
+  /// One step of a panel for all rows; `many` of the group's k count. LLVM keeps the order of this code: with the rows'
+  /// elements first, a vector of weights needs one register for as long as it takes to use it.
+  void emitStep(Value panel, Value step, int64_t many, MutableArrayRef<Value> sums) {
+    int64_t rows = sources.size();
+    Value at = sum(panel, mul(step, form.stepElements()));
+    SmallVector<Value> raw;
+    for (int64_t v = 0; v < vectors(); ++v)
+      raw.push_back(loadRaw(at, v));
+    Value column = sum(firstK, form.layout.group == 1 ? step : mul(step, form.layout.group));
     for (int64_t g = 0; g < many; ++g) {
-      Value column = add(form.layout.group == 1 ? step : mul(step, form.layout.group), g);
-      for (auto [r, source] : llvm::enumerate(sources)) {
-        Value x = memref::LoadOp::create(b, loc, a, ValueRange{source, column});
-        Value broadcast = vector::BroadcastOp::create(b, loc, accType(), widen(x, form.accumulator));
-        for (size_t c = 0; c < columns.size(); ++c) {
-          Value &acc = next[r * columns.size() + c];
-          acc = vector::FMAOp::create(b, loc, broadcast, weight[g][c], acc);
+      auto accumulate = [&](int64_t r, int64_t v, Value x, Value weight) {
+        Value &acc = sums[r * vectors() + v];
+        acc = vector::FMAOp::create(b, loc, x, weight, acc);
+      };
+      if (form.schedule.rowsInRegisters) {
+        SmallVector<Value> x;
+        for (Value source : sources)
+          x.push_back(broadcast(source, add(column, g)));
+        for (int64_t v = 0; v < vectors(); ++v) {
+          Value weight = decode(raw[v], g);
+          for (int64_t r = 0; r < rows; ++r)
+            accumulate(r, v, x[r], weight);
         }
+        continue;
+      }
+      SmallVector<Value> weight;
+      for (int64_t v = 0; v < vectors(); ++v)
+        weight.push_back(decode(raw[v], g));
+      for (int64_t r = 0; r < rows; ++r) {
+        Value x = broadcast(sources[r], add(column, g));
+        for (int64_t v = 0; v < vectors(); ++v)
+          accumulate(r, v, x, weight[v]);
       }
     }
-    return next;
   }
+
+  int64_t lineElements() { return 64 * 8 / form.stored.getIntOrFloatBitWidth(); }
 
   /// Lines of the window, in iteration `step / kUnroll`. A pass of its own stream takes them as they come. Shares come
   /// from places far apart: the processor follows each of them for itself, and so runs further ahead in all.
   void emitFetches(Value step, ArrayRef<Value> streams) {
-    int64_t line = 64 * 8 / form.stored.getIntOrFloatBitWidth(), all = form.schedule.linesPerStep(variant.fetch);
     auto fetch = [&](Value at) {
       memref::PrefetchOp::create(b, loc, weights, ValueRange{at}, /*isWrite=*/false, /*localityHint=*/2,
                                  /*isDataCache=*/true);
     };
-    if (variant.fetch == Fetch::Own) {
+    if (variant.own) {
       Value at = sum(window, mul(step, form.stepElements()));
-      for (int64_t i = 0; i < all; ++i)
-        fetch(add(at, i * line));
+      for (int64_t i = 0; i < variant.lines; ++i)
+        fetch(add(at, i * lineElements()));
       return;
     }
-    Value progress = mul(step, line / KernelSchedule::kUnroll);
+    Value progress = mul(step, lineElements() / KernelSchedule::kUnroll);
     for (Value start : streams)
       fetch(sum(start, progress));
   }
@@ -112,37 +133,41 @@ private:
   /// Where the streams of a share begin: the window has as many streams as an iteration has lines.
   SmallVector<Value> emitStreams() {
     SmallVector<Value> streams;
-    if (variant.fetch == Fetch::Own)
+    if (variant.own)
       return streams;
-    int64_t line = 64 * 8 / form.stored.getIntOrFloatBitWidth();
-    Value most = index(form.schedule.linesPerStep(Fetch::Own) - 1);
-    Value length = mul(b.createOrFold<arith::DivUIOp>(loc, steps, index(KernelSchedule::kUnroll)), line);
-    for (int64_t i = 0; i < form.schedule.linesPerStep(variant.fetch); ++i) {
-      Value which = min(add(stream, i), most);
-      streams.push_back(sum(window, arith::MulIOp::create(b, loc, which, length)));
-    }
+    Value length = mul(b.createOrFold<arith::DivUIOp>(loc, steps, index(KernelSchedule::kUnroll)), lineElements());
+    for (int64_t i = 0; i < variant.lines; ++i)
+      streams.push_back(sum(window, arith::MulIOp::create(b, loc, add(stream, i), length)));
     return streams;
   }
 
-  void emitSums(ArrayRef<int64_t> columns, bool fetches) {
-    Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType()));
-    SmallVector<Value> acc(sources.size() * columns.size(), zeros);
-    SmallVector<Value> streams;
-    if (fetches)
-      streams = emitStreams();
+  void emitSums() {
+    int64_t rows = sources.size(), perPanel = rows * vectors();
+    // [panel][row][vector]; the rows of a further panel stand behind those of the first.
+    SmallVector<Value> acc;
+    auto element = [&](int64_t i) {
+      return SmallVector<Value>{add(first, i / vectors()), index(i % vectors() * form.lanes)};
+    };
+    for (int64_t i = 0; i < variant.panels * perPanel; ++i)
+      acc.push_back(vector::LoadOp::create(b, loc, accType(), tile, element(i)));
+    SmallVector<Value> streams = emitStreams();
     // Whole steps, four at a time, then one at a time; then the rest of a group.
     int64_t group = form.layout.group, unroll = KernelSchedule::kUnroll;
     Value whole = group == 1 ? k : b.createOrFold<arith::DivUIOp>(loc, k, index(group));
     Value main = sub(whole, b.createOrFold<arith::RemUIOp>(loc, whole, index(unroll)));
+    auto emitSteps = [&](Value step, int64_t count, int64_t many, MutableArrayRef<Value> sums) {
+      for (auto [p, panel] : llvm::enumerate(starts))
+        for (int64_t u = 0; u < count; ++u)
+          emitStep(panel, add(step, u), many, sums.slice(p * perPanel, perPanel));
+    };
     auto loopOver = [&](Value from, Value to, int64_t by) {
       auto loop = scf::ForOp::create(b, loc, from, to, index(by), acc);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(loop.getBody());
       SmallVector<Value> sums(loop.getRegionIterArgs());
-      if (fetches && by > 1)
+      if (by > 1)
         emitFetches(loop.getInductionVar(), streams);
-      for (int64_t u = 0; u < by; ++u)
-        sums = emitStep(add(loop.getInductionVar(), u), group, columns, sums);
+      emitSteps(loop.getInductionVar(), by, group, sums);
       scf::YieldOp::create(b, loc, sums);
       acc.assign(loop.getResults().begin(), loop.getResults().end());
     };
@@ -154,21 +179,21 @@ private:
       auto branch = scf::IfOp::create(b, loc, ValueRange(acc).getTypes(), rest, /*withElse=*/true);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(branch.thenBlock());
-      SmallVector<Value> sums = emitStep(whole, 1, columns, acc);
+      SmallVector<Value> sums(acc);
+      emitSteps(whole, 1, 1, sums);
       scf::YieldOp::create(b, loc, sums);
       b.setInsertionPointToStart(branch.elseBlock());
       scf::YieldOp::create(b, loc, acc);
       acc.assign(branch.getResults().begin(), branch.getResults().end());
     }
-    for (size_t r = 0; r < sources.size(); ++r)
-      for (auto [c, column] : llvm::enumerate(columns))
-        vector::StoreOp::create(b, loc, acc[r * columns.size() + c], tile, ValueRange{index(r), index(column)});
+    for (auto [i, value] : llvm::enumerate(acc))
+      vector::StoreOp::create(b, loc, value, tile, element(i));
   }
 
   const KernelFunctionForm &form;
   const KernelVariant &variant;
-  Value a, numbers, weights, start, window, stream, steps, tile, k;
-  SmallVector<Value> sources;
+  Value a, numbers, first, weights, start, window, stream, steps, tile, firstK, k;
+  SmallVector<Value> sources, starts;
 };
 
 } // namespace
@@ -178,7 +203,10 @@ void KernelFunctions::call(OpBuilder &b, Location loc, const KernelFunctionForm 
   std::string name;
   llvm::raw_string_ostream os(name);
   os << "moe_kernel_" << form.rows << "_" << form.stored << "_" << form.layout.width() << "_" << variant.rows << "_"
-     << int(variant.fetch) << (form.wholeSteps ? "" : "_any");
+     << (variant.panels > 1 ? "panels" + std::to_string(variant.panels)
+         : variant.own      ? "own"
+                            : std::to_string(variant.lines))
+     << (form.wholeSteps ? "" : "_any");
   auto function = module.lookupSymbol<func::FuncOp>(name);
   if (!function)
     function = create(name, form, variant, arguments.getTypes());

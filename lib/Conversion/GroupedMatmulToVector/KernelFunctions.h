@@ -31,18 +31,22 @@ struct KernelFunctionForm {
   MemRefType weightsType() const { return MemRefType::get({ShapedType::kDynamic}, stored); }
   /// Rows with any distance between them.
   MemRefType rowsType() const;
-  /// The numbers of the rows of a pass.
-  MemRefType sourcesType() const { return MemRefType::get({schedule.maxRows}, IndexType::get(stored.getContext())); }
-  /// The sums of a pass.
-  MemRefType tileType() const { return MemRefType::get({schedule.maxRows, layout.width()}, accumulator); }
+  /// Scratch types do not depend on the sizes of the matmul, so that all of them share the kernels.
+  static constexpr int64_t kMostRows = 192;
+  /// The numbers of the rows of a block.
+  MemRefType sourcesType() const { return MemRefType::get({kMostRows}, IndexType::get(stored.getContext())); }
+  /// The sums of a block.
+  MemRefType tileType() const { return MemRefType::get({kMostRows, layout.width()}, accumulator); }
 };
 
 class KernelFunctions {
 public:
   explicit KernelFunctions(ModuleOp module) : module(module) {}
 
-  /// Calls the kernel, which is made if there is none yet. The arguments: rows, their numbers, weights, where the panel
-  /// starts in them, where the window to fetch starts, the first of its streams, steps over k, the tile, and k.
+  /// Calls the kernel, which is made if there is none yet. The arguments: rows; the numbers of those of the block; the
+  /// first of them that this pass takes; weights; where the block starts in them; where the window to fetch starts; the
+  /// first of its streams (for several panels: the distance between them); steps over k; the tile; the first k; and how
+  /// many k there are.
   void call(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant,
             ValueRange arguments);
 

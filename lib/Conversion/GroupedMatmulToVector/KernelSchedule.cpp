@@ -1,57 +1,66 @@
 //===- KernelSchedule.cpp - how a kernel goes through rows and panels -----===//
 #include "KernelSchedule.h"
 
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
-int64_t KernelSchedule::vectorsTogether(int64_t rows) const {
-  int64_t together = vectors;
-  while (together > 1 && rows * together > registers)
-    together = llvm::divideCeil(together, 2);
-  return together;
-}
-
-int64_t KernelSchedule::linesPerStep(Fetch fetch) const {
-  int64_t all = lines * kUnroll;
-  switch (fetch) {
-  case Fetch::Own:
-    return all;
-  case Fetch::LargeShare:
-    return std::max<int64_t>(1, llvm::divideCeil(all, 2));
-  case Fetch::SmallShare:
-    return std::max<int64_t>(1, llvm::divideCeil(all, 3));
-  }
-  llvm_unreachable("unknown kind of fetching");
+FetchShare moe::getFetchShare(int64_t all, int64_t passes, int64_t pass) {
+  if (passes > all)
+    return {pass < all ? 1 : 0, pass};
+  int64_t lines = llvm::bit_floor(uint64_t(all / passes));
+  // So many passes fetch twice as many.
+  int64_t more = (all - lines * passes) / lines;
+  return pass < more ? FetchShare{2 * lines, 2 * lines * pass} : FetchShare{lines, lines * (pass + more)};
 }
 
 SmallVector<KernelVariant> KernelSchedule::getVariants() const {
   SmallVector<KernelVariant> variants;
-  for (int64_t rows = 1; rows <= maxRows; ++rows)
-    variants.push_back({Fetch::Own, rows});
-  // The smallest pass of p is that of (p - 1) * maxRows + 1 rows.
-  auto add = [&](Fetch fetch, int64_t passes) {
-    for (int64_t rows = ((passes - 1) * maxRows + 1) / passes; rows <= maxRows; ++rows)
-      variants.push_back({fetch, rows});
+  auto add = [&](KernelVariant wanted) {
+    if (llvm::none_of(variants, [&](const KernelVariant &v) {
+          return v.rows == wanted.rows && v.lines == wanted.lines && v.own == wanted.own;
+        }))
+      variants.push_back(wanted);
   };
-  add(Fetch::LargeShare, 2);
-  add(Fetch::SmallShare, passesOfLargeShares + 1);
+  for (int64_t rows = 1; rows <= maxRows; ++rows)
+    add({rows, singleLines(), aheadElements > 0});
+  for (int64_t rows = maxRows + 1; rows <= maxBlockRows; ++rows) {
+    int64_t passes = llvm::divideCeil(rows, maxRows);
+    for (int64_t pass = 0; pass < passes; ++pass)
+      add({(pass + 1) * rows / passes - pass * rows / passes, getFetchShare(allLines(), passes, pass).lines});
+  }
   return variants;
 }
 
 KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_t> shape, int64_t elementBytes,
                                       int64_t lanes) {
   KernelSchedule schedule;
-  // Of 32 registers of AVX-512 and 16 of AVX2; the others hold weights and one element of a row.
-  schedule.registers = lanes >= 16 ? 24 : 12;
+  bool wide = lanes >= 16;
+  // Of 32 registers of AVX-512 and 16 of AVX2; the others hold weights and elements of rows. Pairs of bf16 need more of
+  // them while they are widened.
+  int64_t registers = wide ? 24 : layout.group > 1 ? 8 : 12;
   schedule.vectors = layout.width() / lanes;
-  // AVX2 takes the panel in two halves, so that there are as many rows to a load.
-  schedule.maxRows = schedule.registers / (lanes >= 16 ? schedule.vectors : 2);
+  schedule.maxRows = std::max<int64_t>(1, registers / std::max<int64_t>(1, schedule.vectors));
+  schedule.rowsInRegisters = !wide;
   int64_t stepBytes = layout.width() * layout.group * elementBytes, panelBytes = shape[2] * stepBytes;
   schedule.lines = std::max<int64_t>(1, stepBytes / 64);
-  schedule.aheadElements = 8192 / elementBytes;
-  schedule.passesOfLargeShares = 2;
+
+  // Blocks of nearly equal size. Processors with AVX-512 have a second-level cache of at least a megabyte, others of
+  // 256 or 512 KB.
+  int64_t mostSteps = wide ? 512 : 256, unroll = KernelSchedule::kUnroll;
+  int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(shape[2], mostSteps));
+  schedule.blockSteps = std::max(unroll, int64_t(llvm::alignTo(llvm::divideCeil(shape[2], blocks), unroll)));
+  int64_t rowBytes = std::max<int64_t>(1, shape[2] * layout.group * 4), budget = wide ? 512 << 10 : 256 << 10;
+  int64_t rows = std::clamp<int64_t>(budget / rowBytes, wide ? 48 : 24, wide ? 192 : 96);
+  schedule.maxBlockRows = rows / schedule.maxRows * schedule.maxRows;
+
+  // Zen reads a stream fastest by itself, if another one runs beside it, and slower with each line that software
+  // fetches; Xeon wants every line fetched. The instruction set stands for the family here.
+  schedule.aheadElements = wide ? 8192 / elementBytes : 0;
+  schedule.panelsOfOneRow = wide ? 1 : 2;
+
   constexpr int64_t kTaskBytes = 2 << 20;
   int64_t most = std::max<int64_t>(1, shape[1] / (shape[0] >= 8 ? 4 : 16));
   schedule.panelsPerTask = std::clamp<int64_t>(kTaskBytes / std::max<int64_t>(1, panelBytes), 1, most);

@@ -1,15 +1,20 @@
 //===- PanelKernels.cpp - expert kernels over packed weights --------------===//
 //
-// One parallel loop over (expert, group of panels). A task takes its panels one after the other, as they lie in memory,
-// and each panel with the expert's rows in passes of nearly equal size:
+// One parallel loop over (expert, group of panels). A task takes the expert's rows in blocks that stay in the
+// second-level cache, and with each block its panels one after the other, as they lie in memory:
 //
-//   for each panel of the group
-//     for pass = 0 to passes(rows)
-//       the kernel for exactly this many rows: the sums of all columns of the panel over all k, into a tile
+//   for each block of rows
+//     for each panel of the group
+//       tile = 0
+//       for each block of k
+//         for pass = 0 to passes(rows of the block)
+//           the kernel for exactly this many rows: adds to their sums in the tile
 //       the epilogue, row by row, from the tile to the result
 //
-// A pass also fetches weights that are needed later (KernelSchedule.h says which): its own, a little ahead, where one
-// pass is all there is; else its share of the next panel, so that the stream of weights never stops.
+// A pass also fetches weights that are needed later (KernelSchedule.h says which): some of its own, a little ahead,
+// where one pass is all there is; else its share of the next block, so that the stream of weights never stops.
+//
+// Rows of a narrower type than the sums are widened once, before the loop.
 //
 //===----------------------------------------------------------------------===//
 #include "GroupedKernel.h"
@@ -23,12 +28,17 @@ namespace {
 
 class PanelEmitter : GroupedKernel {
 public:
-  PanelEmitter(OpBuilder &b, GroupedMatmulOp op, const PanelLayout &layout, int64_t lanes, KernelFunctions &functions)
-      : GroupedKernel(b, op, lanes), layout(layout), bankType(cast<MemRefType>(op.getBanks().front().getType())),
+  /// `rowsOfA`: the rows, perhaps wider than those of `op`.
+  PanelEmitter(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, const PanelLayout &layout, int64_t lanes,
+               KernelFunctions &functions)
+      : GroupedKernel(b, op, lanes), rowsOfA(rowsOfA), layout(layout),
+        bankType(cast<MemRefType>(op.getBanks().front().getType())),
         schedule(getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes)),
         functions(functions),
-        form{layout,      schedule, lanes, bankType.getElementType(), getElementTypeOrSelf(op.getA().getType()),
+        form{layout,      schedule, lanes, bankType.getElementType(), getElementTypeOrSelf(rowsOfA.getType()),
              accumulator, false} {
+    assert(schedule.maxBlockRows <= KernelFunctionForm::kMostRows &&
+           schedule.panelsOfOneRow <= KernelFunctionForm::kMostRows);
     form.wholeSteps = getK() % (layout.group * KernelSchedule::kUnroll) == 0;
   }
 
@@ -41,7 +51,7 @@ public:
       all[0].push_back(d);
     Value flat = memref::CollapseShapeOp::create(b, loc, op.getBanks().front(), all);
     weights = memref::CastOp::create(b, loc, form.weightsType(), flat);
-    rowsOfA = memref::CastOp::create(b, loc, form.rowsType(), op.getA());
+    rowsOfA = memref::CastOp::create(b, loc, form.rowsType(), rowsOfA);
 
     auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, panels},
                                         ValueRange{one, index(schedule.panelsPerTask)});
@@ -58,9 +68,13 @@ public:
     tile = memref::AllocaOp::create(b, loc, form.tileType(), b.getI64IntegerAttr(64));
     sources = memref::AllocaOp::create(b, loc, form.sourcesType());
     last = min(add(first, schedule.panelsPerTask), panels);
-    auto each = scf::ForOp::create(b, loc, first, last, one);
-    b.setInsertionPointToStart(each.getBody());
-    emitPanel(each.getInductionVar());
+    if (schedule.panelsOfOneRow == 1)
+      return emitBlocks();
+    auto single = scf::IfOp::create(b, loc, equal(rows, one), /*withElse=*/true);
+    b.setInsertionPointToStart(single.thenBlock());
+    emitOneRow();
+    b.setInsertionPointToStart(single.elseBlock());
+    emitBlocks();
   }
 
 private:
@@ -70,82 +84,154 @@ private:
   Value equal(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, x, y); }
   Value select(Value c, Value x, Value y) { return arith::SelectOp::create(b, loc, c, x, y); }
 
-  void emitPanel(Value panel) {
-    bool perExpert = isa<AffineDimExpr>(op.getBankMap(0).getResult(0));
-    int64_t elements = form.panelElements(bankType.getDimSize(2)), total = bankType.getNumElements();
-    Value number = perExpert ? sum(mul(expert, index(bankType.getDimSize(1))), panel) : panel;
-    Value start = mul(number, index(elements));
-    // What a pass may fetch: the same panel a little ahead, or the next one of this task. Never beyond the banks.
-    Value limit = index(total - elements);
-    Value ahead = min(sum(start, index(schedule.aheadElements)), limit);
-    Value isLast = equal(add(panel, 1), last);
-    Value next = select(isLast, start, min(sum(start, index(elements)), limit));
+  int64_t numSteps() const { return bankType.getDimSize(2); }
+  int64_t panelElements() const { return form.panelElements(numSteps()); }
 
-    Value passes = arith::CeilDivUIOp::create(b, loc, rows, index(schedule.maxRows));
-    Value single = equal(passes, one);
-    auto loop = scf::ForOp::create(b, loc, zero, passes, one);
+  /// Where a panel begins.
+  Value startOf(Value panel) {
+    bool perExpert = isa<AffineDimExpr>(op.getBankMap(0).getResult(0));
+    Value number = perExpert ? sum(mul(expert, index(bankType.getDimSize(1))), panel) : panel;
+    return mul(number, index(panelElements()));
+  }
+
+  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
+    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
-    Value pass = loop.getInductionVar();
-    Value from = arith::DivUIOp::create(b, loc, mul(pass, rows), passes);
-    Value to = arith::DivUIOp::create(b, loc, mul(add(pass, 1), rows), passes);
-    Value count = sub(to, from);
-    Value pair = arith::AddIOp::create(b, loc, begin, from);
-    emitSources(pair, count);
+    body(loop.getInductionVar());
+  }
 
-    // Nobody has fetched the first panel of a task before its first pass.
-    Value cold = arith::AndIOp::create(b, loc, equal(pass, zero), equal(panel, first));
-    Value own = arith::OrIOp::create(b, loc, single, cold);
-    // One switch over (kind of fetching, rows).
+  /// The part of `total` that number `i` of `parts` nearly equal ones begins with.
+  Value split(Value total, Value parts, Value i) { return arith::DivUIOp::create(b, loc, mul(i, total), parts); }
+
+  /// One row: several panels side by side, each a stream that the processor follows for itself.
+  void emitOneRow() {
+    emitSources(begin, one);
+    Value together = sub(last, b.createOrFold<arith::RemUIOp>(loc, sub(last, first), index(schedule.panelsOfOneRow)));
+    forEach(first, together, schedule.panelsOfOneRow, [&](Value panel) {
+      clearTile(index(schedule.panelsOfOneRow));
+      KernelVariant variant{/*rows=*/1, /*lines=*/0, /*own=*/false, schedule.panelsOfOneRow};
+      functions.call(b, loc, form, variant,
+                     {rowsOfA, sources, zero, weights, startOf(panel), zero, index(panelElements()), index(numSteps()),
+                      tile, zero, index(getK())});
+      for (int64_t p = 0; p < schedule.panelsOfOneRow; ++p)
+        emitEpilogue(begin, add(panel, p), index(p));
+    });
+    forEach(together, last, 1, [&](Value panel) { emitPanel(panel, begin, one, zero, zero); });
+  }
+
+  void emitBlocks() {
+    Value blocks = arith::CeilDivUIOp::create(b, loc, rows, index(schedule.maxBlockRows));
+    forEach(zero, blocks, 1, [&](Value block) {
+      Value from = split(rows, blocks, block), to = split(rows, blocks, add(block, 1));
+      Value pair = sum(begin, from), count = sub(to, from);
+      emitSources(pair, count);
+      Value left = sub(sub(blocks, block), one);
+      forEach(first, last, 1, [&](Value panel) { emitPanel(panel, pair, count, block, left); });
+    });
+  }
+
+  /// The `count` pairs from `pair` on, which are block number `block` of the rows, with `left` to come.
+  void emitPanel(Value panel, Value pair, Value count, Value block, Value left) {
+    clearTile(count);
+    int64_t blockElements = form.panelElements(schedule.blockSteps), total = bankType.getNumElements();
+    Value start = startOf(panel), limit = index(std::max<int64_t>(0, total - blockElements));
+    // Behind the group's last panel comes its first one, for the next block of rows; else what lies behind it in
+    // memory, which is the next task's.
+    auto both = [&](Value x, Value y) -> Value { return arith::AndIOp::create(b, loc, x, y); };
+    Value again = both(equal(add(panel, 1), last), arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, left, zero));
+    Value behind = select(again, startOf(first), sum(start, index(panelElements())));
+    Value isFirst = both(equal(panel, first), equal(block, zero));
+    Value passes = arith::CeilDivUIOp::create(b, loc, count, index(schedule.maxRows));
+    forEach(zero, index(numSteps()), schedule.blockSteps, [&](Value step) {
+      Value steps = min(index(schedule.blockSteps), sub(index(numSteps()), step));
+      Value at = sum(start, mul(step, index(form.stepElements())));
+      Value nextStep = add(step, schedule.blockSteps);
+      Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, nextStep, index(numSteps()));
+      Value next = min(select(isLast, behind, sum(start, mul(nextStep, index(form.stepElements())))), limit);
+      Value ahead = min(sum(at, index(schedule.aheadElements)), limit);
+      Value firstK = mul(step, index(layout.group));
+      Value k = min(mul(steps, index(layout.group)), sub(index(getK()), firstK));
+      forEach(zero, passes, 1, [&](Value pass) {
+        Value from = split(count, passes, pass), rowsOfPass = sub(split(count, passes, add(pass, 1)), from);
+        // Nobody has fetched the first block of a task before its first pass.
+        Value cold = both(both(isFirst, equal(step, zero)), equal(pass, zero));
+        Value own = equal(passes, one);
+        if (schedule.aheadElements)
+          own = arith::OrIOp::create(b, loc, own, cold);
+        auto [lines, stream] = emitShare(passes, pass);
+        lines = select(own, index(schedule.singleLines()), lines);
+        stream = select(own, zero, stream);
+        Value window = schedule.aheadElements ? select(own, ahead, next) : next;
+        emitCall(own, lines, rowsOfPass, {rowsOfA, sources, from, weights, at, window, stream, steps, tile, firstK, k});
+      });
+    });
+    forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });
+  }
+
+  /// One switch over (kind of fetching, rows).
+  void emitCall(Value own, Value lines, Value rowsOfPass, ValueRange arguments) {
     SmallVector<int64_t> cases;
     SmallVector<KernelVariant> variants = schedule.getVariants();
-    int64_t stride = schedule.maxRows + 1;
+    int64_t stride = schedule.maxRows + 1, kinds = schedule.allLines() + 1;
+    bool hasOwn = schedule.aheadElements > 0;
     for (const KernelVariant &variant : variants)
-      cases.push_back(int64_t(variant.fetch) * stride + variant.rows);
-    Value kind = select(own, index(int64_t(Fetch::Own)), emitShare(passes));
-    Value window = select(own, ahead, next);
-    Value which = arith::AddIOp::create(b, loc, mul(kind, index(stride)), count);
-    auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), which, cases, cases.size());
+      cases.push_back((variant.own * kinds + variant.lines) * stride + variant.rows);
+    Value kind = hasOwn ? sum(lines, select(own, index(kinds), zero)) : lines;
+    auto choice =
+        scf::IndexSwitchOp::create(b, loc, TypeRange(), sum(mul(kind, index(stride)), rowsOfPass), cases, cases.size());
     auto fill = [&](Region &region, const KernelVariant *variant) {
       OpBuilder::InsertionGuard inner(b);
       b.createBlock(&region);
-      if (variant) {
-        Value stream = mul(pass, index(schedule.linesPerStep(variant->fetch)));
-        functions.call(
-            b, loc, form, *variant,
-            {rowsOfA, sources, weights, start, window, stream, index(bankType.getDimSize(2)), tile, index(getK())});
-      }
+      if (variant)
+        functions.call(b, loc, form, *variant, arguments);
       scf::YieldOp::create(b, loc);
     };
     fill(choice.getDefaultRegion(), nullptr);
     for (auto [i, region] : llvm::enumerate(choice.getCaseRegions()))
       fill(region, &variants[i]);
-    emitEpilogue(pair, count, panel);
   }
 
-  /// Which share of the next panel each of `passes` passes fetches.
-  Value emitShare(Value passes) {
-    Value few = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ule, passes, index(schedule.passesOfLargeShares));
-    return select(few, index(int64_t(Fetch::LargeShare)), index(int64_t(Fetch::SmallShare)));
+  /// getFetchShare (KernelSchedule.h) for numbers that are known at run time: lines and stream.
+  std::pair<Value, Value> emitShare(Value passes, Value pass) {
+    Value all = index(schedule.allLines()), lines = one, each = passes;
+    for (int64_t candidate = 2; candidate <= schedule.allLines(); candidate *= 2) {
+      Value product = mul(passes, index(candidate));
+      Value fits = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ule, product, all);
+      lines = select(fits, index(candidate), lines);
+      each = select(fits, product, each);
+    }
+    Value more = arith::DivUIOp::create(b, loc, sub(all, each), lines);
+    auto below = [&](Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, x, y); };
+    Value twice = below(pass, more);
+    Value mine = select(twice, mul(lines, index(2)), lines);
+    Value stream = select(twice, mul(mine, pass), mul(lines, sum(pass, more)));
+    // More passes than lines: some have none.
+    Value many = below(all, passes);
+    mine = select(many, select(below(pass, all), one, zero), mine);
+    return {mine, select(many, pass, stream)};
   }
 
-  /// The rows of `a` that the pass reads.
+  void clearTile(Value count) {
+    auto accType = VectorType::get({lanes}, accumulator);
+    Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType));
+    forEach(zero, count, 1, [&](Value r) {
+      for (int64_t at = 0; at < layout.width(); at += lanes)
+        vector::StoreOp::create(b, loc, zeros, tile, ValueRange{r, index(at)});
+    });
+  }
+
+  /// The rows of `a` that the `count` pairs from `pair` on read.
   void emitSources(Value pair, Value count) {
-    auto loop = scf::ForOp::create(b, loc, zero, count, one);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    Value p = arith::AddIOp::create(b, loc, pair, loop.getInductionVar());
-    Value row = op.getRows() ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult() : p;
-    memref::StoreOp::create(b, loc, row, sources, loop.getInductionVar());
+    forEach(zero, count, 1, [&](Value r) {
+      Value p = sum(pair, r);
+      Value row = op.getRows() ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult() : p;
+      memref::StoreOp::create(b, loc, row, sources, r);
+    });
   }
 
-  /// From the tile to the result.
-  void emitEpilogue(Value pair, Value count, Value panel) {
-    auto loop = scf::ForOp::create(b, loc, zero, count, one);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    Value r = loop.getInductionVar();
-    Value p = arith::AddIOp::create(b, loc, pair, r);
+  /// From row `r` of the tile to that of pair `p` in the result.
+  void emitEpilogue(Value p, Value panel, Value r) {
     auto accType = VectorType::get({lanes}, accumulator);
     for (int64_t v = 0; v < layout.columns / lanes; ++v) {
       Value column = add(mul(panel, index(layout.columns)), v * lanes);
@@ -157,12 +243,51 @@ private:
     }
   }
 
+  Value rowsOfA;
   const PanelLayout &layout;
   MemRefType bankType;
   KernelSchedule schedule;
   KernelFunctions &functions;
   KernelFunctionForm form;
-  Value n, first, last, begin, rows, tile, sources, weights, rowsOfA;
+  Value n, first, last, begin, rows, tile, sources, weights;
+};
+
+/// The rows of a grouped matmul in the type of its sums. A kernel reads each element as often as there are panels.
+class RowWidener : GroupedKernel {
+public:
+  RowWidener(OpBuilder &b, GroupedMatmulOp op, int64_t lanes) : GroupedKernel(b, op, lanes) {}
+
+  /// Nothing if the rows are as wide as the sums. The result is freed behind the op.
+  Value run() {
+    auto type = cast<MemRefType>(op.getA().getType());
+    if (type.getElementType() == accumulator)
+      return Value();
+    SmallVector<Value> sizes;
+    if (type.isDynamicDim(0))
+      sizes.push_back(extent(op.getA(), 0));
+    Value wide = memref::AllocOp::create(b, loc, MemRefType::get(type.getShape(), accumulator), sizes);
+    auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero}, ValueRange{extent(op.getA(), 0)}, ValueRange{one});
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      Value row = loop.getInductionVars()[0];
+      int64_t k = type.getDimSize(1), whole = k / lanes * lanes;
+      auto copy = [&](Value at, Value mask) {
+        Value narrow = load(op.getA(), ValueRange{row, at}, VectorType::get({lanes}, type.getElementType()), mask);
+        store(widen(narrow, accumulator), wide, ValueRange{row, at}, mask);
+      };
+      auto columns = scf::ForOp::create(b, loc, zero, index(whole), index(lanes));
+      b.setInsertionPointToStart(columns.getBody());
+      copy(columns.getInductionVar(), Value());
+      b.setInsertionPointAfter(columns);
+      if (whole != k)
+        copy(index(whole), mask(lanes, index(k - whole)));
+    }
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointAfter(op);
+    memref::DeallocOp::create(b, loc, wide);
+    return wide;
+  }
 };
 
 } // namespace
@@ -172,5 +297,6 @@ void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, Kern
   for (unsigned i = 0; i < op.getBanks().size(); ++i)
     maps.push_back(op.getBankMap(i));
   std::optional<PanelLayout> layout = matchPanelMaps(cast<ShapedType>(op.getBanks().front().getType()), maps);
-  PanelEmitter(b, op, *layout, lanes, functions).run();
+  Value wide = RowWidener(b, op, lanes).run();
+  PanelEmitter(b, op, wide ? wide : op.getA(), *layout, lanes, functions).run();
 }
