@@ -49,8 +49,8 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
 
   // Blocks of nearly equal size. Processors with AVX-512 have a second-level cache of at least a megabyte, others of
   // 256 or 512 KB.
-  int64_t mostSteps = wide ? 512 : 256, unroll = KernelSchedule::kUnroll;
-  int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(shape[2], mostSteps));
+  constexpr int64_t kMostSteps = 512, unroll = KernelSchedule::kUnroll;
+  int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(shape[2], kMostSteps));
   schedule.blockSteps = std::max(unroll, int64_t(llvm::alignTo(llvm::divideCeil(shape[2], blocks), unroll)));
   int64_t rowBytes = std::max<int64_t>(1, shape[2] * layout.group * 4), budget = wide ? 512 << 10 : 256 << 10;
   int64_t rows = std::clamp<int64_t>(budget / rowBytes, wide ? 48 : 24, wide ? 192 : 96);

@@ -24,7 +24,7 @@ struct FetchShare {
 };
 
 /// The passes over a block fetch the next one together, spread as evenly over their time as whole powers of two of
-/// lines allow; `all` is the number of lines of an iteration, a power of two.
+/// lines allow; `all` is the number of lines of an iteration.
 FetchShare getFetchShare(int64_t all, int64_t passes, int64_t pass);
 
 /// What is known of a grouped matmul's kernels before any row is: everything but the expert's number of rows.
@@ -52,7 +52,7 @@ struct KernelSchedule {
   /// Cache lines of an iteration.
   int64_t allLines() const { return lines * kUnroll; }
   /// What a single pass fetches.
-  int64_t singleLines() const { return aheadElements ? allLines() : std::max<int64_t>(1, allLines() / 4); }
+  int64_t singleLines() const { return aheadElements ? allLines() : std::max<int64_t>(1, allLines() / 2); }
   /// The kernels that any number of rows needs, but the one for several panels.
   SmallVector<KernelVariant> getVariants() const;
 };

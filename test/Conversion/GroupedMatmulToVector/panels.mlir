@@ -19,12 +19,11 @@
 // CHECK: scf.for
 // CHECK: vector.store
 // CHECK: arith.ceildivui
-// WIDE: scf.for {{.*}} = %c0{{.*}} to %c1024{{.*}} step %c512
-// NARROW: scf.for {{.*}} = %c0{{.*}} to %c1024{{.*}} step %c256
+// CHECK: scf.for {{.*}} = %c0{{.*}} to %c1024{{.*}} step %c512
 // CHECK: scf.for
 // CHECK: scf.index_switch
 // WIDE: func.call @moe_kernel_f32_f32_32_1_own
-// NARROW: func.call @moe_kernel_f32_f32_32_1_2
+// NARROW: func.call @moe_kernel_f32_f32_32_1_4
 // CHECK: arith.mulf %{{.*}} : vector
 func.func @gate_up(%x: memref<?x1024xf32>, %rows: memref<?xindex>, %offsets: memref<9xindex>,
                    %w: memref<8x16x1024x32xf32>, %out: memref<?x256xf32>) {
@@ -80,13 +79,13 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 // NARROW-COUNT-32: vector.fma
 // NARROW: return
 
-// One row: its own lines are fetched, all eight of four steps; with AVX2 two of the next block.
+// One row: its own lines are fetched, all eight of four steps; with AVX2 half as many of the next block.
 // WIDE-LABEL: func private @moe_kernel_f32_f32_32_1_own(
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_2(
+// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_4(
 // WIDE: scf.for {{.*}} -> (vector<16xf32>, vector<16xf32>)
 // NARROW: scf.for {{.*}} -> (vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
 // WIDE-COUNT-8: memref.prefetch {{.*}} locality<2>
-// NARROW-COUNT-2: memref.prefetch {{.*}} locality<2>
+// NARROW-COUNT-4: memref.prefetch {{.*}} locality<2>
 // CHECK-NOT: memref.prefetch
 // WIDE-COUNT-8: vector.fma
 // NARROW-COUNT-16: vector.fma
