@@ -53,6 +53,8 @@ static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   // Grouped matmuls that have a kernel keep their form until there are buffers.
   if (options.gpuSharedLimit)
     pm.addPass(createMoePrepareGpuPass());
+  else if (options.optLevel > 0)
+    pm.addPass(createMoePlanDenseMatmulsPass());
   pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
   if (options.optLevel > 0 && options.packWeights) {
     pm.addPass(createMoePackWeightsPass());

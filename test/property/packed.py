@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Packed weights: random MoE layers as ONNX, whose weights are stored in panels, against numpy in double precision.
+"""Packed weights: random MoE layers and dense linears as ONNX, whose weights are stored in panels, against numpy in double precision.
 
     packed.py --work DIR [--seed N] [--layers N]
 
@@ -57,7 +57,7 @@ class Layer:
             "MoE", [f"x{self.i}", f"logits{self.i}", name("fc1"), "", name("fc2"), "", name("fc3")], [f"y{self.i}"],
             domain="com.microsoft", k=self.k, normalize_routing_weights=1, **extra)
         info = lambda n, width: helper.make_tensor_value_info(f"{n}{self.i}", ELEMENTS[self.dtype][0], ["T", width])
-        return node, [tensor(n) for n in self.w], [info("x", self.hidden), info("logits", self.experts)], info(
+        return [node], [tensor(n) for n in self.w], [info("x", self.hidden), info("logits", self.experts)], info(
             "y", self.hidden)
 
     def draw(self, values):
@@ -90,18 +90,87 @@ class Layer:
         return y
 
 
+class Linear:
+    """y{i} = act(x{i} W + b) (times x{i} V) + x{i}, with or without these parts: MatMul or Gemm, rows of two dimensions or three."""
+
+    def __init__(self, i, rng, values):
+        self.i, self.dtype = i, rng.choice(["f32", "f32", "f16"])
+        self.form, self.deep = rng.choice(["matmul", "gemm", "gated"]), rng.random() < 0.5
+        self.deep &= self.form != "gemm"
+        self.act, self.bias = rng.choice(["", "Relu", "Sigmoid"]), rng.random() < 0.5 or self.form == "gemm"
+        self.hidden, self.out = rng.choice([3, 24, 33, 64, 130]), rng.choice([8, 15, 32, 50, 97, 640])
+        self.residual = rng.random() < 0.5
+        if self.residual:
+            self.out = max(self.hidden, 8)
+            self.hidden = self.out
+        _, self.type, self.tolerance = ELEMENTS[self.dtype]
+        make = lambda *shape: (values.standard_normal(shape) * shape[-1] ** -0.5).astype(self.type)
+        self.w = {"w": make(*((self.out, self.hidden) if self.form == "gemm" else (self.hidden, self.out)))}
+        if self.bias:
+            self.w["b"] = make(self.out)
+        if self.form == "gated":
+            self.w["v"] = make(self.hidden, self.out)
+
+    def describe(self):
+        return f"linear {self.i}: {self.dtype} {self.form} {self.act} {self.hidden} to {self.out}"
+
+    def nodes(self):
+        i, proto = self.i, ELEMENTS[self.dtype][0]
+        tensors = [helper.make_tensor(f"{n}_{i}", proto, v.shape, v.tobytes(), raw=True) for n, v in self.w.items()]
+        steps, at = [], [f"x{i}"]
+
+        def step(op, *inputs, **attributes):
+            at[0] = f"t{i}_{len(steps)}"
+            steps.append(helper.make_node(op, list(inputs), [at[0]], **attributes))
+            return at[0]
+
+        if self.form == "gemm":
+            step("Gemm", at[0], f"w_{i}", f"b_{i}", transB=1)
+        else:
+            step("MatMul", at[0], f"w_{i}")
+            if self.bias:
+                step("Add", at[0], f"b_{i}")
+        if self.act:
+            step(self.act, at[0])
+        if self.form == "gated":
+            gate = at[0]
+            step("Mul", gate, step("MatMul", f"x{i}", f"v_{i}"))
+        if self.residual:
+            step("Add", f"x{i}", at[0])
+        steps.append(helper.make_node("Identity", [at[0]], [f"y{i}"]))
+        rows = [2, "T"] if self.deep else ["T"]
+        info = lambda n, width: helper.make_tensor_value_info(f"{n}{i}", proto, [*rows, width])
+        return steps, tensors, [info("x", self.hidden)], info("y", self.out)
+
+    def draw(self, values):
+        self.rows = values.standard_normal(((2,) if self.deep else ()) + (MOST, self.hidden)).astype(self.type)
+
+    def inputs(self, tokens, skewed):
+        self.x = np.ascontiguousarray(self.rows[..., :tokens, :])
+        return {f"x{self.i}": self.x}
+
+    def expected(self):
+        x, w = self.x.astype(float), {n: v.astype(float) for n, v in self.w.items()}
+        y = x @ (w["w"].T if self.form == "gemm" else w["w"]) + w.get("b", 0)
+        y = np.maximum(y, 0) if self.act == "Relu" else 1 / (1 + np.exp(-y)) if self.act else y
+        y = y * (x @ w["v"]) if self.form == "gated" else y
+        return y + x if self.residual else y
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", required=True, type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--linears", type=int, default=8)
     parser.add_argument("--mcpu", default="")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rng, values = random.Random(args.seed), np.random.default_rng(args.seed)
     layers = [Layer(i, rng, values) for i in range(args.layers)]
+    layers += [Linear(args.layers + i, rng, values) for i in range(args.linears)]
     parts = [layer.nodes() for layer in layers]
-    graph = helper.make_graph([p[0] for p in parts], "packed", sum((p[2] for p in parts), []), [p[3] for p in parts],
+    graph = helper.make_graph(sum((p[0] for p in parts), []), "packed", sum((p[2] for p in parts), []), [p[3] for p in parts],
                               sum((p[1] for p in parts), []))
     model = args.work / "packed.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18),
@@ -110,7 +179,9 @@ def main():
     target = [f"--mcpu={args.mcpu}"] if args.mcpu else []
     subprocess.run(["moe-compile", model, "-o", module, "-q", *target], check=True)
     stored = load_file(args.work / "packed.safetensors")
-    assert any(".panels" in name for name in stored), sorted(stored)
+    # Each layer's and linear's weights are packed; nothing keeps the form of the file.
+    packed = [name for name in stored if ".panels" in name]
+    assert len(packed) >= len(layers) and not any(name.startswith(("w_", "v_")) and name not in packed for name in stored), sorted(stored)
 
     for layer in layers:
         layer.draw(values)
@@ -132,7 +203,7 @@ def main():
             where = f"{layer.describe()}, T = {tokens}{', all rows alike' if skewed else ''}, seed {args.seed}"
             assert got.tobytes() == other.tobytes(), f"{where}: one and two threads differ"
             same = tokens if not skewed else 1
-            assert got[:same].tobytes() == most[f"y{layer.i}"][:same].tobytes(), f"{where}: rows depend on others"
+            assert got[..., :same, :].tobytes() == most[f"y{layer.i}"][..., :same, :].tobytes(), f"{where}: rows depend on others"
             want = layer.expected()
             assert got.shape == want.shape, f"{where}: {got.shape}"
             error = np.abs(got.astype(float) - want) - layer.tolerance * (np.abs(want) + 1)

@@ -182,6 +182,38 @@ def MoeSpecialiseRaggedPass : Pass<"moe-specialise-ragged"> {
   let dependentDialects = ["::mlir::tensor::TensorDialect"];
 }
 
+def MoePlanDenseMatmulsPass : Pass<"moe-plan-dense-matmuls"> {
+  let summary = "makes products with weights grouped matmuls of one expert";
+  let description = [{
+    A product of rows with a weight (`linalg.matmul`, its transposed forms, a `linalg.batch_matmul` with a stack of matrices, any contraction
+    of that form) becomes a `moe.grouped_matmul`: its weight is packed by `moe-pack-weights`, and it has the kernels of the experts. A stack
+    of B matrices is the case of B experts with equal numbers of rows. Elementwise ops that alone read the result (bias, activation, residual),
+    also behind a reshape of the rows, move into the epilogue; two products of the same rows that one op reads (gate and up) become one.
+
+    Left as they are, with a remark: products of two computed tensors, weights that something else reads too (they would be stored twice), and
+    fewer columns than `min-columns`.
+
+    - Before: no `moe.apply`; elementwise ops are fused with each other.
+    - After: `moe-pack-weights`.
+
+    Example (test/Dialect/Moe/Transforms/plan-dense-matmuls.mlir):
+    ```mlir
+    %y = linalg.matmul ins(%x, %w : tensor<?x24xf32>, tensor<24x40xf32>) outs(%zeros : tensor<?x40xf32>) -> tensor<?x40xf32>
+    ```
+    becomes
+    ```mlir
+    %o = tensor.from_elements %c0, %rows : tensor<2xindex>
+    %y = moe.grouped_matmul %x offsets(%o : tensor<2xindex>) banks(%w : tensor<24x40xf32>) outs(%init : tensor<?x40xf32>) ...
+        {bank_maps = [affine_map<(e, k, n) -> (k, n)>], extra_maps = []} : tensor<?x24xf32>
+    ```
+  }];
+  let options = [
+    Option<"minColumns", "min-columns", "int64_t", /*default=*/"8", "the fewest columns that make a panel worth its padding">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def MoePackWeightsPass : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {
   let summary = "packs the weights of grouped matmuls into the panels that the kernels stream";
   let description = [{
