@@ -60,6 +60,36 @@ static FailureOr<Shaped> paddingMask(OnnxNodeOp node, OnnxLowering &lower, Shape
                 dims};
 }
 
+/// Attention over what is there already and what is new: `k` and `v` become all of both. `mask` and `bias` are the
+/// node's operands of these meanings.
+static LogicalResult attendWithPast(OnnxNodeOp node, OnnxLowering &lower, Shaped q, Shaped &k, Shaped &v,
+                                    Shaped pastKeys, Shaped pastValues, unsigned mask, unsigned bias,
+                                    Attended &attended) {
+  Masking masking;
+  masking.scale = scaleOf(node, q.dims[3]);
+  if (masking.scale == 0.0)
+    return lower.refuse(node) << "the size of a head is unknown";
+  masking.causal = node.getInt("unidirectional", 0) != 0;
+  if (pastKeys.value) {
+    auto keys = appendKeys(node, lower, pastKeys, k), values = appendKeys(node, lower, pastValues, v);
+    if (failed(keys) || failed(values))
+      return failure();
+    Value past = lower.size(pastKeys.dims[2]);
+    masking.offset = [past](Builder_ &, Value) { return past; };
+    k = *keys, v = *values;
+  }
+  if (node.hasInput(mask)) {
+    auto added = paddingMask(node, lower, lower.input(node, mask), q.dims[0], k.dims[2],
+                             node.getFloat("mask_filter_value", -10000.0));
+    if (failed(added))
+      return failure();
+    masking.masks.push_back(*added);
+  }
+  if (node.hasInput(bias))
+    masking.masks.push_back(lower.input(node, bias));
+  return attend(node, lower, q, k, v, masking, attended);
+}
+
 static LogicalResult lowerMultiHead(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
   if (!node.hasInput(1) || !node.hasInput(2))
     return lower.refuse(node) << "packed queries, keys and values are not supported; give three tensors";
@@ -89,36 +119,94 @@ static LogicalResult lowerMultiHead(OnnxNodeOp node, OnnxLowering &lower, SmallV
       return failure();
     *x = *split;
   }
-  Masking masking;
-  masking.scale = scaleOf(node, q.dims[3]);
-  if (masking.scale == 0.0)
-    return lower.refuse(node) << "the size of a head is unknown";
-  masking.causal = node.getInt("unidirectional", 0) != 0;
-  if (node.hasInput(6) && node.hasInput(7)) {
-    auto keys = appendKeys(node, lower, lower.input(node, 6), k),
-         values = appendKeys(node, lower, lower.input(node, 7), v);
-    if (failed(keys) || failed(values))
-      return failure();
-    Value past = lower.size(lower.input(node, 6).dims[2]);
-    masking.offset = [past](Builder_ &, Value) { return past; };
-    k = *keys, v = *values;
-  }
-  if (node.hasInput(4)) {
-    auto mask = paddingMask(node, lower, lower.input(node, 4), q.dims[0], k.dims[2],
-                            node.getFloat("mask_filter_value", -10000.0));
-    if (failed(mask))
-      return failure();
-    masking.masks.push_back(*mask);
-  }
-  if (node.hasInput(5))
-    masking.masks.push_back(lower.input(node, 5));
+  Shaped pastKeys, pastValues;
+  if (node.hasInput(6) && node.hasInput(7))
+    pastKeys = lower.input(node, 6), pastValues = lower.input(node, 7);
   Attended attended;
-  if (failed(attend(node, lower, q, k, v, masking, attended)))
+  if (failed(attendWithPast(node, lower, q, k, v, pastKeys, pastValues, /*mask=*/4, /*bias=*/5, attended)))
     return failure();
   results.push_back(joinHeads(lower, attended.output).value);
   SmallVector<Value> rest = {k.value, v.value, lower.convert(attended.scores, q.element())};
   for (unsigned i = 1; i < node.getNumResults(); ++i)
     results.push_back(rest[i - 1]);
+  return success();
+}
+
+/// One of the halves of a cache [2, B, H, P, D].
+static Shaped half(OnnxLowering &lower, Shaped cache, int64_t at) {
+  Builder_ &b = lower.b;
+  DimList piece = cache.dims, dims(cache.dims.begin() + 1, cache.dims.end());
+  piece[0] = DimExpr(1);
+  SmallVector<OpFoldResult> offsets(5, b.getIndexAttr(0)), strides(5, b.getIndexAttr(1));
+  offsets[0] = b.getIndexAttr(at);
+  Value part = tensor::ExtractSliceOp::create(b, lower.typeOf(piece, cache.element()), cache.value, offsets,
+                                              lower.foldedSizes(piece), strides);
+  return {lower.reshape({part, piece}, dims, ""), dims};
+}
+
+/// com.microsoft.Attention: the projections to queries, keys and values are part of it, as one matrix.
+static LogicalResult lowerContribAttention(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  if (node.hasInput(6) || node.getInt("do_rotary", 0) || node.getInt("past_present_share_buffer", 0))
+    return lower.refuse(node) << "past_sequence_length, past_present_share_buffer and do_rotary are not supported";
+  if (!node.hasInput(1))
+    return lower.refuse(node) << "weights are missing";
+  Shaped x = lower.input(node, 0), w = lower.input(node, 1);
+  int64_t heads = node.getInt("num_heads", 0);
+  if (x.rank() != 3 || w.rank() != 2)
+    return lower.refuse(node) << "an input of rank " << x.rank() << " and weights of rank " << w.rank()
+                              << ", expected 3 and 2";
+  DimList widths;
+  if (auto given = node.getInts("qkv_hidden_sizes"); given && given->size() == 3)
+    widths.assign(given->begin(), given->end());
+  else if (auto third = w.dims[1].dividedBy(DimExpr(3)))
+    widths.assign(3, *third);
+  else
+    return lower.refuse(node) << "the weights' width is no known multiple of 3";
+  if (DimExpr all = widths[0] + widths[1] + widths[2]; all != w.dims[1] || widths[0] != widths[1])
+    return lower.refuse(node) << "qkv_hidden_sizes do not fit the weights";
+  DimList dims = {x.dims[0], x.dims[1], w.dims[1]};
+  Value product;
+  if (failed(lower.product(node, x, w, dims, product)))
+    return failure();
+  Shaped packed{product, dims};
+  if (node.hasInput(2))
+    packed = addTo(node, lower, packed, lower.input(node, 2));
+  SmallVector<Shaped> parts;
+  DimExpr at(0);
+  for (const DimExpr &width : widths) {
+    auto split = splitHeads(node, lower, columns(lower, packed, at, width), heads);
+    if (failed(split))
+      return failure();
+    parts.push_back(*split);
+    at = at + width;
+  }
+  Shaped pastKeys, pastValues;
+  if (node.hasInput(4)) {
+    Shaped past = lower.input(node, 4);
+    if (past.rank() != 5)
+      return lower.refuse(node) << "a cache of rank " << past.rank() << ", expected 5";
+    pastKeys = half(lower, past, 0), pastValues = half(lower, past, 1);
+  }
+  Attended attended;
+  if (failed(attendWithPast(node, lower, parts[0], parts[1], parts[2], pastKeys, pastValues, /*mask=*/3, /*bias=*/5,
+                            attended)))
+    return failure();
+  results.push_back(joinHeads(lower, attended.output).value);
+  if (node.getNumResults() > 1) {
+    Builder_ &b = lower.b;
+    DimList one = {DimExpr(1)};
+    one.append(parts[1].dims);
+    DimList both = one;
+    both[0] = DimExpr(2);
+    Value present = lower.empty(both, x.element());
+    SmallVector<OpFoldResult> offsets(5, b.getIndexAttr(0)), strides(5, b.getIndexAttr(1));
+    for (int64_t i : {0, 1}) {
+      offsets[0] = b.getIndexAttr(i);
+      Value placed = lower.reshape(parts[1 + i], one, OnnxLowering::describe(node));
+      present = tensor::InsertSliceOp::create(b, placed, present, offsets, lower.foldedSizes(one), strides);
+    }
+    results.push_back(present);
+  }
   return success();
 }
 
@@ -284,6 +372,8 @@ static LogicalResult lowerGroupQuery(OnnxNodeOp node, OnnxLowering &lower, Small
 
 void mlir::moe::addContribAttentionOperators(SmallVectorImpl<OnnxOperator> &table) {
   table.append({
+      {"com.microsoft.Attention", 1, lowerContribAttention,
+       "no past_sequence_length, no shared buffer, no do_rotary; masks of rank 1 hold lengths"},
       {"com.microsoft.GroupQueryAttention", 1, lowerGroupQuery, "no head_sink, no smooth_softmax, no quantised cache"},
       {"com.microsoft.MultiHeadAttention", 1, lowerMultiHead,
        "no packed operands, no past_sequence_length, no cache_indirection"},

@@ -217,15 +217,17 @@ static Value topKBySelection(OnnxLowering &lower, Shaped keys, const DimExpr &k)
 static LogicalResult lowerTopK(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
   Shaped x = lower.input(node, 0);
   auto axis = normalizeAxis(node.getInt("axis", -1), x.rank());
-  const DimList *elements = lower.shapes.getElements(node.getInputs()[1]);
+  auto elements = lower.shapes.getSizes(node.getInputs()[1]);
   if (!axis || !elements || elements->size() != 1)
-    return lower.refuse(node) << "k must be a constant or computed from shapes";
+    return lower.refuse(node) << "k must be one number, and the axis within the rank " << x.rank();
   DimExpr k = elements->front(), columns = x.dims[*axis];
   bool largest = node.getInt("largest", 1) != 0, known = k.isConstant() && columns.isConstant();
   if (known && (k.constant() < 0 || k.constant() > columns.constant()))
     return lower.refuse(node) << "k = " << k.constant() << " of " << columns.constant() << " elements";
   Value enough;
   if (!known) {
+    lower.requireSizes(node, k);
+    k = lower.shapes.getAtoms().max(k, DimExpr(0));
     enough = arith::CmpIOp::create(lower.b, arith::CmpIPredicate::sle, lower.size(k), lower.size(columns));
     lower.require(enough, OnnxLowering::describe(node) + ": k is larger than the number of elements");
   }
@@ -280,8 +282,10 @@ static LogicalResult lowerOneHot(OnnxNodeOp node, OnnxLowering &lower, SmallVect
   Shaped indices = lower.input(node, 0), values = lower.input(node, 2);
   DimList dims = lower.dimsOf(node.getResult(0));
   if (static_cast<int64_t>(dims.size()) != indices.rank() + 1 ||
-      (!lower.shapes.getElements(node.getInputs()[1]) && !getScalarConstant(node.getInputs()[1])))
-    return lower.refuse(node) << "the depth must be a constant or computed from shapes";
+      (!lower.shapes.getSizes(node.getInputs()[1]) && !getScalarConstant(node.getInputs()[1])))
+    return lower.refuse(node) << "the depth must be one integer";
+  if (auto depth = lower.shapes.getSizes(node.getInputs()[1]))
+    lower.requireSizes(node, *depth);
   int64_t axis = *normalizeAxis(node.getInt("axis", -1), dims.size());
   Builder_ &b = lower.b;
   if (!isa<IntegerType>(indices.element()))
@@ -346,13 +350,83 @@ static LogicalResult lowerNonZero(OnnxNodeOp node, OnnxLowering &lower, SmallVec
   return success();
 }
 
+/// The slices along an axis (or the elements, if there is none) at which a list of booleans is true.
+static LogicalResult lowerCompress(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  Shaped x = lower.input(node, 0), condition = lower.input(node, 1);
+  auto given = node.getInt("axis");
+  int64_t axis = given ? *normalizeAxis(*given, x.rank()) : 0;
+  if (condition.rank() != 1)
+    return lower.refuse(node) << "a condition of rank " << condition.rank() << ", expected 1";
+  if (!given) {
+    DimList flat = {productOf(x.dims)};
+    x = {lower.reshape(x, flat, OnnxLowering::describe(node)), flat};
+  }
+  Builder_ &b = lower.b;
+  // The condition may be shorter than the axis; what is longer has nothing to choose.
+  DimExpr count = lower.shapes.getAtoms().min(condition.dims[0], x.dims[axis]);
+  if (count != condition.dims[0])
+    lower.require(
+        arith::CmpIOp::create(b, arith::CmpIPredicate::sle, lower.size(condition.dims[0]), lower.size(x.dims[axis])),
+        OnnxLowering::describe(node) + ": the condition is longer than the axis");
+  Value places = lower.empty({count}, b.getI64Type());
+  auto loop =
+      scf::ForOp::create(b, lower.index(0), lower.size(count), lower.index(1), ValueRange{lower.index(0), places});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value at = loop.getInductionVar(), kept = loop.getRegionIterArg(0);
+    Value set = tensor::ExtractOp::create(b, condition.value, at);
+    // Written whether set or not: a later entry overwrites one that does not count.
+    Value place = arith::IndexCastOp::create(b, b.getI64Type(), at);
+    Value list = tensor::InsertOp::create(b, place, loop.getRegionIterArg(1), ValueRange{kept});
+    Value next = arith::AddIOp::create(b, kept, arith::SelectOp::create(b, set, lower.index(1), lower.index(0)));
+    scf::YieldOp::create(b, ValueRange{next, list});
+  }
+  DimList dims = x.dims;
+  dims[axis] = lower.computedSize(loop.getResult(0));
+  results.push_back(lower.generate(dims, x.element(), [&](Builder_ &inner, ValueRange at) -> Value {
+    SmallVector<Value> position(at);
+    Value place = tensor::ExtractOp::create(inner, loop.getResult(1), at[axis]);
+    position[axis] = arith::IndexCastOp::create(inner, inner.getIndexType(), place);
+    return tensor::ExtractOp::create(inner, x.value, position);
+  }));
+  return success();
+}
+
+/// The first elements of each sequence of a batch in reverse order, as many as its length says.
+static LogicalResult lowerReverseSequence(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  Shaped x = lower.input(node, 0), lengths = lower.input(node, 1);
+  auto time = normalizeAxis(node.getInt("time_axis", 0), x.rank()),
+       batch = normalizeAxis(node.getInt("batch_axis", 1), x.rank());
+  if (!time || !batch || *time == *batch)
+    return lower.refuse(node) << "time_axis and batch_axis must be two axes of the operand, which has rank "
+                              << x.rank();
+  std::string what = OnnxLowering::describe(node);
+  lengths = {lower.reshape(lengths, {x.dims[*batch]}, what), {x.dims[*batch]}};
+  // A length may be as large as the dimension.
+  lower.requireInBounds(lengths, x.dims[*time] + DimExpr(1), what + ": a length is larger than the sequences");
+  Value limit = lower.size(x.dims[*time]);
+  results.push_back(lower.generate(x.dims, x.element(), [&](Builder_ &b, ValueRange at) -> Value {
+    Value length = tensor::ExtractOp::create(b, lengths.value, at[*batch]);
+    length = arith::MinSIOp::create(b, arith::IndexCastOp::create(b, b.getIndexType(), length), limit);
+    Value last = arith::SubIOp::create(b, length, Value(arith::ConstantIndexOp::create(b, 1)));
+    Value inside = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, at[*time], length);
+    SmallVector<Value> position(at);
+    position[*time] = arith::SelectOp::create(b, inside, arith::SubIOp::create(b, last, at[*time]), at[*time]);
+    return tensor::ExtractOp::create(b, x.value, position);
+  }));
+  return success();
+}
+
 void mlir::moe::addIndexingOperators(SmallVectorImpl<OnnxOperator> &table) {
   table.append({
+      {"Compress", 9, lowerCompress, "", /*ownSizes=*/true},
       {"Gather", 1, lowerGather, ""},
       {"GatherElements", 11, lowerGatherElements, ""},
       {"GatherND", 11, lowerGatherND, ""},
-      {"NonZero", 9, lowerNonZero, "rank 1 or more"},
-      {"OneHot", 9, lowerOneHot, "the depth is a constant or computed from shapes"},
-      {"TopK", 10, lowerTopK, "k is a constant or computed from shapes"},
+      {"NonZero", 9, lowerNonZero, "rank 1 or more", /*ownSizes=*/true},
+      {"OneHot", 9, lowerOneHot, "a depth that is no integer is a constant"},
+      {"ReverseSequence", 10, lowerReverseSequence, ""},
+      {"TopK", 10, lowerTopK, ""},
   });
 }

@@ -94,6 +94,18 @@ Value OnnxLowering::size(const DimExpr &expr) {
   return sum ? sum : index(0);
 }
 
+DimExpr OnnxLowering::computedSize(Value index) {
+  Value number = arith::IndexCastOp::create(b, b.getI64Type(), index);
+  return shapes.getAtoms().element(tensor::FromElementsOp::create(b, ValueRange{number}), 0);
+}
+
+void OnnxLowering::requireSizes(OnnxNodeOp node, ArrayRef<DimExpr> sizes) {
+  for (const DimExpr &expr : sizes)
+    if (!shapes.getAtoms().isNonNegative(expr))
+      require(arith::CmpIOp::create(b, arith::CmpIPredicate::sge, size(expr), index(0)),
+              describe(node) + ": a size is negative");
+}
+
 OpFoldResult OnnxLowering::foldedSize(const DimExpr &expr) {
   if (expr.isConstant())
     return b.getIndexAttr(expr.constant());
@@ -457,6 +469,10 @@ Shaped OnnxLowering::widen(Shaped from) {
 
 void OnnxLowering::require(Value condition, const Twine &message) {
   cf::AssertOp::create(b, condition, b.getStringAttr(message));
+}
+
+Value OnnxLowering::scalar(OnnxNodeOp node, Shaped from) {
+  return tensor::ExtractOp::create(b, reshape(from, {}, describe(node)), ValueRange{});
 }
 
 void OnnxLowering::requireInBounds(Shaped indices, const DimExpr &limit, const Twine &message) {

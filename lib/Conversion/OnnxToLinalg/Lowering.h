@@ -20,6 +20,7 @@ struct OnnxOperator {
   int64_t since;  ///< the oldest definition that is lowered, all newer ones included
   LowerFunction lower;
   StringRef restrictions; ///< for people: what is not covered
+  bool ownSizes = false;  ///< its lowering makes sizes that follow from data, which only the result tells
 };
 
 /// All operators that `convert-onnx-to-linalg` knows, sorted by name.
@@ -33,6 +34,10 @@ void addAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addPaddingOperators(SmallVectorImpl<OnnxOperator> &table);
 void addQuantizeOperators(SmallVectorImpl<OnnxOperator> &table);
 void addContribAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
+void addContribEmbeddingOperators(SmallVectorImpl<OnnxOperator> &table);
+void addConvolutionOperators(SmallVectorImpl<OnnxOperator> &table);
+void addLinearAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
+void addScanOperators(SmallVectorImpl<OnnxOperator> &table);
 void addContractionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addNormalizationOperators(SmallVectorImpl<OnnxOperator> &table);
 void addSubgraphOperators(SmallVectorImpl<OnnxOperator> &table);
@@ -82,6 +87,10 @@ public:
   OpFoldResult foldedSize(const DimExpr &expr);
   SmallVector<OpFoldResult> foldedSizes(ArrayRef<DimExpr> dims);
   RankedTensorType typeOf(ArrayRef<DimExpr> dims, Type element);
+  /// A size that is computed at run time where the builder stands, for use in what is made there.
+  DimExpr computedSize(Value index);
+  /// Checks at run time that sizes which data tells are not negative.
+  void requireSizes(OnnxNodeOp node, ArrayRef<DimExpr> sizes);
   Value index(int64_t value) { return arith::ConstantIndexOp::create(b, value); }
 
   //===--------------------------------------------------------------------===//
@@ -123,11 +132,17 @@ public:
   LogicalResult product(OnnxNodeOp node, Shaped left, Shaped right, ArrayRef<DimExpr> dims, Value &result);
   /// A run-time check.
   void require(Value condition, const Twine &message);
+  /// The only element of a tensor of any rank.
+  Value scalar(OnnxNodeOp node, Shaped from);
   /// Requires every index to be in [-size, size).
   void requireInBounds(Shaped indices, const DimExpr &size, const Twine &message);
   /// Scalars: an index from the end counted from the start, clamped into [0, size).
   static Value clampIndex(ImplicitLocOpBuilder &b, Value index, Value size);
 
+  /// Whether a size says nothing about values made inside of `region`.
+  bool isOuter(const DimExpr &expr, Region &region);
+  /// The body of a node's attribute of this name, or null.
+  static Region *bodyNamed(OnnxNodeOp node, StringRef name);
   /// Lowers the nodes of a subgraph where the builder stands; the values that it yields.
   std::function<LogicalResult(Block &, SmallVectorImpl<Shaped> &)> lowerBlock;
 

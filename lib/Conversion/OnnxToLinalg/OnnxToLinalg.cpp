@@ -33,6 +33,10 @@ ArrayRef<OnnxOperator> mlir::moe::getOnnxOperators() {
     addAttentionOperators(lines);
     addContribAttentionOperators(lines);
     addContractionOperators(lines);
+    addContribEmbeddingOperators(lines);
+    addConvolutionOperators(lines);
+    addLinearAttentionOperators(lines);
+    addScanOperators(lines);
     addPaddingOperators(lines);
     addQuantizeOperators(lines);
     addNormalizationOperators(lines);
@@ -146,9 +150,9 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
   for (Value operand : node.getInputs())
     if (!isa<NoneType>(operand.getType()) && !lower.shapes.getShape(operand))
       return lower.refuse(node) << "the rank of an operand is unknown";
-  // A size that only this node's result could tell is known for NonZero alone, whose lowering counts.
+  // A size that only this node's result could tell is known to lowerings that compute sizes.
   bool unknown = false;
-  if (!node.is("NonZero") && !hasBodies)
+  if (!lookupOnnxOperator(node)->ownSizes && !hasBodies)
     for (Value result : node.getResults())
       for (const DimExpr &dim : lower.dimsOf(result))
         if (auto atom = dim.asAtom(); atom && lower.shapes.getAtoms()[*atom].kind == DimAtom::ValueDim &&

@@ -25,7 +25,7 @@ static LogicalResult lowerPad(OnnxNodeOp node, OnnxLowering &lower, SmallVectorI
   StringRef mode = node.getString("mode", "constant");
   auto amounts = padAmounts(node, lower.shapes);
   if (!amounts)
-    return lower.refuse(node) << "pads and axes must be constants or computed from shapes";
+    return lower.refuse(node) << "axes must be constants, and pads two numbers for each of them";
   if (!llvm::is_contained({"constant", "reflect", "edge", "wrap"}, mode))
     return lower.refuse(node) << "mode '" << mode << "'";
   Value fill = lower.constant(lower.zero(x.element()));
@@ -131,7 +131,7 @@ static LogicalResult lowerEyeLike(OnnxNodeOp node, OnnxLowering &lower, SmallVec
 void mlir::moe::addPaddingOperators(SmallVectorImpl<OnnxOperator> &table) {
   table.append({
       {"EyeLike", 9, lowerEyeLike, ""},
-      {"Pad", 11, lowerPad, "pads and axes are constants or computed from shapes"},
+      {"Pad", 11, lowerPad, "axes are constants or computed from shapes"},
       {"TensorScatter", 24, lowerTensorScatter, ""},
   });
 }

@@ -181,22 +181,17 @@ static LogicalResult lowerSoftmax(OnnxNodeOp node, OnnxLowering &lower, SmallVec
   return success();
 }
 
-template <bool largest>
-static LogicalResult lowerArg(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
-  Shaped x = lower.input(node, 0);
-  auto axis = normalizeAxis(node.getInt("axis", 0), x.rank());
-  if (!axis)
-    return lower.refuse(node) << "axis " << node.getInt("axis", 0) << " of a tensor of rank " << x.rank();
-  bool last = node.getInt("select_last_index", 0) != 0, isFloat = isa<FloatType>(x.element());
-  bool isUnsigned = OnnxLowering::isUnsigned(node.getInputs()[0]);
+/// Where the largest (or smallest) element of each row along `axis` is: the first such place, or the last.
+static Shaped placeOfExtreme(OnnxLowering &lower, Shaped x, int64_t axis, bool largest, bool last, bool isUnsigned) {
+  bool isFloat = isa<FloatType>(x.element());
   Builder_ &b = lower.b;
   DimList dims = x.dims;
-  dims.erase(dims.begin() + *axis);
+  dims.erase(dims.begin() + axis);
   SmallVector<AffineExpr> exprs;
   SmallVector<utils::IteratorType> iterators(x.rank(), utils::IteratorType::parallel);
-  iterators[*axis] = utils::IteratorType::reduction;
+  iterators[axis] = utils::IteratorType::reduction;
   for (int64_t i = 0; i < x.rank(); ++i)
-    if (i != *axis)
+    if (i != axis)
       exprs.push_back(b.getAffineDimExpr(i));
   AffineMap outMap = AffineMap::get(x.rank(), 0, exprs, b.getContext());
   // The first element is taken whatever it is: an index of -1 marks "none yet".
@@ -206,7 +201,7 @@ static LogicalResult lowerArg(OnnxNodeOp node, OnnxLowering &lower, SmallVectorI
       ArrayRef<AffineMap>{b.getMultiDimIdentityMap(x.rank()), outMap, outMap}, iterators,
       [&](OpBuilder &nested, Location loc, ValueRange v) {
         Builder_ inner(loc, nested);
-        Value index = arith::IndexCastOp::create(inner, inner.getI64Type(), linalg::IndexOp::create(inner, *axis));
+        Value index = arith::IndexCastOp::create(inner, inner.getI64Type(), linalg::IndexOp::create(inner, axis));
         Value better;
         if (isFloat) {
           using P = arith::CmpFPredicate;
@@ -224,11 +219,44 @@ static LogicalResult lowerArg(OnnxNodeOp node, OnnxLowering &lower, SmallVectorI
         linalg::YieldOp::create(inner, ValueRange{arith::SelectOp::create(inner, better, v[0], v[1]),
                                                   arith::SelectOp::create(inner, better, index, v[2])});
       });
-  results.push_back(lower.reshape({generic.getResult(1), dims}, lower.dimsOf(node.getResult(0)), ""));
+  return {generic.getResult(1), dims};
+}
+
+template <bool largest>
+static LogicalResult lowerArg(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  Shaped x = lower.input(node, 0);
+  auto axis = normalizeAxis(node.getInt("axis", 0), x.rank());
+  if (!axis)
+    return lower.refuse(node) << "axis " << node.getInt("axis", 0) << " of a tensor of rank " << x.rank();
+  Shaped place = placeOfExtreme(lower, x, *axis, largest, node.getInt("select_last_index", 0) != 0,
+                                OnnxLowering::isUnsigned(node.getInputs()[0]));
+  results.push_back(lower.reshape(place, lower.dimsOf(node.getResult(0)), ""));
   return success();
 }
 
-static LogicalResult lowerCumSum(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+/// 1 at the first largest element of each row, 0 elsewhere.
+static LogicalResult lowerHardmax(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
+  Shaped x = lower.input(node, 0);
+  auto axis = normalizeAxis(node.getInt("axis", -1), x.rank());
+  auto type = dyn_cast<FloatType>(x.element());
+  if (!axis || !type)
+    return lower.refuse(node) << "axis " << node.getInt("axis", -1) << " of a tensor of rank " << x.rank();
+  Shaped place = placeOfExtreme(lower, x, *axis, /*largest=*/true, /*last=*/false, /*isUnsigned=*/false);
+  results.push_back(lower.generate(x.dims, type, [&](Builder_ &b, ValueRange at) -> Value {
+    SmallVector<Value> row(at);
+    row.erase(row.begin() + *axis);
+    Value chosen = tensor::ExtractOp::create(b, place.value, row);
+    Value here = arith::IndexCastOp::create(b, b.getI64Type(), at[*axis]);
+    Value hit = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, chosen, here);
+    return arith::SelectOp::create(b, hit, arith::ConstantOp::create(b, b.getFloatAttr(type, 1.0)),
+                                   arith::ConstantOp::create(b, b.getFloatAttr(type, 0.0)));
+  }));
+  return success();
+}
+
+/// CumSum and CumProd: what is combined so far goes along the axis.
+template <bool product>
+static LogicalResult lowerCumulative(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
   Shaped x = lower.input(node, 0);
   auto constants = lower.shapes.getConstants(node.getInputs()[1]);
   auto axis = constants && constants->size() == 1 ? normalizeAxis(constants->front(), x.rank()) : std::nullopt;
@@ -239,7 +267,13 @@ static LogicalResult lowerCumSum(OnnxNodeOp node, OnnxLowering &lower, SmallVect
   DimList row = x.dims, flat = x.dims;
   row[*axis] = DimExpr(1);
   flat.erase(flat.begin() + *axis);
-  Value init = lower.empty(x.dims, x.element()), zero = lower.filled(row, lower.zero(x.element()));
+  Value init = lower.empty(x.dims, x.element()), zero;
+  if (!product)
+    zero = lower.filled(row, lower.zero(x.element()));
+  else if (isa<FloatType>(x.element()))
+    zero = lower.filled(row, b.getFloatAttr(x.element(), 1.0));
+  else
+    zero = lower.filled(row, b.getIntegerAttr(x.element(), 1));
   Value length = lower.size(x.dims[*axis]), one = lower.index(1);
   SmallVector<OpFoldResult> offsets(x.rank(), b.getIndexAttr(0)), strides(x.rank(), b.getIndexAttr(1));
   SmallVector<OpFoldResult> sizes = lower.foldedSizes(row);
@@ -253,8 +287,10 @@ static LogicalResult lowerCumSum(OnnxNodeOp node, OnnxLowering &lower, SmallVect
     offsets[*axis] = at;
     Value slice = tensor::ExtractSliceOp::create(b, lower.typeOf(row, x.element()), x.value, offsets, sizes, strides);
     Value before = loop.getRegionIterArg(1);
-    Value sum = lower.elementwise({{slice, row}, {before, row}}, row, x.element(), "",
-                                  [](Builder_ &inner, ValueRange v) { return add(inner, v[0], v[1]); });
+    Value sum =
+        lower.elementwise({{slice, row}, {before, row}}, row, x.element(), "", [](Builder_ &inner, ValueRange v) {
+          return product ? multiply(inner, v[0], v[1]) : add(inner, v[0], v[1]);
+        });
     Value next =
         tensor::InsertSliceOp::create(b, exclusive ? before : sum, loop.getRegionIterArg(0), offsets, sizes, strides);
     scf::YieldOp::create(b, ValueRange{next, sum});
@@ -267,7 +303,9 @@ void mlir::moe::addReductionOperators(SmallVectorImpl<OnnxOperator> &table) {
   table.append({
       {"ArgMax", 1, lowerArg<true>, ""},
       {"ArgMin", 1, lowerArg<false>, ""},
-      {"CumSum", 11, lowerCumSum, "the axis is a constant"},
+      {"CumProd", 26, lowerCumulative<true>, "the axis is a constant"},
+      {"CumSum", 11, lowerCumulative<false>, "the axis is a constant"},
+      {"Hardmax", 13, lowerHardmax, ""},
       {"LogSoftmax", 13, lowerSoftmax<true>, ""},
       {"ReduceL1", 1, lowerReduce<Reduction::L1>, "the axes are constants"},
       {"ReduceL2", 1, lowerReduce<Reduction::L2>, "the axes are constants; floats"},

@@ -13,7 +13,7 @@ using namespace mlir::moe;
 
 using Builder_ = ImplicitLocOpBuilder;
 
-static Region *bodyNamed(OnnxNodeOp node, StringRef name) {
+Region *OnnxLowering::bodyNamed(OnnxNodeOp node, StringRef name) {
   if (auto names = node.getRegionNames())
     for (auto [i, text] : llvm::enumerate(names->getAsRange<StringAttr>()))
       if (text.getValue() == name && !node.getBodies()[i].empty())
@@ -21,23 +21,16 @@ static Region *bodyNamed(OnnxNodeOp node, StringRef name) {
   return nullptr;
 }
 
-/// Whether a size says nothing about values made inside of `region`.
-static bool isOuter(OnnxLowering &lower, const DimExpr &expr, Region &region) {
+bool OnnxLowering::isOuter(const DimExpr &expr, Region &region) {
   for (const auto &[monomial, coefficient] : expr.getTerms())
     for (unsigned number : monomial) {
-      DimAtom atom = lower.shapes.getAtoms()[number];
+      DimAtom atom = shapes.getAtoms()[number];
       if (atom.value && region.isAncestor(atom.value.getParentRegion()))
         return false;
-      if (!isOuter(lower, atom.a, region) || !isOuter(lower, atom.b, region))
+      if (!isOuter(atom.a, region) || !isOuter(atom.b, region))
         return false;
     }
   return true;
-}
-
-/// A scalar, however it is shaped.
-static Value scalarOf(OnnxNodeOp node, OnnxLowering &lower, Shaped x) {
-  Value flat = lower.reshape(x, {}, OnnxLowering::describe(node));
-  return tensor::ExtractOp::create(lower.b, flat, ValueRange{});
 }
 
 /// The type of a result with what `dims` know of its sizes.
@@ -46,7 +39,7 @@ static RankedTensorType typeFor(OnnxLowering &lower, Value onnxValue, ArrayRef<D
 }
 
 static LogicalResult lowerIf(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
-  Region *branches[] = {bodyNamed(node, "then_branch"), bodyNamed(node, "else_branch")};
+  Region *branches[] = {OnnxLowering::bodyNamed(node, "then_branch"), OnnxLowering::bodyNamed(node, "else_branch")};
   if (!branches[0] || !branches[1])
     return lower.refuse(node) << "a branch is missing";
   SmallVector<Shaped> yielded;
@@ -63,7 +56,7 @@ static LogicalResult lowerIf(OnnxNodeOp node, OnnxLowering &lower, SmallVectorIm
   for (Value result : node.getResults())
     if (!isa<RankedTensorType>(result.getType()))
       return lower.refuse(node) << "the branches give tensors of different rank, or other values than tensors";
-  Value condition = scalarOf(node, lower, lower.input(node, 0));
+  Value condition = lower.scalar(node, lower.input(node, 0));
   SmallVector<Type> types = llvm::map_to_vector(node.getResults(), [&](Value result) -> Type {
     return cast<RankedTensorType>(result.getType()).clone(OnnxLowering::elementType(result));
   });
@@ -89,8 +82,8 @@ static LogicalResult lowerIf(OnnxNodeOp node, OnnxLowering &lower, SmallVectorIm
   for (auto [i, result] : llvm::enumerate(node.getResults())) {
     DimList merged = *lower.shapes.getShape(result);
     for (auto [d, dim] : llvm::enumerate(merged))
-      if (!dim.isConstant() && dims[0][i][d] == dims[1][i][d] && isOuter(lower, dims[0][i][d], *branches[0]) &&
-          isOuter(lower, dims[0][i][d], *branches[1]))
+      if (!dim.isConstant() && dims[0][i][d] == dims[1][i][d] && lower.isOuter(dims[0][i][d], *branches[0]) &&
+          lower.isOuter(dims[0][i][d], *branches[1]))
         dim = dims[0][i][d];
     lower.shapes.setShape(result, merged);
     results.push_back(choice.getResult(i));
@@ -109,6 +102,7 @@ struct LoopBuilder {
   unsigned carriedCount, scanCount;
   Value trips, start; ///< the largest number of turns (null: no limit), the first condition
   DimExpr tripDim;
+  bool grows = false; ///< nobody knows the number of turns: what is collected is copied to a longer tensor each turn
   SmallVector<Shaped> initial;
   SmallVector<DimList> dims; ///< of the carried values
   SmallVector<SmallVector<bool>> changes;
@@ -159,6 +153,12 @@ LoopBuilder::Outcome LoopBuilder::build(SmallVectorImpl<Value> &results) {
   // The first attempt does not know yet what is collected.
   bool collects = scanDims.size() == scanCount;
   for (unsigned i = 0; collects && i < scanCount; ++i) {
+    if (grows) {
+      SmallVector<OpFoldResult> sizes = lower.foldedSizes(scanDims[i]);
+      sizes.insert(sizes.begin(), OpFoldResult(lower.index(0)));
+      carried.push_back(tensor::EmptyOp::create(b, sizes, scanTypes[i]));
+      continue;
+    }
     DimList all = {tripDim};
     all.append(scanDims[i]);
     carried.push_back(lower.empty(all, scanTypes[i]));
@@ -196,12 +196,12 @@ LoopBuilder::Outcome LoopBuilder::build(SmallVectorImpl<Value> &results) {
   };
   if (failed(lower.lowerBlock(body, yielded)))
     return drop(Refused);
-  SmallVector<Value> next = {Value(arith::AddIOp::create(b, turn, lower.index(1))), scalarOf(node, lower, yielded[0])};
+  SmallVector<Value> next = {Value(arith::AddIOp::create(b, turn, lower.index(1))), lower.scalar(node, yielded[0])};
   if (Outcome outcome = inspect(yielded, next); outcome != Done)
     return drop(outcome);
   if (!collects) {
     for (const Shaped &value : ArrayRef<Shaped>(yielded).drop_front(1 + carriedCount)) {
-      if (!llvm::all_of(value.dims, [&](const DimExpr &dim) { return isOuter(lower, dim, region); }))
+      if (!llvm::all_of(value.dims, [&](const DimExpr &dim) { return lower.isOuter(dim, region); }))
         return lower.refuse(node) << "the size of a collected value depends on the turn", drop(Refused);
       scanDims.push_back(value.dims);
       scanTypes.push_back(value.element());
@@ -216,9 +216,16 @@ LoopBuilder::Outcome LoopBuilder::build(SmallVectorImpl<Value> &results) {
         strides(value.rank() + 1, b.getIndexAttr(1));
     SmallVector<OpFoldResult> sizes = lower.foldedSizes(value.dims);
     sizes.insert(sizes.begin(), b.getIndexAttr(1));
+    Value collected = after->getArgument(2 + carriedCount + i);
+    if (grows) {
+      sizes[0] = next[0];
+      Value longer = tensor::EmptyOp::create(b, sizes, value.element());
+      sizes[0] = turn;
+      collected = tensor::InsertSliceOp::create(b, collected, longer, offsets, sizes, strides);
+      sizes[0] = b.getIndexAttr(1);
+    }
     offsets[0] = turn;
-    next.push_back(tensor::InsertSliceOp::create(b, value.value, after->getArgument(2 + carriedCount + i), offsets,
-                                                 sizes, strides));
+    next.push_back(tensor::InsertSliceOp::create(b, value.value, collected, offsets, sizes, strides));
   }
   scf::YieldOp::create(b, next);
   b.setInsertionPointAfter(loop);
@@ -246,7 +253,7 @@ LoopBuilder::Outcome LoopBuilder::build(SmallVectorImpl<Value> &results) {
 }
 
 static LogicalResult lowerLoop(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
-  Region *region = bodyNamed(node, "body");
+  Region *region = OnnxLowering::bodyNamed(node, "body");
   unsigned inputs = node.getInputs().size();
   if (!region || inputs < 2 || region->front().getNumArguments() != inputs)
     return lower.refuse(node) << "the body does not take the turn, the condition and the carried values";
@@ -254,18 +261,17 @@ static LogicalResult lowerLoop(OnnxNodeOp node, OnnxLowering &lower, SmallVector
   unsigned yields = region->front().getTerminator()->getNumOperands();
   if (results_ < carried || yields != results_ + 1)
     return lower.refuse(node) << "the body gives " << yields << " values for " << results_ << " results";
-  LoopBuilder loop{node, lower, region->front(), carried, results_ - carried, {}, {}, {}, {}, {}, {}, {}, {}};
+  LoopBuilder loop{node, lower, region->front(), carried, results_ - carried, {}, {}, {}, false, {}, {}, {}, {}, {}};
   Builder_ &b = lower.b;
   const DimList *known = node.hasInput(0) ? lower.shapes.getElements(node.getInputs()[0]) : nullptr;
   if (node.hasInput(0)) {
-    loop.trips = arith::IndexCastOp::create(b, b.getIndexType(), scalarOf(node, lower, lower.input(node, 0)));
+    loop.trips = arith::IndexCastOp::create(b, b.getIndexType(), lower.scalar(node, lower.input(node, 0)));
     if (known && known->size() == 1)
       loop.tripDim = lower.shapes.getAtoms().max(known->front(), DimExpr(0));
   }
-  if (loop.scanCount > 0 && (!known || (loop.tripDim.isConstant() && loop.tripDim.constant() > (int64_t(1) << 24))))
-    return lower.refuse(node) << "a loop that collects values needs a number of turns that is a constant, an input or "
-                                 "computed from shapes";
-  loop.start = node.hasInput(1) ? scalarOf(node, lower, lower.input(node, 1)) : lower.constant(b.getBoolAttr(true));
+  // "Until the condition says so" is some huge number of turns.
+  loop.grows = !known || (loop.tripDim.isConstant() && loop.tripDim.constant() > (int64_t(1) << 24));
+  loop.start = node.hasInput(1) ? lower.scalar(node, lower.input(node, 1)) : lower.constant(b.getBoolAttr(true));
   for (unsigned i = 0; i < carried; ++i) {
     loop.initial.push_back(lower.input(node, 2 + i));
     loop.dims.push_back(loop.initial.back().dims);
@@ -287,6 +293,6 @@ static LogicalResult lowerLoop(OnnxNodeOp node, OnnxLowering &lower, SmallVector
 void mlir::moe::addSubgraphOperators(SmallVectorImpl<OnnxOperator> &table) {
   table.append({
       {"If", 1, lowerIf, "tensors, of one rank in both branches unless the condition is known"},
-      {"Loop", 1, lowerLoop, "tensors; collected values have a known size and a known largest number"},
+      {"Loop", 1, lowerLoop, "tensors; the size of a collected value is known before the loop"},
   });
 }

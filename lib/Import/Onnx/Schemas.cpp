@@ -154,6 +154,7 @@ static onnx::OpSchema looseSchema(const LooseSchema &line) {
 }
 
 static const LooseSchema looseSchemas[] = {
+    {"Attention", "com.microsoft", 2, "fffiffi", 2, firstThenRank(5)},
     {"BiasGelu", "com.microsoft", 2, "ff", 1, sameAsFirst},
     {"FastGelu", "com.microsoft", 1, "ff", 1, sameAsFirst},
     {"FusedMatMul", "com.microsoft", 2, "ff", 1, elementOnly(-1)},
@@ -170,6 +171,56 @@ static const LooseSchema looseSchemas[] = {
     {"SkipSimplifiedLayerNormalization", "com.microsoft", 3, "ffff", 4, skipNormalization},
 };
 
+/// Rows for tokens: of the tables' type, lengths as i32, and the rows before normalisation.
+static onnx::OpSchema embedLayerNormSchema() {
+  auto optional = onnx::OpSchema::Optional;
+  onnx::OpSchema schema = contrib("EmbedLayerNormalization", __FILE__, __LINE__);
+  const char *names[] = {"input_ids", "segment_ids", "word_embedding", "position_embedding", "segment_embedding",
+                         "gamma",     "beta",        "mask",           "position_ids"};
+  for (int i = 0; i < 9; ++i)
+    schema.Input(i, names[i], "", i < 2 || i > 6 ? "T1" : "T",
+                 i == 0 || (i >= 2 && i <= 3) ? onnx::OpSchema::Single : optional);
+  schema.Output(0, "output", "", "T")
+      .Output(1, "mask_index", "", "T1", optional)
+      .Output(2, "embedding_sum", "", "T", optional)
+      .TypeConstraint("T1", {"tensor(int32)"}, "")
+      .TypeConstraint("T", floats, "")
+      .TypeAndShapeInferenceFunction([](onnx::InferenceContext &ctx) {
+        for (size_t i = 0; i < ctx.getNumOutputs(); ++i) {
+          onnx::propagateElemTypeFromInputToOutput(ctx, i == 1 ? 0 : 2, i);
+          onnx::TensorShapeProto shape;
+          for (int d = 0; d < (i == 1 ? 1 : 3); ++d)
+            shape.add_dim();
+          onnx::updateOutputShape(ctx, i, shape);
+        }
+      });
+  return schema;
+}
+
+static onnx::OpSchema gatherBlockQuantizedSchema() {
+  onnx::OpSchema schema = contrib("GatherBlockQuantized", __FILE__, __LINE__);
+  std::vector<std::string> codes = {"tensor(int4)", "tensor(uint4)", "tensor(uint8)"};
+  schema.Input(0, "data", "", "T1")
+      .Input(1, "indices", "", "I")
+      .Input(2, "scales", "", "T")
+      .Input(3, "zero_points", "", "T1", onnx::OpSchema::Optional)
+      .Output(0, "output", "", "T")
+      .TypeConstraint("T1", codes, "")
+      .TypeConstraint("I", {"tensor(int32)", "tensor(int64)"}, "")
+      .TypeConstraint("T", floats, "")
+      .TypeAndShapeInferenceFunction([](onnx::InferenceContext &ctx) {
+        onnx::propagateElemTypeFromInputToOutput(ctx, 2, 0);
+        if (!onnx::hasInputShape(ctx, 0) || !onnx::hasInputShape(ctx, 1))
+          return;
+        int rank = onnx::getInputShape(ctx, 0).dim_size() + onnx::getInputShape(ctx, 1).dim_size() - 1;
+        onnx::TensorShapeProto shape;
+        for (int d = 0; d < rank; ++d)
+          shape.add_dim();
+        onnx::updateOutputShape(ctx, 0, shape);
+      });
+  return schema;
+}
+
 void mlir::moe::registerContribSchemas() {
   static bool once = [] {
     auto &domains = onnx::OpSchemaRegistry::DomainToVersionRange::Instance();
@@ -178,6 +229,8 @@ void mlir::moe::registerContribSchemas() {
     onnx::RegisterSchema(moeSchema());
     onnx::RegisterSchema(qmoeSchema());
     onnx::RegisterSchema(matMulNBitsSchema());
+    onnx::RegisterSchema(embedLayerNormSchema());
+    onnx::RegisterSchema(gatherBlockQuantizedSchema());
     for (const LooseSchema &line : looseSchemas)
       onnx::RegisterSchema(looseSchema(line));
     return true;

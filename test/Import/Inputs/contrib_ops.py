@@ -162,6 +162,38 @@ def cases():
     yield Case("grouped_empty", "GroupedMatMul", {**base, "x": (rows[:0], ["M", 4]), "i": (groups[:0], ["M", 2])},
                {"y": (F, ["M", 2, 6])}, domain="", reference=grouped)
 
+    # com.microsoft.Attention: projections inside, masks of all kinds, a cache in one tensor.
+    w, wb = floats(16, 24) * np.float32(0.3), floats(24)
+    att = {"x": (x, X), "w": (w, [16, 24]), "b": (wb, [24])}
+    out8 = {"y": (F, ["B", "S", 8])}
+    yield Case("attention_lengths", "Attention",
+               {**att, "m": (np.array([3, 5], np.int32), ["B"]), "p": None, "r": (floats(2, 2, 5, 5), ["B", 2, "S", "S"])}, out8,
+               num_heads=2, scale=0.3)
+    yield Case("attention_past", "Attention", {**att, "m": None, "p": (floats(2, 2, 2, 3, 4), [2, "B", 2, "P", 4])},
+               {**out8, "z": (F, [2, "B", 2, "L", 4])}, num_heads=2, unidirectional=1)
+
+    # Embeddings: words, places, segments; rows of 4-bit and 8-bit codes.
+    words, places, kinds = floats(11, 8), floats(7, 8), floats(2, 8)
+    tokens = np.array([[1, 5, 10], [0, 3, 3]], np.int32)
+    embed = {"ids": (tokens, ["B", "S"]), "seg": (tokens % 2, ["B", "S"]), "w": (words, [11, 8]), "p": (places, [7, 8]),
+             "s": (kinds, [2, 8]), "g": (floats(8), [8]), "b": (floats(8), [8])}
+    yield Case("embed", "EmbedLayerNormalization",
+               {**embed, "k": (np.array([[1, 1, 0], [1, 1, 1]], np.int32), ["B", "S"]),
+                "at": (np.array([[2, 3, 6], [0, 1, 2]], np.int32), ["B", "S"])},
+               {"y": (F, ["B", "S", 8]), "m": (TensorProto.INT32, ["B"]), "z": (F, ["B", "S", 8])}, epsilon=1e-5)
+    picks = np.array([[0, 4], [2, -1]])
+    for bits, name in ((4, "nibbles"), (8, "bytes")):
+        codes = rng.integers(0, 256, (5, 32 * bits // 8)).astype(np.uint8)
+        zeros = rng.integers(0, 256, (5, 2 * bits // 8)).astype(np.uint8)
+        table = {"d": (codes, [5, codes.shape[1]]), "i": (picks, ["B", "S"]), "s": (np.abs(floats(5, 2)), [5, 2])}
+        attrs = dict(bits=bits, block_size=16, gather_axis=0, quantize_axis=1)
+        if bits == 4:
+            yield Case("gather_" + name, "GatherBlockQuantized", table, {"y": (F, ["B", "S", 32])}, **attrs)
+        yield Case("gather_zeros_" + name, "GatherBlockQuantized", {**table, "z": (zeros, [5, zeros.shape[1]])},
+                   {"y": (F, ["B", "S", 32])}, **attrs)
+
+    yield from data_shapes()
+
     # Subgraphs: branches of different sizes; a condition that is known; carried values, one of which grows, and
     # collected ones; a loop that ends by its condition.
     yield Text("if_sizes", """<ir_version: 9, opset_import: ["" : 17]>
@@ -193,6 +225,86 @@ def cases():
           body = b (int64 i, bool c, float v, int64 t) => (bool d, float v2, int64 t2) {
             v2 = Mul (v, two)  t2 = Add (t, one)  d = Less (v2, hundred) }>
       }""", {"x": np.array(1.5, np.float32)}, {"x": np.array(300, np.float32)})
+
+
+def data_shapes():
+    """Sizes that data tells: from inputs, from computed values, from loops; nested subgraphs with captures."""
+    i = lambda *v: np.array(v, np.int64)
+    r = lambda v: np.array(v, np.float32)
+    yield Text("data_reshape", """<ir_version: 9, opset_import: ["" : 21]>
+      g (float[N, M] x, int64[2] s, int64[A] ids) => (float[P, Q] y, float[P2, Q2, R2] z) {
+        y = Reshape (x, s)
+        top = ReduceMax <keepdims = 1> (ids)  minus = Constant <value = int64[1] {-1}> ()
+        one = Constant <value = int64[1] {1}> ()
+        t = Concat <axis = 0> (one, top, minus)  z = Reshape (x, t) }""",
+               {"x": floats(4, 6), "s": i(3, 8), "ids": i(1, 2, 0)}, {"x": floats(4, 6), "s": i(0, -1), "ids": i(3)},
+               {"x": floats(2, 3), "s": i(-1, 2), "ids": i(1, 1)})
+    yield Text("data_slice", """<ir_version: 9, opset_import: ["" : 21]>
+      g (float[N, M] x, bool[N] keep, int64[1] from, int64[1] to) => (float[P, M] y, float[N, Q] z) {
+        c = Cast <to = 7> (keep)  n = ReduceSum <keepdims = 1> (c)  zero = Constant <value = int64[1] {0}> ()
+        y = Slice (x, zero, n)
+        one = Constant <value = int64[1] {1}> ()  back = Constant <value = int64[1] {-1}> ()
+        z = Slice (x, from, to, one, back) }""",
+               {"x": floats(4, 6), "keep": np.array([1, 0, 1, 1], bool), "from": i(4), "to": i(1)},
+               {"x": floats(2, 3), "keep": np.array([0, 0], bool), "from": i(-1), "to": i(-9)})
+    yield Text("data_expand", """<ir_version: 9, opset_import: ["" : 21]>
+      g (float[N, 1] x, int64[2] s, int64[1] k) => (float[P, Q] y, float[A, B] t, float[C, D] p, float[R] r, float[E] f) {
+        y = Expand (x, s)  t = Tile (x, s)
+        zero = Constant <value = int64[1] {0}> ()  pads = Concat <axis = 0> (zero, k, k, zero)
+        p = Pad (x, pads)
+        z = Constant <value = int64 {0}> ()  d = Constant <value = int64 {2}> ()  n = Squeeze (k, zero)
+        m = ReduceSum <keepdims = 0> (s)  steps = Range (z, m, n)  r = Cast <to = 1> (steps)
+        f = ConstantOfShape <value = float[1] {1.5}> (k) }""",
+               {"x": floats(3, 1), "s": i(3, 4), "k": i(2)}, {"x": floats(1, 1), "s": i(1, 1), "k": i(1)})
+    yield Text("data_topk", """<ir_version: 9, opset_import: ["" : 21]>
+      g (float[N, M] x, int64[1] k, float a, float b, float c) => (float[N, P] y, float[N, Q] h, float[L] r) {
+        two = Constant <value = int64[1] {2}> ()  twice = Mul (k, two)  half = Div (twice, two)
+        y, where = TopK (x, half)
+        at = Constant <value = int64[1] {1}> ()  depth = ReduceMax <keepdims = 0> (twice)
+        first = Gather <axis = 1> (where, at)  flat = Squeeze (first, at)
+        values = Constant <value = float[2] {0, 1}> ()  h = OneHot (flat, depth, values)
+        r = Range (a, b, c) }""",
+               {"x": floats(3, 7), "k": i(2), "a": r(0.5), "b": r(3), "c": r(0.75)},
+               {"x": floats(1, 4), "k": i(4), "a": r(3), "b": r(-1), "c": r(-0.5)})
+    yield Text("scan", """<ir_version: 9, opset_import: ["" : 21]>
+      g (float[2] start, float[T, 2] x, float[2, T] w) => (float[2] last, float[2, T] all, float[T] sums) {
+        last, all, sums = Scan <num_scan_inputs = 2, scan_input_axes = [0, -1], scan_input_directions = [0, 1],
+                                scan_output_axes = [1, 0], scan_output_directions = [0, 1],
+          body = b (float[2] s, float[2] e, float[2] v) => (float[2] t, float[2] o, float q) {
+            p = Mul (e, v)  t = Add (s, p)  o = Identity (t)  u = Add (t, start)  q = ReduceSum <keepdims = 0> (u) }>
+          (start, x, w) }""", {"start": floats(2), "x": floats(3, 2), "w": floats(2, 3)},
+               {"start": floats(2), "x": floats(1, 2), "w": floats(2, 1)})
+    # A loop inside a branch, which captures values of both graphs around it; collects as long as its condition holds.
+    yield Text("nested", """<ir_version: 9, opset_import: ["" : 21]>
+      g (bool c, float[N] x, int64 limit) => (float[M] y, float[K, N] rows) {
+        big = Constant <value = int64 {9223372036854775807}> ()  yes = Constant <value = bool {1}> ()
+        y = If (c) <
+          then_branch = t () => (float[A] a) { k = Mul (x, x)  zero = Constant <value = int64 {0}> ()
+            n, a = Loop (limit, yes, zero, x) <
+              body = l (int64 i, bool d, int64 s, float[G] v) => (bool e, int64 s2, float[G2] v2) {
+                e = Identity (d)  one = Constant <value = int64 {1}> ()  s2 = Add (s, one)  v2 = Concat <axis = 0> (v, k) }> },
+          else_branch = e () => (float[B] b) { b = Neg (x) }>
+        z = Constant <value = int64 {0}> ()
+        count, rows = Loop (big, yes, z) <
+          body = m (int64 i, bool d, int64 s) => (bool e, int64 s2, float[N] row) {
+            one = Constant <value = int64 {1}> ()  s2 = Add (s, one)  e = Less (s2, limit)
+            f = Cast <to = 1> (i)  row = Add (x, f) }> }""",
+               {"c": np.array(True), "x": floats(2), "limit": np.array(3)}, {"c": np.array(False), "x": floats(3), "limit": np.array(1)})
+    # What the loop forms of experts need: NonZero's size, rows gathered and added back.
+    yield Text("nonzero", """<ir_version: 9, opset_import: ["" : 21]>
+      g (float[N, 3] x, int64[N] chosen, int64 e) => (float[N, 3] y, int64 many) {
+        hit = Equal (chosen, e)  at = NonZero (hit)  rows = Transpose (at)
+        zero = Constant <value = int64[1] {0}> ()  flat = Squeeze (at, zero)
+        part = Gather (x, flat)  twice = Add (part, part)
+        none = Sub (x, x)  y = ScatterND <reduction = "add"> (none, rows, twice)
+        shape = Shape (flat)  many = Squeeze (shape, zero) }""",
+               {"x": floats(4, 3), "chosen": i(1, 0, 1, 2), "e": np.array(1)}, {"x": floats(1, 3), "chosen": i(0), "e": np.array(7)})
+    # Functions of the model: nested, with attributes that are handed on.
+    yield Text("functions", """<ir_version: 9, opset_import: ["" : 21, "f" : 1]>
+      g (float[N] x) => (float[N] y, float[N] z) { y = f.outer <slope = 0.25> (x)  z = f.outer <slope = 0.5> (y) }
+      <domain: "f", opset_import: ["" : 21, "f" : 1]> outer <slope> (a) => (b) { c = f.inner <by : float = @slope> (a)  b = Add (c, a) }
+      <domain: "f", opset_import: ["" : 21]> inner <by> (a) => (b) { b = LeakyRelu <alpha : float = @by> (a) }""",
+               {"x": floats(4)})
 
 
 class Text(Case):

@@ -4,6 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "MemoryFile.h"
+#include "ModelMutator.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/Verifier.h"
 #include "mlir/InitAllDialects.h"
@@ -14,6 +15,7 @@
 #include "moe/Dialect/Onnx/Transforms/Passes.h"
 #include "moe/Import/Onnx/Import.h"
 #include <google/protobuf/stubs/logging.h>
+#include <onnx/onnx_pb.h>
 
 using namespace mlir;
 
@@ -45,4 +47,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (!good && !told)
     std::abort();
   return 0;
+}
+
+extern "C" size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t maxSize);
+
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t maxSize, unsigned seed) {
+  onnx::ModelProto model;
+  if (seed % 5 == 0 || !model.ParseFromArray(data, static_cast<int>(size)))
+    return LLVMFuzzerMutate(data, size, maxSize);
+  for (unsigned i = 0; i < 1 + seed % 3; ++i)
+    ModelMutator(seed + i).mutate(model);
+  size_t changed = model.ByteSizeLong();
+  if (changed > maxSize || !model.SerializeToArray(data, static_cast<int>(maxSize)))
+    return LLVMFuzzerMutate(data, size, maxSize);
+  return changed;
 }

@@ -10,6 +10,8 @@ using namespace mlir::moe;
 
 /// Tensors with more elements are data, not shapes.
 static constexpr int64_t maxTrackedElements = 256;
+/// No tensor has more dimensions than half of this (Pad names two numbers for each).
+static constexpr int64_t maxReadSizes = 32;
 
 SymbolicShapes::SymbolicShapes(func::FuncOp function) {
   llvm::StringMap<DimExpr> named;
@@ -51,6 +53,23 @@ std::optional<SmallVector<int64_t>> SymbolicShapes::getConstants(Value value) co
   if (!list || !llvm::all_of(*list, [](const DimExpr &e) { return e.isConstant(); }))
     return std::nullopt;
   return llvm::map_to_vector(*list, [](const DimExpr &e) { return e.constant(); });
+}
+
+std::optional<DimList> SymbolicShapes::getSizes(Value value) {
+  if (const DimList *known = getElements(value))
+    return *known;
+  const DimList *shape = getShape(value);
+  auto type = dyn_cast<ShapedType>(value.getType());
+  if (!shape || !type || !(type.getElementType().isInteger(32) || type.getElementType().isInteger(64)))
+    return std::nullopt;
+  DimExpr count = productOf(*shape);
+  if (!count.isConstant() || count.constant() < 0 || count.constant() > maxReadSizes ||
+      !llvm::all_of(*shape, [](const DimExpr &dim) { return dim.isConstant(); }))
+    return std::nullopt;
+  DimList sizes;
+  for (int64_t i = 0; i < count.constant(); ++i)
+    sizes.push_back(atoms.element(value, i));
+  return sizes;
 }
 
 DimExpr SymbolicShapes::getTokens(Value routing) const { return tokens.lookup(routing); }
@@ -212,7 +231,7 @@ bool SymbolicShapes::computeElements(OnnxNodeOp node, DimList &out) {
   }
   auto input = [&](unsigned i) { return node.hasInput(i) ? getElements(node.getInputs()[i]) : nullptr; };
   const DimList *a = input(0);
-  if (!a)
+  if (!a && !(op == "Concat" && llvm::any_of(node.getInputs(), [&](Value part) { return getElements(part); })))
     return false;
   bool fromInt = isa<IntegerType>(cast<ShapedType>(node.getInputs()[0].getType()).getElementType());
   if (op == "Reshape" || op == "Squeeze" || op == "Unsqueeze" || op == "Identity" || op == "Flatten" ||
@@ -223,10 +242,12 @@ bool SymbolicShapes::computeElements(OnnxNodeOp node, DimList &out) {
   if (op == "Concat") {
     if (shape->size() != 1)
       return false;
-    for (unsigned i = 0; i < node.getInputs().size(); ++i) {
-      if (!input(i))
+    // Where some parts are known the others are read at run time: [batch, data, -1].
+    for (Value part : node.getInputs()) {
+      auto sizes = getSizes(part);
+      if (!sizes)
         return false;
-      out.append(input(i)->begin(), input(i)->end());
+      out.append(sizes->begin(), sizes->end());
     }
     return true;
   }

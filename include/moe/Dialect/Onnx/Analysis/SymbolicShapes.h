@@ -23,6 +23,9 @@ public:
   const DimList *getElements(Value value) const;
   /// The elements if all are constants.
   std::optional<SmallVector<int64_t>> getConstants(Value value) const;
+  /// The elements of a small integer tensor that sizes are taken from: where they are not known in terms of the inputs,
+  /// they are read off the tensor at run time. Nothing if the tensor's size is unknown, or it is no such tensor.
+  std::optional<DimList> getSizes(Value value);
   /// The number of rows of a routing.
   DimExpr getTokens(Value routing) const;
   DimAtoms &getAtoms() { return atoms; }
@@ -58,6 +61,14 @@ struct PadAmounts {
   DimList begin, end;
 };
 std::optional<PadAmounts> padAmounts(OnnxNodeOp node, SymbolicShapes &shapes);
+
+/// The window of a convolution or pooling along each dimension behind the channels, and how many of them there are;
+/// nothing if the node's attributes do not fit the operand.
+struct SlidingWindow {
+  SmallVector<int64_t> kernel, strides, dilations;
+  DimList begin, end, out; ///< padding in front and behind, the number of windows
+};
+std::optional<SlidingWindow> slidingWindow(OnnxNodeOp node, SymbolicShapes &shapes);
 
 /// The value of a constant with one element, floats included; nothing if it is not one.
 std::optional<double> getScalarConstant(Value value);
