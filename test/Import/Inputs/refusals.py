@@ -84,13 +84,16 @@ nbits("nbits_g_idx", g_idx=True)
 nbits("nbits_prepacked", weight_prepacked=1)
 nbits("nbits_shape", b=(8, 2, 15))
 
-save("unsupported", [helper.make_node("Hardmax", ["x"], ["a"], name="first"),
-                     helper.make_node("Hardmax", ["a"], ["b"], name="second"),
+save("unsupported", [helper.make_node("Bernoulli", ["x"], ["a"], name="first"),
+                     helper.make_node("Bernoulli", ["a"], ["b"], name="second"),
                      helper.make_node("MelWeightMatrix", ["n", "n", "n", "f", "f"], ["c"], name="mel"),
                      helper.make_node("Relu", ["b"], ["y"], name="relu")],
      [("x", F, ["T", 8]), ("n", TensorProto.INT64, []), ("f", F, [])], [("y", F, ["T", 8]), ("c", F, ["a", "b"])])
 save("data_dependent", [helper.make_node("Reshape", ["x", "shape"], ["y"], name="reshape")],
-     [("x", F, ["T", 8]), ("shape", TensorProto.INT64, [2])], [("y", F, ["a", "b"])])
+     [("x", F, ["T", 8]), ("shape", TensorProto.INT64, ["R"])], [("y", F, ["a", "b"])])
+save("sequence", [helper.make_node("SequenceConstruct", ["x", "x"], ["s"], name="pack"),
+                  helper.make_node("ConcatFromSequence", ["s"], ["y"], name="join", axis=0)],
+     [("x", F, ["T", 8])], [("y", F, ["a", 8])])
 
 # Operands that do not fit their operator, found by the fuzz target.
 save("einsum_equation", [helper.make_node("Einsum", ["x"], ["y"], name="sum", equation="i >i")],
