@@ -120,13 +120,17 @@ def MoeChooseEncodingsPass : Pass<"moe-choose-encodings"> {
 }
 
 def MoePlaceSharedExpertsPass : Pass<"moe-place-shared-experts"> {
-  let summary = "takes shared experts out of the routing where a dense matmul is cheaper";
+  let summary = "puts shared experts into the routing, or beside it, whichever is cheaper";
   let description = [{
     An expert that every token chooses may stand in the routing, behind the others (`concat` with an unmasked `route`), or be dense code beside the
     apply. In the routing it shares the plan, the grouped matmuls and the combine; on its own it needs no gathering, and its rows need
     no second pass. Which is cheaper depends on the number of tokens: the pass takes the experts of trailing `route` inputs out
     where it is static and in (`min-tokens`, `max-tokens`); each becomes an apply of one expert, which canonicalises to its plain
     body, and its result is added. The banks become slices.
+
+    The other way round, where the number of tokens is another one or dynamic: dense code that is the body of an apply, on all rows, and is
+    added to its sum, becomes one more expert, if its matrices stand behind the experts' in the same tensors (stacking separate ones would
+    copy them on every call).
 
     Not done, with a remark that says why, where the number of tokens is dynamic or outside of the range, or where the result would be another
     one: the shared experts do not come last in the list, the sum is rounded in between (elements narrower than f32), or the apply has

@@ -1,13 +1,15 @@
 //===- PlaceSharedExperts.cpp - shared experts in the routing or beside it ===//
 //
 // A shared expert is one that every token chooses. Where the routing ends with such experts, the sum over a row's list
-// ends with them as well, so that adding their results one after the other is the same sum, to the last bit.
+// ends with them as well, so that adding their results one after the other is the same sum, to the last bit. So it is
+// the other way round: dense code that is the body of an apply, on all rows, and is added to its sum.
 //
 //===----------------------------------------------------------------------===//
 #include "moe/Dialect/Moe/Transforms/Passes.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/OperationSupport.h"
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
@@ -21,6 +23,8 @@ namespace mlir::moe {
 #include "moe/Dialect/Moe/Transforms/Passes.h.inc"
 
 static llvm::TrackingStatistic numOut(DEBUG_TYPE, "num-taken-out", "shared experts that became dense code");
+static llvm::TrackingStatistic numIn(DEBUG_TYPE, "num-moved-in", "shared experts that joined the routing");
+static llvm::TrackingStatistic numBeside(DEBUG_TYPE, "num-beside", "shared experts that stay dense code");
 static llvm::TrackingStatistic numKept(DEBUG_TYPE, "num-kept", "applies whose shared experts stay in the routing");
 
 namespace {
@@ -51,6 +55,73 @@ std::string whyIllegal(ApplyOp op) {
   return "";
 }
 
+/// Dense code that does to all rows what a body does to those of its expert, with one more part of every bank.
+struct DenseTwin {
+  ApplyOp op;
+  SmallVector<Value> parts; // of each operand of 'experts'
+
+  explicit DenseTwin(ApplyOp op) : op(op), parts(op.getExperts().size()) {}
+
+  /// Whether `outside` is made as `inside`, a value of the body, is.
+  bool matches(Value inside, Value outside) {
+    if (auto argument = dyn_cast<BlockArgument>(inside); argument && argument.getOwner() == &body()) {
+      unsigned i = argument.getArgNumber(), rows = op.getRows().size();
+      if (i < rows)
+        return op.getRowMap(i) == AffineMap::get(2, 0, getAffineDimExpr(0, op.getContext())) && // row t of token t
+               op.getRows()[i] == outside && outside.getType() == inside.getType();
+      if (i >= rows + parts.size() || outside.getType() != inside.getType())
+        return false;
+      Value &part = parts[i - rows];
+      if (!part)
+        part = outside;
+      return part == outside;
+    }
+    Operation *mine = inside.getDefiningOp(), *other = outside.getDefiningOp();
+    if (!mine || mine->getBlock() != &body())
+      return inside == outside;
+    if (!other || mine->getName() != other->getName() || mine->getAttrDictionary() != other->getAttrDictionary() ||
+        mine->getResultTypes() != other->getResultTypes() || mine->getNumOperands() != other->getNumOperands() ||
+        cast<OpResult>(inside).getResultNumber() != cast<OpResult>(outside).getResultNumber())
+      return false;
+    for (auto [a, b] : llvm::zip(mine->getOperands(), other->getOperands()))
+      if (!matches(a, b))
+        return false;
+    // What the regions read from outside has to be the same value.
+    return llvm::all_of(llvm::zip(mine->getRegions(), other->getRegions()), [](auto regions) {
+      auto [a, b] = regions;
+      return OperationEquivalence::isRegionEquivalentTo(&a, &b, OperationEquivalence::IgnoreLocations);
+    });
+  }
+
+  /// The tensors that hold the banks and, behind each, the part of the dense code; empty if they are not so.
+  SmallVector<Value> getStacks() {
+    SmallVector<Value> stacks;
+    for (auto [bank, part] : llvm::zip(op.getExperts(), parts)) {
+      auto first = bank.getDefiningOp<tensor::ExtractSliceOp>();
+      auto last = part ? part.getDefiningOp<tensor::ExtractSliceOp>() : tensor::ExtractSliceOp();
+      if (!first || !last || first.getSource() != last.getSource())
+        return {};
+      auto whole = cast<RankedTensorType>(first.getSource().getType());
+      int64_t experts = cast<RankedTensorType>(bank.getType()).getDimSize(0);
+      auto covers = [&](tensor::ExtractSliceOp slice, int64_t from, int64_t count) {
+        for (int64_t d = 0; d < whole.getRank(); ++d)
+          if (slice.isDynamicOffset(d) || slice.isDynamicSize(d) || slice.isDynamicStride(d) ||
+              slice.getStaticStrides()[d] != 1 || slice.getStaticOffsets()[d] != (d == 0 ? from : 0) ||
+              slice.getStaticSizes()[d] != (d == 0 ? count : whole.getDimSize(d)))
+            return false;
+        return true;
+      };
+      if (whole.getDimSize(0) != experts + 1 || !covers(first, 0, experts) || !covers(last, experts, 1))
+        return {};
+      stacks.push_back(first.getSource());
+    }
+    return stacks;
+  }
+
+private:
+  Block &body() { return op.getBodies()[0].front(); }
+};
+
 struct MoePlaceSharedExpertsPass : impl::MoePlaceSharedExpertsPassBase<MoePlaceSharedExpertsPass> {
   using MoePlaceSharedExpertsPassBase::MoePlaceSharedExpertsPassBase;
 
@@ -59,6 +130,68 @@ struct MoePlaceSharedExpertsPass : impl::MoePlaceSharedExpertsPassBase<MoePlaceS
     getOperation()->walk([&](ApplyOp op) { applies.push_back(op); });
     for (ApplyOp op : applies)
       place(op);
+    SmallVector<arith::AddFOp> sums;
+    getOperation()->walk([&](arith::AddFOp sum) {
+      if (isa<RankedTensorType>(sum.getType()))
+        sums.push_back(sum);
+    });
+    for (arith::AddFOp sum : sums)
+      moveIn(sum);
+  }
+
+  static remark::RemarkOpts optionsFor(Operation *op) {
+    auto function = op->getParentOfType<FunctionOpInterface>();
+    return remark::RemarkOpts::name("SharedExperts").category(DEBUG_TYPE).function(function ? function.getName() : "");
+  }
+
+  /// apply(r) + dense, where dense is the body of the apply on all rows.
+  void moveIn(arith::AddFOp sum) {
+    for (auto [routed, dense] : {std::pair(sum.getLhs(), sum.getRhs()), std::pair(sum.getRhs(), sum.getLhs())}) {
+      auto op = routed.getDefiningOp<ApplyOp>();
+      if (!op || op.getBodies().size() != 1 || op.getExperts().empty() || op.getNumResults() != 1)
+        continue;
+      DenseTwin twin(op);
+      if (!twin.matches(op.getYield(0)->getOperand(0), dense))
+        continue;
+      std::string why = whyIllegal(op);
+      int64_t tokens = cast<RoutingType>(op.getRouting().getType()).getTokens();
+      SmallVector<Value> stacks = twin.getStacks();
+      if (why.empty() && !op->hasOneUse())
+        why = "the sum over the routed experts has other uses";
+      if (why.empty() && op.getWeighted() == WeightMode::Before)
+        why = "the routing's weights are multiplied before the body"; // a product with one that is computed
+      if (why.empty() && stacks.empty())
+        why = "its matrices do not stand behind the experts' in one tensor, and stacking would copy them";
+      if (why.empty() && tokens >= minTokens && tokens <= maxTokens)
+        why = (Twine(tokens) + " tokens are in [" + Twine(minTokens.getValue()) + ", " + Twine(maxTokens.getValue()) +
+               "]")
+                  .str();
+      if (!why.empty()) {
+        ++numBeside;
+        remark::missed(sum.getLoc(), optionsFor(sum)) << "kept dense: " + why;
+        return;
+      }
+      ++numIn;
+      remark::passed(sum.getLoc(), optionsFor(sum)) << "1 shared expert joins the routing";
+      IRRewriter b(sum);
+      Location loc = op.getLoc();
+      auto type = cast<RoutingType>(op.getRouting().getType());
+      Value row = op.getRows().front();
+      auto ones = RankedTensorType::get({tokens, 1}, type.getElementType());
+      Value one = arith::ConstantOp::create(b, loc, b.getFloatAttr(type.getElementType(), 1.0));
+      SmallVector<Value> sizes;
+      if (ones.isDynamicDim(0))
+        sizes.push_back(tensor::DimOp::create(b, loc, row, 0));
+      Value shared = RouteOp::create(b, loc, tensor::SplatOp::create(b, loc, one, ones, sizes), /*mask=*/Value());
+      ApplyParts parts(op);
+      parts.routing = ConcatOp::create(b, loc, ValueRange{op.getRouting(), shared});
+      parts.experts = stacks;
+      ApplyOp with = parts.create(b, op, op.getResultTypes(), 1);
+      with.getBodies()[0].takeBody(op.getBodies()[0]);
+      b.replaceOp(sum, with.getResult(0));
+      b.eraseOp(op);
+      return;
+    }
   }
 
   void place(ApplyOp op) {
@@ -78,9 +211,7 @@ struct MoePlaceSharedExpertsPass : impl::MoePlaceSharedExpertsPassBase<MoePlaceS
       why = (Twine(tokens) + " tokens are outside of [" + Twine(minTokens.getValue()) + ", " +
              Twine(maxTokens.getValue()) + "]")
                 .str();
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    auto options =
-        remark::RemarkOpts::name("SharedExperts").category(DEBUG_TYPE).function(function ? function.getName() : "");
+    remark::RemarkOpts options = optionsFor(op);
     if (!why.empty()) {
       ++numKept;
       remark::missed(op.getLoc(), options) << "kept in the routing: " + why;

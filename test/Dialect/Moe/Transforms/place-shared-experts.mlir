@@ -141,3 +141,93 @@ func.func private @narrow(%routed: !moe.routing<8x4xf32, max_per_row = 2>, %one:
   }
   return %y : !x
 }
+
+// -----
+
+!x = tensor<?x8xf32>
+!r = !moe.routing<?x4xf32, max_per_row = 2>
+
+// Dense code that is the fifth expert, on all rows: nothing is copied, and one plan and combine serve all.
+// REMARK: Function=moved_in | Remark="1 shared expert joins the routing"
+// CHECK-LABEL: func private @moved_in
+// CHECK: %[[ONES:.*]] = tensor.splat %{{.*}} : tensor<?x1xf32>
+// CHECK: %[[S:.*]] = moe.route %[[ONES]]
+// CHECK: %[[ALL:.*]] = moe.concat %{{.*}}, %[[S]]
+// CHECK: moe.apply %[[ALL]] rows(%{{.*}}) experts(%arg2) weighted(after) out(sum)
+// CHECK-NOT: arith.addf
+// CHECK: return
+func.func private @moved_in(%r: !r, %x: !x, %w: tensor<5x8x8xf32>) -> !x {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %experts = tensor.extract_slice %w[0, 0, 0] [4, 8, 8] [1, 1, 1] : tensor<5x8x8xf32> to tensor<4x8x8xf32>
+  %own = tensor.extract_slice %w[4, 0, 0] [1, 8, 8] [1, 1, 1] : tensor<5x8x8xf32> to tensor<8x8xf32>
+  %y = moe.apply %r rows(%x) experts(%experts) weighted(after) out(sum) : !r, !x, tensor<4x8x8xf32> -> !x {
+  ^bb0(%rows: !x, %we: tensor<8x8xf32>):
+    %n = tensor.dim %rows, %c0 : !x
+    %z = tensor.splat %zero[%n] : !x
+    %o = linalg.matmul ins(%rows, %we : !x, tensor<8x8xf32>) outs(%z : !x) -> !x
+    %a = math.tanh %o : !x
+    moe.yield %a : !x
+  }
+  %n = tensor.dim %x, %c0 : !x
+  %z = tensor.splat %zero[%n] : !x
+  %o = linalg.matmul ins(%x, %own : !x, tensor<8x8xf32>) outs(%z : !x) -> !x
+  %a = math.tanh %o : !x
+  %s = arith.addf %a, %y : !x
+  return %s : !x
+}
+
+// -----
+
+!x = tensor<?x8xf32>
+!r = !moe.routing<?x4xf32, max_per_row = 2>
+
+// A matrix of its own would have to be copied behind the others.
+// REMARK: Function=beside | Remark="kept dense: its matrices do not stand behind the experts' in one tensor, and stacking would copy them"
+// CHECK-LABEL: func private @beside
+// CHECK-NOT: moe.concat
+// CHECK: arith.addf
+func.func private @beside(%r: !r, %x: !x, %w: tensor<4x8x8xf32>, %own: tensor<8x8xf32>) -> !x {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %y = moe.apply %r rows(%x) experts(%w) weighted(after) out(sum) : !r, !x, tensor<4x8x8xf32> -> !x {
+  ^bb0(%rows: !x, %we: tensor<8x8xf32>):
+    %n = tensor.dim %rows, %c0 : !x
+    %z = tensor.splat %zero[%n] : !x
+    %o = linalg.matmul ins(%rows, %we : !x, tensor<8x8xf32>) outs(%z : !x) -> !x
+    moe.yield %o : !x
+  }
+  %n = tensor.dim %x, %c0 : !x
+  %z = tensor.splat %zero[%n] : !x
+  %o = linalg.matmul ins(%x, %own : !x, tensor<8x8xf32>) outs(%z : !x) -> !x
+  %s = arith.addf %y, %o : !x
+  return %s : !x
+}
+
+// -----
+
+!x = tensor<?x8xf32>
+!r = !moe.routing<?x4xf32, max_per_row = 2>
+
+// The routed experts read another row than the dense code does.
+// CHECK-LABEL: func private @other_rows
+// CHECK-NOT: moe.concat
+// CHECK: arith.addf
+func.func private @other_rows(%r: !r, %x: !x, %w: tensor<5x8x8xf32>) -> !x {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %experts = tensor.extract_slice %w[0, 0, 0] [4, 8, 8] [1, 1, 1] : tensor<5x8x8xf32> to tensor<4x8x8xf32>
+  %own = tensor.extract_slice %w[4, 0, 0] [1, 8, 8] [1, 1, 1] : tensor<5x8x8xf32> to tensor<8x8xf32>
+  %y = moe.apply %r rows(%x by (t, e) -> (t floordiv 2)) experts(%experts) weighted(after) out(sum) : !r, !x, tensor<4x8x8xf32> -> !x {
+  ^bb0(%rows: !x, %we: tensor<8x8xf32>):
+    %n = tensor.dim %rows, %c0 : !x
+    %z = tensor.splat %zero[%n] : !x
+    %o = linalg.matmul ins(%rows, %we : !x, tensor<8x8xf32>) outs(%z : !x) -> !x
+    moe.yield %o : !x
+  }
+  %n = tensor.dim %x, %c0 : !x
+  %z = tensor.splat %zero[%n] : !x
+  %o = linalg.matmul ins(%x, %own : !x, tensor<8x8xf32>) outs(%z : !x) -> !x
+  %s = arith.addf %y, %o : !x
+  return %s : !x
+}
