@@ -10,10 +10,11 @@ namespace moe::rt {
 
 namespace {
 
-std::vector<int64_t> makeDescriptor(const Tensor &tensor) {
+/// `data`: where the device has the tensor, if it is not where the host has it.
+std::vector<int64_t> makeDescriptor(const Tensor &tensor, const void *data = nullptr) {
   size_t rank = tensor.shape.size();
   std::vector<int64_t> fields(MOE_DESCRIPTOR_FIELDS(rank));
-  fields[0] = fields[1] = static_cast<int64_t>(reinterpret_cast<intptr_t>(tensor.data));
+  fields[0] = fields[1] = static_cast<int64_t>(reinterpret_cast<intptr_t>(data ? data : tensor.data));
   int64_t stride = 1;
   for (size_t d = rank; d-- > 0;) {
     fields[3 + d] = tensor.shape[d];
@@ -53,9 +54,17 @@ std::string_view contents(const Tensor &tensor) { return {static_cast<const char
 
 Call::Call(const Function &function) : function(function), keep(function.module->shared_from_this()) {
   inputs.resize(function.inputs.size());
-  auto weight = function.weights.begin();
-  for (const ValueSignature &argument : function.signature->arguments)
-    descriptors.push_back(argument.isWeight ? makeDescriptor(*weight++) : std::vector<int64_t>());
+  if (Device *device = function.module->device())
+    remote = device->memory();
+  size_t weight = 0;
+  for (const ValueSignature &argument : function.signature->arguments) {
+    descriptors.emplace_back();
+    if (!argument.isWeight)
+      continue;
+    descriptors.back() =
+        makeDescriptor(function.weights[weight], remote ? function.deviceWeights[weight].get() : nullptr);
+    ++weight;
+  }
   arguments.resize(descriptors.size());
 }
 
@@ -123,7 +132,10 @@ void Call::run() {
   std::vector<int64_t> results(fields);
   for (size_t i = 0; i < descriptors.size(); ++i)
     arguments[i] = descriptors[i].data();
-  CallState state(runtime);
+  CallState state(runtime, remote ? remote->makeBuffers() : nullptr);
+  if (Device *device = function.module->device())
+    device->begin();
+  std::vector<std::shared_ptr<const void>> copies = uploadInputs();
   enter(function.entry, arguments.data(), results.data(), state);
   if (state.code != MOE_OK)
     fail(state.code, function.module->path(), ": function ", quote(signature.name), ": ", state.message);
@@ -134,11 +146,13 @@ void Call::run() {
     taken.push_back(takeResult(result, descriptor, state, symbols));
     descriptor += MOE_DESCRIPTOR_FIELDS(result.shape.size());
   }
+  if (remote && signature.results.empty())
+    remote->finish();
   for (size_t i = 0; i < before.size(); ++i)
     if (before[i] != hashOf(contents(*inputs[i])))
       fail(MOE_INTERNAL, function.module->path(), ": the module wrote to its input ",
            quote(signature.arguments[function.inputs[i]].name));
-  Memory::Left left = runtime.memory->releaseAll(state.live);
+  Memory::Left left = state.buffers->releaseAll();
   if (!left.problem.empty())
     fail(MOE_INTERNAL, function.module->path(), ": ", left.problem);
   if (left.buffers > 0 && runtime.memory->isDebug())
@@ -146,6 +160,23 @@ void Call::run() {
          " bytes behind");
   outputs = std::move(taken);
   ran = true;
+}
+
+/// To where the device has them, for this call.
+std::vector<std::shared_ptr<const void>> Call::uploadInputs() {
+  std::vector<std::shared_ptr<const void>> copies;
+  if (!remote)
+    return copies;
+  try {
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      copies.push_back(remote->upload(inputs[i]->data, inputs[i]->bytes()));
+      int64_t *descriptor = descriptors[function.inputs[i]].data();
+      descriptor[0] = descriptor[1] = static_cast<int64_t>(reinterpret_cast<intptr_t>(copies.back().get()));
+    }
+  } catch (const Error &error) {
+    fail(error.code, function.module->path(), ": function ", quote(function.signature->name), ": ", error.what());
+  }
+  return copies;
 }
 
 Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descriptor, CallState &state,
@@ -157,7 +188,7 @@ Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descripto
   const auto *allocated = reinterpret_cast<const void *>(static_cast<intptr_t>(descriptor[0]));
   const auto *aligned = reinterpret_cast<const char *>(static_cast<intptr_t>(descriptor[1]));
   Shape shape(descriptor + 3, descriptor + 3 + rank);
-  Memory::Taken taken = state.memory.take(allocated, state.live);
+  Memory::Taken taken = state.buffers->take(allocated);
   uint64_t capacity = taken.bytes;
   if (!taken.owner)
     broken("is not a buffer of its own: it is an argument, another result, or nothing that the host allocated");
@@ -181,7 +212,15 @@ Tensor Call::takeResult(const ValueSignature &expected, const int64_t *descripto
       broken("is not row-major");
     stride *= shape[d];
   }
-  return {expected.dtype, std::move(shape), aligned, std::move(taken.owner)};
+  if (!remote)
+    return {expected.dtype, std::move(shape), aligned, std::move(taken.owner)};
+  Tensor copy = Tensor::create(expected.dtype, std::move(shape));
+  try {
+    remote->download(copy.mutableData(), aligned, *bytes);
+  } catch (const Error &error) {
+    fail(error.code, function.module->path(), ": function ", quote(function.signature->name), ": ", error.what());
+  }
+  return copy;
 }
 
 const Tensor &Call::output(std::string_view name) const {

@@ -32,26 +32,27 @@ template <typename Body> void runInFrame(CallState &call, const Body &body) {
   current = outer;
 }
 
-void *tryAllocate(Runtime &runtime, uint64_t bytes, uint64_t alignment) {
+void *tryAllocate(uint64_t bytes, uint64_t alignment) {
   CallState &call = *current->call;
-  void *memory = runtime.memory->allocate(bytes, alignment, call.live);
+  std::string problem;
+  void *memory = call.buffers->allocate(bytes, alignment, problem);
   if (!memory) {
-    call.record(MOE_OUT_OF_MEMORY, str("no memory for a buffer of ", bytes, " bytes"));
+    call.record(MOE_OUT_OF_MEMORY, std::move(problem));
     call.abandoned = true;
   }
   return memory;
 }
 
-void *hostAlloc(void *ctx, uint64_t bytes, uint64_t alignment) {
-  void *memory = tryAllocate(*static_cast<Runtime *>(ctx), bytes, alignment);
+void *hostAlloc(void *, uint64_t bytes, uint64_t alignment) {
+  void *memory = tryAllocate(bytes, alignment);
   if (!memory)
     leave();
   return memory;
 }
 
-void hostFree(void *ctx, void *pointer) {
+void hostFree(void *, void *pointer) {
   CallState &call = *current->call;
-  std::string problem = static_cast<Runtime *>(ctx)->memory->release(pointer, &call.live);
+  std::string problem = call.buffers->release(pointer);
   if (!problem.empty())
     call.record(MOE_INTERNAL, problem);
 }

@@ -9,12 +9,12 @@ namespace moe::rt {
 
 /// One run of a function.
 struct CallState {
-  explicit CallState(Runtime &runtime) : runtime(runtime), memory(*runtime.memory) {}
-  ~CallState() { memory.releaseAll(live); }
+  /// `buffers`: of a device; null for the host's memory.
+  explicit CallState(Runtime &runtime, std::unique_ptr<Buffers> buffers = nullptr)
+      : runtime(runtime), buffers(buffers ? std::move(buffers) : std::make_unique<HostBuffers>(*runtime.memory)) {}
 
   Runtime &runtime;
-  Memory &memory;
-  LiveBuffers live;
+  std::unique_ptr<Buffers> buffers;
   /// The first failure; MOE_OK if there is none.
   std::mutex mutex;
   moe_code code = MOE_OK;

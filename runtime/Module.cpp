@@ -105,6 +105,7 @@ std::shared_ptr<Module> Module::load(std::shared_ptr<Runtime> runtime, const std
   module->chooseVersion();
   module->open(checked.elf);
   module->bindWeights(weightsPath, verify);
+  module->uploadWeights();
   return module;
 }
 
@@ -223,6 +224,26 @@ void Module::bindWeights(const std::string &weightsPath, bool verify) {
              ", ", modulePath, " needs ", weight.print());
       function.weights.push_back(tensor);
     }
+  }
+}
+
+/// Once, however many functions use them.
+void Module::uploadWeights() {
+  std::shared_ptr<DeviceMemory> memory = kernels ? kernels->memory() : nullptr;
+  if (!memory)
+    return;
+  std::unordered_map<const void *, std::shared_ptr<const void>> copies;
+  try {
+    for (Function &function : entries)
+      for (const Tensor &weight : function.weights) {
+        std::shared_ptr<const void> &copy = copies[weight.data];
+        if (!copy)
+          copy = memory->upload(weight.data, weight.bytes());
+        function.deviceWeights.push_back(copy);
+      }
+    memory->finish();
+  } catch (const Error &error) {
+    fail(error.code, modulePath, ": the weights cannot be brought to ", kernels->describe(), ": ", error.what());
   }
 }
 

@@ -37,6 +37,8 @@ struct Function {
   const FunctionSignature *signature;
   moe_entry_fn entry;
   std::vector<Tensor> weights; ///< one for each weight argument, in order
+  /// Their copies on the device, for a module whose memory is not the host's.
+  std::vector<std::shared_ptr<const void>> deviceWeights;
 
   /// Positions among the signature's arguments.
   std::vector<size_t> inputs;
@@ -64,6 +66,8 @@ public:
   const std::shared_ptr<Runtime> &runtime() const { return shared; }
   /// The processor that the code in use was compiled for: one of the signature's versions.
   const std::string &cpu() const { return cpuName; }
+  /// What runs the kernels of a module for a GPU; null for other modules.
+  Device *device() const { return kernels.get(); }
 
 private:
   Module() = default;
@@ -71,6 +75,7 @@ private:
   void open(std::string_view elf);
   void openDevice();
   void bindWeights(const std::string &weightsPath, bool verify);
+  void uploadWeights();
 
   std::shared_ptr<Runtime> shared;
   std::string modulePath, json, cpuName, suffix;
@@ -104,10 +109,12 @@ public:
   const Function &function;
 
 private:
+  std::vector<std::shared_ptr<const void>> uploadInputs();
   Tensor takeResult(const ValueSignature &expected, const int64_t *descriptor, struct CallState &state,
                     std::vector<std::pair<std::string, int64_t>> &symbols) const;
 
   std::shared_ptr<const Module> keep;
+  std::shared_ptr<DeviceMemory> remote;      ///< null: the module works in the host's memory
   std::vector<std::optional<Tensor>> inputs; ///< one per argument of kind input
   std::vector<std::vector<int64_t>> descriptors;
   std::vector<void *> arguments;

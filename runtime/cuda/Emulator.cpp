@@ -106,6 +106,8 @@ public:
     };
   }
 
+  std::string describe() const override { return "the emulator of GPU kernels"; }
+
 private:
   static Emulator &self(void *ctx) { return *static_cast<Emulator *>(ctx); }
   Thread &current() { return threads[static_cast<size_t>(me)]; }

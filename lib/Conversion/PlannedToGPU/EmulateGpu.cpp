@@ -242,6 +242,9 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
     auto description = module.lookupSymbol<LLVM::GlobalOp>(("moe_kernel." + name).str());
     if (!description)
       return;
+    // Exported: a stand-in for the driver (test/lib/fake-cuda) finds kernels by name.
+    description.setLinkage(LLVM::Linkage::External);
+    description.setDsoLocal(true);
     Operation *result = description.getInitializerRegion().front().getTerminator();
     b.setInsertionPoint(result);
     Value value = result->getOperand(0);
