@@ -17,6 +17,32 @@ def MoePrepareGpuPass : Pass<"moe-prepare-gpu"> {
                            "::mlir::affine::AffineDialect", "::mlir::tensor::TensorDialect", "::mlir::moe::MoeGpuDialect"];
 }
 
+def MoeSetGpuPrecisionPass : Pass<"moe-set-gpu-precision", "::mlir::ModuleOp"> {
+  let summary = "multiplies the experts' f32 matrices in f16 or bf16";
+  let description = [{
+    The rows and banks of every f32 `moe.grouped_matmul` without quantised banks become `to`; sums, epilogues and results
+    stay f32. A bank that is a part of a stored weight becomes a weight of its own (`moe.converted`), which the compiler
+    converts when it writes the weights file; others are converted in each call (a remark says so). Matmuls outside of experts
+    stay as they are: a router in a narrower type would choose other experts.
+
+    - Before: the planned level on tensors, in front of `moe-prepare-gpu`.
+  }];
+  let options = [Option<"to", "to", "std::string", /*default=*/"\"bf16\"", "f16 or bf16">];
+  let dependentDialects = ["::mlir::arith::ArithDialect"];
+}
+
+def MoeGroupGpuLinearsPass : Pass<"moe-group-gpu-linears", "::mlir::ModuleOp"> {
+  let summary = "turns linear layers into grouped matmuls of one group";
+  let description = [{
+    A `linalg.matmul` of f16, bf16 or f32 with static widths of at least 16, the router's for instance, becomes a
+    `moe.grouped_matmul` of one expert, and so a tiled kernel (with tensor cores for 16-bit types). What is added to it
+    becomes an extra operand of the epilogue. Matmuls inside loops stay as they are.
+
+    - Before: the planned level on tensors, behind `moe-set-gpu-precision` and in front of `moe-prepare-gpu`.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
+}
+
 def ConvertGroupedMatmulToGpuPass : Pass<"convert-grouped-matmul-to-gpu"> {
   let summary = "turns moe.grouped_matmul on buffers into GPU kernels";
   let description = [{
@@ -30,7 +56,8 @@ def ConvertGroupedMatmulToGpuPass : Pass<"convert-grouped-matmul-to-gpu"> {
   }];
   let options = [
     Option<"sharedLimit", "shared-limit", "int64_t", /*default=*/"101376", "bytes of shared memory that a block may have">,
-    Option<"rows", "rows", "int64_t", /*default=*/"-1", "only the tile for this number of pairs (for tests)">
+    Option<"rows", "rows", "int64_t", /*default=*/"-1", "only the tile for this number of pairs (for tests)">,
+    Option<"tf32", "tf32", "bool", /*default=*/"false", "multiply f32 by tensor cores, with operands rounded to tf32">
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect", "::mlir::scf::SCFDialect",
                            "::mlir::memref::MemRefDialect", "::mlir::NVVM::NVVMDialect", "::mlir::LLVM::LLVMDialect",

@@ -94,7 +94,7 @@ typedef struct moe_device_v1 {
   void (*commit)(void *ctx);
   void (*wait)(void *ctx, int32_t groups);
   void (*load_matrix)(void *ctx, const void *row, int32_t count, int32_t transposed, uint32_t *out);
-  void (*multiply)(void *ctx, int32_t type, uint32_t *words); /* a[4] b[2] c[4] -> d[4]; type 0 f16, 1 bf16 */
+  void (*multiply)(void *ctx, int32_t type, uint32_t *words); /* a[4] b[2] c[4] -> d[4]; type 0 f16, 1 bf16, 2 tf32 */
   int32_t (*shuffle)(void *ctx, int32_t kind, int32_t value, int32_t b, int32_t c, int32_t *inside);
   int32_t (*ballot)(void *ctx, int32_t yes);
   void (*access)(void *ctx, const void *address, int64_t bytes,

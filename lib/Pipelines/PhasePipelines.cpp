@@ -51,10 +51,14 @@ static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   if (options.optLevel > 0)
     pm.addPass(createMoePackQuantisedPass());
   // Grouped matmuls that have a kernel keep their form until there are buffers.
-  if (options.gpuSharedLimit)
+  if (options.gpuPrecision == "f16" || options.gpuPrecision == "bf16")
+    pm.addPass(createMoeSetGpuPrecisionPass({options.gpuPrecision}));
+  if (options.gpuSharedLimit) {
+    pm.addPass(createMoeGroupGpuLinearsPass());
     pm.addPass(createMoePrepareGpuPass());
-  else if (options.optLevel > 0)
+  } else if (options.optLevel > 0) {
     pm.addPass(createMoePlanDenseMatmulsPass());
+  }
   pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
   if (options.optLevel > 0 && options.packWeights) {
     pm.addPass(createMoePackWeightsPass());
@@ -87,7 +91,8 @@ static void buildBufferise(OpPassManager &pm, const PhaseOptions &options) {
 
 /// The work becomes kernels in one gpu.module, in the NVVM dialect; what is left of the functions steers them.
 static void buildGpuCodegen(OpPassManager &pm, const PhaseOptions &options) {
-  pm.addPass(createConvertGroupedMatmulToGpuPass({options.gpuSharedLimit, /*rows=*/-1}));
+  pm.addPass(createConvertGroupedMatmulToGpuPass(
+      {options.gpuSharedLimit, /*rows=*/-1, /*tf32=*/options.gpuPrecision == "tf32"}));
   pm.addPass(createConvertPlanToGpuPass());
   pm.addNestedPass<func::FuncOp>(createLinalgGeneralizeNamedOpsPass());
   pm.addPass(createMoeOrderGpuLoopsPass());

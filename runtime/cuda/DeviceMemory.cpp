@@ -136,9 +136,8 @@ std::shared_ptr<const void> CudaMemory::upload(const void *data, uint64_t bytes)
   void *copy = allocate(bytes, problem);
   if (!copy)
     fail(MOE_OUT_OF_MEMORY, problem);
-  std::shared_ptr<const void> owner(copy, [memory = shared_from_this()](const void *p) {
-    memory->release(const_cast<void *>(p));
-  });
+  std::shared_ptr<const void> owner(
+      copy, [memory = shared_from_this()](const void *p) { memory->release(const_cast<void *>(p)); });
   if (bytes)
     check(driver.copyToDevice(addressOf(copy), data, bytes, stream), "cuMemcpyHtoDAsync");
   return owner;

@@ -24,7 +24,22 @@ float widen(int type, uint16_t bits) {
 
 void multiply(int type, uint32_t *const words[32]) {
   float a[16][16], b[16][8];
+  int depth = type == 2 ? 8 : 16;
   for (int lane = 0; lane < 32; ++lane) {
+    if (type == 2) {
+      // The hardware reads 19 of the 32 bits.
+      auto element = [&](int i) {
+        uint32_t word = words[lane][i] & ~uint32_t(0x1fff);
+        float value;
+        std::memcpy(&value, &word, sizeof(value));
+        return value;
+      };
+      for (int i = 0; i < 4; ++i)
+        a[ofATf32(lane, i).row][ofATf32(lane, i).column] = element(i);
+      for (int i = 0; i < 2; ++i)
+        b[ofBTf32(lane, i).row][ofBTf32(lane, i).column] = element(4 + i);
+      continue;
+    }
     auto element = [&](int first, int i) {
       return widen(type, uint16_t(words[lane][first + i / 2] >> (16 * (i & 1))));
     };
@@ -38,7 +53,7 @@ void multiply(int type, uint32_t *const words[32]) {
       Place at = ofC(lane, i);
       float sum;
       std::memcpy(&sum, &words[lane][6 + i], sizeof(sum));
-      for (int k = 0; k < 16; ++k)
+      for (int k = 0; k < depth; ++k)
         sum += a[at.row][k] * b[k][at.column];
       std::memcpy(&words[lane][10 + i], &sum, sizeof(sum));
     }

@@ -9,6 +9,7 @@
 #include "moe/Import/Onnx/Import.h"
 #include "moe/Quantize/Calibrate.h"
 #include "moe/Quantize/PackPanels.h"
+#include "moe/Target/ConvertedWeights.h"
 #include "moe/Target/ModuleFile.h"
 #include "moe/Target/PackedWeights.h"
 #include "moe/Target/Signature.h"
@@ -204,8 +205,9 @@ LogicalResult Compilation::runPhases(Phase from) {
       summary.functions = std::move(*functions);
     }
     std::string scratch = sys::path::parent_path(options.output).str();
-    if (info.phase == Phase::Tile && (failed(addPackedWeights(*module, weights)) ||
-                                      failed(packQuantisedPanels(*module, weights, scratch.empty() ? "." : scratch))))
+    if (info.phase == Phase::Tile &&
+        (failed(addPackedWeights(*module, weights)) || failed(addConvertedWeights(*module, weights)) ||
+         failed(packQuantisedPanels(*module, weights, scratch.empty() ? "." : scratch))))
       return error("the weights could not be packed; nothing was written");
     if (info.phase == Phase::Raise && failed(stackWeights()))
       return failure();

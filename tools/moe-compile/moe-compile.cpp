@@ -40,6 +40,11 @@ static cl::opt<std::string> chip("chip", cl::desc("The GPU: sm_80, sm_86, sm_89,
                                  cl::value_desc("name"), cl::init("sm_80"), cl::cat(category));
 static cl::opt<std::string> ptxas("ptxas", cl::desc("The program ptxas (default: from PATH or CUDA_HOME)"),
                                   cl::value_desc("path"), cl::cat(category));
+static cl::opt<std::string>
+    precision("precision",
+              cl::desc("With --target=cuda: f32 experts are multiplied in f16, bf16 or tf32, with f32 "
+                       "sums (default: f32, without tensor cores); routers never"),
+              cl::value_desc("type"), cl::cat(category));
 static cl::opt<bool> emulate("emulate",
                              cl::desc("Run the GPU's kernels on the processor, thread by thread (for tests)"),
                              cl::cat(category));
@@ -219,12 +224,17 @@ int main(int argc, char **argv) {
     // The packed order is that of the processor's kernels.
     options.phases.packWeights = false;
     options.phases.mutateGpu = emulateWithout;
+    if (precision.getNumOccurrences() && !llvm::is_contained({"f32", "f16", "bf16", "tf32"}, StringRef(precision)))
+      return usageError("--precision takes f32, f16, bf16 or tf32, not '" + precision + "'");
+    if (precision != "f32")
+      options.phases.gpuPrecision = precision;
     if (options.emit == Emit::Ptx && emulate)
       return usageError("--emit=ptx and --emulate exclude each other");
     if (options.phases.optLevel == 0)
       return usageError("--target=cuda needs -O1 or more: without optimisation there are no kernels");
-  } else if (chip.getNumOccurrences() || emulate || ptxas.getNumOccurrences() || options.emit == Emit::Ptx) {
-    return usageError("--chip, --ptxas, --emulate and --emit=ptx need --target=cuda");
+  } else if (chip.getNumOccurrences() || emulate || ptxas.getNumOccurrences() || precision.getNumOccurrences() ||
+             options.emit == Emit::Ptx) {
+    return usageError("--chip, --precision, --ptxas, --emulate and --emit=ptx need --target=cuda");
   }
   options.output = output;
   if (output.empty() && options.emit != Emit::Module && options.emit != Emit::Object) {
@@ -263,6 +273,8 @@ int main(int argc, char **argv) {
     if (options.quantize->meanBits)
       options.recorded.push_back(llvm::formatv("--bits={0}", quantizeBits.getValue()).str());
   }
+  if (!options.phases.gpuPrecision.empty())
+    options.recorded.push_back("--precision=" + options.phases.gpuPrecision);
   if (noRaising)
     options.recorded.push_back("--no-raising");
   if (allowTracedExperts)

@@ -27,13 +27,13 @@ struct GpuTile {
   }
 };
 
-/// Every tile that may be chosen for operands of 16 bits (tensor cores) or 32 bits.
-llvm::ArrayRef<GpuTile> getGpuTiles(int64_t elementBytes);
+/// Every tile that may be chosen for operands of 16 bits (tensor cores) or 32 bits (tensor cores with `tf32` only).
+llvm::ArrayRef<GpuTile> getGpuTiles(int64_t elementBytes, bool tf32 = false);
 
 /// The tile for `rows` pairs over `experts` experts, `columns` columns of each of `banks` banks, on a chip with
 /// `sharedLimit` bytes of shared memory per block.
 GpuTile chooseGpuTile(int64_t rows, int64_t experts, int64_t columns, int64_t banks, int64_t elementBytes,
-                      int64_t sharedLimit);
+                      int64_t sharedLimit, bool tf32 = false);
 
 /// A tile, and the largest number of pairs for which it is the choice (-1: any number).
 struct GpuRegime {
@@ -43,7 +43,7 @@ struct GpuRegime {
 
 /// The choices for every number of rows, ascending: the number of pairs is known at the call only.
 llvm::SmallVector<GpuRegime> getGpuRegimes(int64_t experts, int64_t columns, int64_t banks, int64_t elementBytes,
-                                           int64_t sharedLimit);
+                                           int64_t sharedLimit, bool tf32 = false);
 
 } // namespace mlir::moe
 

@@ -36,6 +36,8 @@ std::optional<Phase> parsePhase(llvm::StringRef name);
 struct PhaseOptions {
   /// Kernels for an NVIDIA GPU with this many bytes of shared memory per block; 0: for the processor.
   int64_t gpuSharedLimit = 0;
+  /// What f32 experts are multiplied in on a GPU: empty (f32), "f16", "bf16" or "tf32".
+  std::string gpuPrecision;
   /// Run these kernels on the processor, thread by thread.
   bool emulateGpu = false;
   /// For tests of the emulator: the barrier or wait to leave out, or -1.

@@ -156,6 +156,15 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
            {generic(b, load.getPtr()), number(b, count), number(b, load.getLayout() == NVVM::MMALayout::col), out});
       return with(LLVM::LoadOp::create(b, load.getType(), out));
     }
+    if (auto convert = dyn_cast<NVVM::ConvertFloatToTF32Op>(op)) {
+      if (convert.getRnd() != NVVM::FPRoundingMode::RNA)
+        return op->emitError() << "the emulator rounds to tf32 to nearest, ties away, only";
+      // Ten bits of fraction stay. Half of the last one is added to the magnitude; NaN is left alone.
+      Value bits = LLVM::BitcastOp::create(b, i32, convert.getSrc());
+      Value rounded = LLVM::AndOp::create(b, LLVM::AddOp::create(b, bits, number(b, 0x1000)), number(b, ~0x1fff));
+      Value isNan = LLVM::FCmpOp::create(b, LLVM::FCmpPredicate::uno, convert.getSrc(), convert.getSrc());
+      return with(LLVM::SelectOp::create(b, isNan, bits, rounded));
+    }
     if (auto mma = dyn_cast<NVVM::MmaOp>(op)) {
       meets = true;
       return replaceMma(b, mma);
@@ -203,8 +212,10 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
     auto shape = mma.getShape();
     auto type = mma.getMultiplicandAPtxType();
     bool isHalf = type == NVVM::MMATypes::f16 || (!type && isa<VectorType>(mma.getOperandA()[0].getType()));
-    if (shape.getM() != 16 || shape.getN() != 8 || shape.getK() != 16 || (!isHalf && type != NVVM::MMATypes::bf16))
-      return mma.emitError() << "the emulator knows mma.m16n8k16 of f16 and bf16 only";
+    bool isTf32 = type == NVVM::MMATypes::tf32;
+    if (shape.getM() != 16 || shape.getN() != 8 || shape.getK() != (isTf32 ? 8 : 16) ||
+        (!isHalf && !isTf32 && type != NVVM::MMATypes::bf16))
+      return mma.emitError() << "the emulator knows mma.m16n8k16 of f16 and bf16 and mma.m16n8k8 of tf32 only";
     // The operands one after the other: 4 + 2 words of multiplicands, 4 of sums, 4 of results.
     Value words = room(b, mma, 14);
     int64_t next = 0;
@@ -212,7 +223,7 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
          {ValueRange(mma.getOperandA()), ValueRange(mma.getOperandB()), ValueRange(mma.getOperandC())})
       for (Value operand : operands)
         LLVM::StoreOp::create(b, operand, wordAt(b, words, next++));
-    call(b, "multiply", kEmulatorMultiply, none, {number(b, isHalf ? 0 : 1), words});
+    call(b, "multiply", kEmulatorMultiply, none, {number(b, isHalf ? 0 : isTf32 ? 2 : 1), words});
     Value result = LLVM::LoadOp::create(b, mma.getType(), wordAt(b, words, 10));
     mma.getResult().replaceAllUsesWith(result);
     mma.erase();

@@ -17,22 +17,22 @@ Value SharedTile::offset(GpuBuilder &b, Value row, Value column) const {
   if (!swizzled || chunks < 2)
     return b.add(start, b.mul(column, elementBytes));
   // Rows that share a 128-byte line of banks get different permutations.
-  Value key = chunks >= 8 ? b.modulo(row, 8) : b.modulo(b.divide(row, 8 / chunks), chunks);
+  Value key = chunks >= 8 ? b.modulo(b.mul(row, keyStep), 8) : b.modulo(b.divide(row, 8 / chunks), chunks);
   Value chunk = b.lxor(b.divide(column, perChunk), key);
   Value inside = b.mul(b.modulo(column, perChunk), elementBytes);
   return b.add(start, b.add(b.mul(chunk, 16), inside));
 }
 
-GroupedMatmulKernel::GroupedMatmulKernel(GpuBuilder &b, GroupedMatmulOp op, KernelForm form, GpuTile tile)
-    : b(b), op(op), form(form), tile(tile), banks(op.getBanks().size()) {
+GroupedMatmulKernel::GroupedMatmulKernel(GpuBuilder &b, GroupedMatmulOp op, KernelForm form, GpuTile tile,
+                                         bool tensorCores)
+    : b(b), op(op), form(form), tile(tile), banks(op.getBanks().size()), tensorCores(tensorCores) {
   element = getElementTypeOrSelf(op.getA());
   bytes = element.getIntOrFloatBitWidth() / 8;
   n = cast<ShapedType>(op.getInit().getType()).getDimSize(1);
   k = cast<ShapedType>(op.getA().getType()).getDimSize(1);
   bankColumns = tile.columns / banks;
-  tensorCores = bytes == 2;
   aTile = {tile.rows, tile.depth, bytes, tensorCores};
-  bTile = form == KernelForm::Columns ? SharedTile{tile.depth, bankColumns, bytes, tensorCores}
+  bTile = form == KernelForm::Columns ? SharedTile{tile.depth, bankColumns, bytes, tensorCores, bytes == 4 ? 2 : 1}
                                       : SharedTile{bankColumns, tile.depth, bytes, tensorCores};
 }
 
@@ -248,7 +248,7 @@ void GroupedMatmulKernel::emitBlock() {
 }
 
 //===----------------------------------------------------------------------===//
-// Tensor cores: mma.sync m16n8k16 with f32 sums
+// Tensor cores: mma.sync m16n8k16 of 16-bit types, m16n8k8 of tf32, with f32 sums
 //===----------------------------------------------------------------------===//
 
 /// One ldmatrix: four 8 x 8 matrices, whose rows begin where the lanes say.
@@ -263,50 +263,77 @@ static SmallVector<Value> loadFragments(GpuBuilder &b, Value address, bool trans
   return result;
 }
 
+/// Of tf32 banks that are stored [k][n], which ldmatrix cannot transpose: two fragments of 8 x 8 word by word.
+SmallVector<Value> GroupedMatmulKernel::loadColumns(Value base, Value depth, Value column) {
+  SmallVector<Value> words;
+  for (int64_t half = 0; half < 2; ++half)
+    for (int64_t upper = 0; upper < 2; ++upper) {
+      Value row = b.add(b.add(depth, b.modulo(lane, 4)), upper * 4);
+      Value at = bTile.offset(b, row, b.add(b.add(column, b.divide(lane, 4)), half * 8));
+      words.push_back(b.load(b.getI32Type(), b.advance(base, at, 1)));
+    }
+  return words;
+}
+
 SmallVector<Value> GroupedMatmulKernel::multiplyFragments(Value slot, ValueRange sums) {
   int64_t warpRows = tile.rows / tile.warpRows, warpColumns = bankColumns / tile.warpColumns;
   int64_t rowFragments = warpRows / 16, columnFragments = warpColumns / 8;
-  bool isHalf = element.isF16();
+  bool isHalf = element.isF16(), isTf32 = bytes == 4;
+  // The inner extent of a fragment, and the elements of 16 bytes of it.
+  int64_t inner = isTf32 ? 8 : 16, chunk = 16 / bytes;
   Type pair = isHalf ? Type(VectorType::get({2}, element)) : Type(b.getI32Type());
   auto typed = [&](ArrayRef<Value> words) {
     SmallVector<Value> result;
     for (Value word : words)
-      result.push_back(isHalf ? LLVM::BitcastOp::create(b, pair, word).getResult() : word);
+      if (isHalf)
+        result.push_back(LLVM::BitcastOp::create(b, pair, word));
+      else if (isTf32)
+        result.push_back(NVVM::ConvertFloatToTF32Op::create(
+            b, b.getI32Type(), LLVM::BitcastOp::create(b, b.getF32Type(), word), NVVM::FPRoundingMode::RNA));
+      else
+        result.push_back(word);
     return result;
   };
   auto four = LLVM::LLVMStructType::getLiteral(b.getContext(), SmallVector<Type>(4, b.getF32Type()));
-  auto type = isHalf ? NVVM::MMATypes::f16 : NVVM::MMATypes::bf16;
+  auto type = isHalf ? NVVM::MMATypes::f16 : isTf32 ? NVVM::MMATypes::tf32 : NVVM::MMATypes::bf16;
 
   SmallVector<Value> acc(sums);
-  for (int64_t depth = 0; depth < tile.depth; depth += 16) {
+  for (int64_t depth = 0; depth < tile.depth; depth += inner) {
     SmallVector<SmallVector<Value>> left;
     for (int64_t i = 0; i < rowFragments; ++i) {
       Value row = b.add(b.mul(warpRow, warpRows), b.add(b.modulo(lane, 16), i * 16));
-      Value column = b.add(b.mul(b.divide(lane, 16), 8), depth);
+      Value column = b.add(b.mul(b.divide(lane, 16), chunk), depth);
       left.push_back(typed(loadFragments(b, b.advance(slot, aTile.offset(b, row, column), 1), false)));
     }
+    // The product of the rows with two fragments of columns from j on.
+    auto multiply = [&](unsigned bank, int64_t j, const SmallVector<Value> &right) {
+      for (int64_t i = 0; i < rowFragments; ++i)
+        for (int64_t half = 0; half < 2; ++half) {
+          int64_t at = ((bank * rowFragments + i) * columnFragments + j + half) * 4;
+          Value product = NVVM::MmaOp::create(
+              b, four, left[i], ArrayRef<Value>(right).slice(2 * half, 2), ArrayRef<Value>(acc).slice(at, 4),
+              ArrayRef<int64_t>{16, 8, inner}, std::nullopt, std::nullopt, std::array<NVVM::MMATypes, 2>{type, type},
+              std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row, NVVM::MMALayout::col});
+          for (int64_t r = 0; r < 4; ++r)
+            acc[at + r] = LLVM::ExtractValueOp::create(b, product, ArrayRef<int64_t>{r});
+        }
+    };
     for (unsigned bank = 0; bank < banks; ++bank) {
       Value base = b.advance(slot, b.i32(aTile.bytes() + bank * bTile.bytes()), 1);
       // Two fragments of eight columns at a time.
       for (int64_t j = 0; j < columnFragments; j += 2) {
         Value start = b.add(b.mul(warpColumn, warpColumns), j * 8);
         Value low = b.modulo(lane, 8), second = b.modulo(b.divide(lane, 8), 2), third = b.divide(lane, 16);
+        if (isTf32 && form == KernelForm::Columns) {
+          multiply(bank, j, typed(loadColumns(base, b.i32(depth), start)));
+          continue;
+        }
         Value address;
         if (form == KernelForm::Columns) // stored [k][n]: matrices are transposed on the way
           address = bTile.offset(b, b.add(b.add(low, b.mul(second, 8)), depth), b.add(start, b.mul(third, 8)));
         else // stored [n][k]
-          address = bTile.offset(b, b.add(start, b.add(low, b.mul(third, 8))), b.add(b.mul(second, 8), depth));
-        SmallVector<Value> right = typed(loadFragments(b, b.advance(base, address, 1), form == KernelForm::Columns));
-        for (int64_t i = 0; i < rowFragments; ++i)
-          for (int64_t half = 0; half < 2; ++half) {
-            int64_t at = ((bank * rowFragments + i) * columnFragments + j + half) * 4;
-            Value product = NVVM::MmaOp::create(
-                b, four, left[i], ArrayRef<Value>(right).slice(2 * half, 2), ArrayRef<Value>(acc).slice(at, 4),
-                ArrayRef<int64_t>{16, 8, 16}, std::nullopt, std::nullopt, std::array<NVVM::MMATypes, 2>{type, type},
-                std::array<NVVM::MMALayout, 2>{NVVM::MMALayout::row, NVVM::MMALayout::col});
-            for (int64_t r = 0; r < 4; ++r)
-              acc[at + r] = LLVM::ExtractValueOp::create(b, product, ArrayRef<int64_t>{r});
-          }
+          address = bTile.offset(b, b.add(start, b.add(low, b.mul(third, 8))), b.add(b.mul(second, chunk), depth));
+        multiply(bank, j, typed(loadFragments(b, b.advance(base, address, 1), form == KernelForm::Columns)));
       }
     }
   }

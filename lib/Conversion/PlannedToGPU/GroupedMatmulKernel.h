@@ -15,6 +15,8 @@ struct SharedTile {
   int64_t rows, columns; ///< in elements
   int64_t elementBytes;
   bool swizzled;
+  /// How far the permutations of neighbouring rows are apart: 2 where a warp reads words of four rows, not of eight.
+  int64_t keyStep = 1;
 
   int64_t bytes() const { return rows * columns * elementBytes; }
   /// The byte of element (row, column) from the tile's start.
@@ -24,7 +26,7 @@ struct SharedTile {
 /// One launch of a grouped matmul with one tile.
 class GroupedMatmulKernel {
 public:
-  GroupedMatmulKernel(GpuBuilder &b, GroupedMatmulOp op, KernelForm form, GpuTile tile);
+  GroupedMatmulKernel(GpuBuilder &b, GroupedMatmulOp op, KernelForm form, GpuTile tile, bool tensorCores);
   /// Emits the launch at the builder's place.
   void emit();
 
@@ -35,6 +37,7 @@ private:
   void issue(const Copy &copy, Value slotBase, Value depthStart, Value depthStride);
   void issueAll(Value step, Value slot);
   void emitBlock();
+  SmallVector<Value> loadColumns(Value base, Value depth, Value column);
   SmallVector<Value> multiplyFragments(Value slot, ValueRange sums);
   SmallVector<Value> multiplyScalars(Value slot, ValueRange sums);
   void storeFragments(ValueRange sums);

@@ -71,20 +71,22 @@ struct ConvertGroupedMatmulToGpuPass : moe::impl::ConvertGroupedMatmulToGpuPassB
     b.setInsertionPoint(op);
     int64_t bytes = getElementTypeOrSelf(op.getA()).getIntOrFloatBitWidth() / 8;
     int64_t n = cast<ShapedType>(op.getInit().getType()).getDimSize(1);
-    ++(bytes == 2 ? numTensorCore : numPlain);
-    SmallVector<GpuRegime> regimes = getGpuRegimes(op.getNumExperts(), n, op.getBanks().size(), bytes, sharedLimit);
+    bool onTensorCores = bytes == 2 || tf32, isTf32 = bytes == 4 && tf32;
+    ++(onTensorCores ? numTensorCore : numPlain);
+    SmallVector<GpuRegime> regimes =
+        getGpuRegimes(op.getNumExperts(), n, op.getBanks().size(), bytes, sharedLimit, isTf32);
     if (rows >= 0)
-      regimes = {{chooseGpuTile(rows, op.getNumExperts(), n, op.getBanks().size(), bytes, sharedLimit), -1}};
+      regimes = {{chooseGpuTile(rows, op.getNumExperts(), n, op.getBanks().size(), bytes, sharedLimit, isTf32), -1}};
     Value pairs = b.createOrFold<memref::DimOp>(b.getLoc(), op.getInit(), 0);
     for (const GpuRegime &regime : regimes) {
       if (regime.maxRows < 0) {
-        GroupedMatmulKernel(b, op, form, regime.tile).emit();
+        GroupedMatmulKernel(b, op, form, regime.tile, onTensorCores).emit();
         break;
       }
       Value few = b.cmp(arith::CmpIPredicate::sle, pairs, b.index(regime.maxRows));
       auto choice = scf::IfOp::create(b, few, /*withElseRegion=*/true);
       b.setInsertionPointToStart(choice.thenBlock());
-      GroupedMatmulKernel(b, op, form, regime.tile).emit();
+      GroupedMatmulKernel(b, op, form, regime.tile, onTensorCores).emit();
       b.setInsertionPointToStart(choice.elseBlock());
     }
     op.erase();

@@ -86,8 +86,59 @@ Values planForDevice(LoopBuilder &b, PlanOp op) {
   return llvm::to_vector_of<Value>(plan.getResults());
 }
 
+/// Multiplies each pair's row by its weight where it is made, in the epilogue of the matmul, so that the combination
+/// only adds. Only for pairs that nothing else reads, with weights that are known in front of the matmul.
+void moveWeights(CombineOp combine) {
+  auto matmul = combine.getPairs().getDefiningOp<GroupedMatmulOp>();
+  auto plan = combine.getInverse().getDefiningOp<PlanOp>();
+  Value weights = combine.getWeights();
+  std::string why;
+  if (!matmul || !plan || !weights || !matmul->hasOneUse() || !getGpuKernelForm(matmul, why) ||
+      !isa<FloatType>(getElementTypeOrSelf(weights)))
+    return;
+  Operation *source = weights.getDefiningOp();
+  if (matmul->getBlock() != plan->getBlock() || !plan->isBeforeInBlock(matmul) ||
+      (source && (source->getBlock() != matmul->getBlock() || !source->isBeforeInBlock(matmul))))
+    return;
+  OpBuilder builder(matmul);
+  LoopBuilder b(matmul.getLoc(), builder);
+  b.setInsertionPoint(matmul);
+  Value pairRows = plan.getResult(1), pairSlots = plan.getResult(2);
+  OpFoldResult count = b.dimOrAttr(matmul.getInit(), 0);
+  Type type = getElementTypeOrSelf(weights);
+  AffineMap each = b.getMultiDimIdentityMap(1);
+  Value init = b.empty(count, type);
+  Value perPair = linalg::GenericOp::create(b, init.getType(), ValueRange(), init, ArrayRef<AffineMap>{each},
+                                            ArrayRef<utils::IteratorType>{utils::IteratorType::parallel},
+                                            [&](OpBuilder &inside, Location loc, ValueRange) {
+                                              LoopBuilder nested(loc, inside);
+                                              Value p = linalg::IndexOp::create(nested, 0);
+                                              Value token = nested.extract(pairRows, p),
+                                                    slot = nested.extract(pairSlots, p);
+                                              linalg::YieldOp::create(nested, nested.extract(weights, {token, slot}));
+                                            })
+                      .getResult(0);
+  matmul.getExtrasMutable().append(perPair);
+  SmallVector<Attribute> maps(matmul.getExtraMaps().getValue());
+  maps.push_back(AffineMapAttr::get(AffineMap::get(3, 0, b.getAffineDimExpr(1))));
+  matmul.setExtraMapsAttr(b.getArrayAttr(maps));
+  Block &block = matmul.getEpilogue().front();
+  Value weight = block.addArgument(type, matmul.getLoc());
+  YieldOp yield = matmul.getYield();
+  b.setInsertionPoint(yield);
+  Value value = yield.getValues()[0];
+  Type wide = value.getType().getIntOrFloatBitWidth() < 32 ? Type(b.getF32Type()) : value.getType();
+  Value product = arith::MulFOp::create(b, b.toFloat(value, wide), b.toFloat(weight, wide));
+  yield->setOperand(0, b.toFloat(product, value.getType()));
+  combine.getWeightsMutable().clear();
+}
+
 struct MoePrepareGpuPass : moe::impl::MoePrepareGpuPassBase<MoePrepareGpuPass> {
   void runOnOperation() override {
+    SmallVector<CombineOp> combines;
+    getOperation()->walk([&](CombineOp op) { combines.push_back(op); });
+    for (CombineOp op : combines)
+      moveWeights(op);
     getOperation()->walk([&](Operation *op) {
       OpBuilder builder(op);
       LoopBuilder b(op->getLoc(), builder);

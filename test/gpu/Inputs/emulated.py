@@ -24,6 +24,13 @@ CASES = [
     ("f32", dict(E=2, k=1, H=20, I=66, transposed=True, gated=False), [150]),  # 64-row tiles
     ("f16", dict(E=2, k=1, H=96, I=64, gated=False, skew=True), [140]),     # 128-row tiles, all rows to one expert
     ("bf16", dict(E=33, k=4, H=32, I=16), [11]),                            # more experts than a warp has lanes
+    # f32 on tensor cores: both orders of banks, ends inside tiles, an odd width, the larger tiles
+    ("f32", dict(E=4, k=2, H=40, I=72, precision="tf32"), [33]),
+    ("f32", dict(E=2, k=2, H=36, I=68, transposed=True, gated=False, precision="tf32"), [9, 70]),
+    ("f32", dict(E=2, k=1, H=21, I=35, gated=False, precision="tf32"), [140]),
+    # narrower operands, f32 sums and results; arguments are converted in each call
+    ("f32", dict(E=4, k=4, H=40, I=24, precision="bf16"), [7]),
+    ("f32", dict(E=1, k=1, H=17, I=31, precision="f16"), [13]),
 ]
 
 
@@ -53,16 +60,17 @@ def main():
             return without(folder)
         failed = 0
         for number, (dtype, sizes, tokens) in enumerate(CASES):
-            skew = sizes.pop("skew", False)
+            skew, precision = sizes.pop("skew", False), sizes.pop("precision", dtype)
             path = f"{folder}/layer.mlir"
             open(path, "w").write(layers.program(dtype, **sizes))
-            done = run("moe-compile", path, "--target=cuda", "--emulate", "-q", "-o", f"{folder}/layer.moe")
+            done = run("moe-compile", path, "--target=cuda", "--emulate", "-O1", "-q", "-o", f"{folder}/layer.moe",
+                       *([f"--precision={precision}"] if dtype == "f32" else []))
             for T in tokens:
                 rng = np.random.default_rng(number * 1000 + T)
                 problem = done.stderr if done.returncode else check(
-                    f"{folder}/layer.moe", layers.inputs(rng, dtype, T, skew=skew, **sizes), sizes["k"], dtype,
+                    f"{folder}/layer.moe", layers.inputs(rng, dtype, T, skew=skew, **sizes), sizes["k"], precision,
                     sizes.get("transposed", False), folder)
-                print(f"{dtype} {sizes} T={T}: {problem or 'ok'}")
+                print(f"{dtype} {precision} {sizes} T={T}: {problem or 'ok'}")
                 failed += problem is not None
         print(f"{failed} failed")
         return 1 if failed else 0

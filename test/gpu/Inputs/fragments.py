@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The emulator's fragment layouts against the figures of the PTX manual (mma.m16n8k16 for 16-bit types, ldmatrix).
+"""The emulator's fragment layouts against the figures of the PTX manual (mma.m16n8k16, mma.m16n8k8 of tf32, ldmatrix).
 
 The tables below are the figures, row by row: each entry names the lane and the element that it holds there. Nothing
 here is shared with the emulator or the code generator.
@@ -21,6 +21,11 @@ for n in range(8):
 # "Fragment layout of the 16x8 accumulator C or D": c0 c1 in rows 0 to 7, c2 c3 in rows 8 to 15.
 C = [[(lane, e) for lane in range(4 * r, 4 * r + 4) for e in (0, 1)] for r in range(8)]
 C += [[(lane, e) for lane in range(4 * r, 4 * r + 4) for e in (2, 3)] for r in range(8)]
+# mma.m16n8k8 of tf32, multiplicand A: rows 0 to 7 have a0 (columns 0 to 3) and a2 (columns 4 to 7), rows 8 to 15 a1 and a3.
+A32 = [[(lane, e) for e in (0, 2) for lane in range(4 * r, 4 * r + 4)] for r in range(8)]
+A32 += [[(lane, e) for e in (1, 3) for lane in range(4 * r, 4 * r + 4)] for r in range(8)]
+# Multiplicand B: b0 down rows 0 to 3 of a column, b1 down rows 4 to 7; column n belongs to lanes 4n to 4n + 3.
+B32 = [[(4 * n + k % 4, k // 4) for n in range(8)] for k in range(8)]
 # ldmatrix: "thread 0 gets the first two elements of row 0, thread 1 the next two, ...": four lanes per row.
 L = [[(lane, e) for lane in range(4 * r, 4 * r + 4) for e in (0, 1)] for r in range(8)]
 LT = [[L[c][r] for c in range(8)] for r in range(8)]
@@ -30,7 +35,7 @@ def places(table):
     return {entry: (r, c) for r, row in enumerate(table) for c, entry in enumerate(row)}
 
 
-want = {"A": places(A), "B": places(B), "C": places(C), "L": places(L), "LT": places(LT)}
+want = {"A": places(A), "B": places(B), "C": places(C), "L": places(L), "A32": places(A32), "B32": places(B32), "LT": places(LT)}
 got = {name: {} for name in want}
 for line in subprocess.run([sys.argv[1]], capture_output=True, text=True, check=True).stdout.splitlines():
     name, lane, element, row, column = line.split()

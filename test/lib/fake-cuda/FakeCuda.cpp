@@ -301,8 +301,9 @@ EXPORT cuCtxSetCurrent(CUcontext context) {
 EXPORT cuModuleLoadDataEx(CUmodule *module, const void *data, unsigned options, int *names, void **values) {
   // The end of an image is in itself: text ends in a zero, an ELF file behind its tables.
   const char *bytes = static_cast<const char *>(data);
-  bool isElf = std::memcmp(bytes, "\x7f"
-                                  "ELF",
+  bool isElf = std::memcmp(bytes,
+                           "\x7f"
+                           "ELF",
                            4) == 0;
   size_t size = 0;
   if (isElf) {
@@ -406,8 +407,8 @@ EXPORT cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream) 
 EXPORT cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threadsY,
                       unsigned threadsZ, unsigned shared, CUstream, void **parameters, void **) {
   auto *kernel = reinterpret_cast<Kernel *>(function);
-  ENTER("cuLaunchKernel", str(kernel->emulated->name, " grid ", x, " ", y, " ", z, " threads ", threads, " shared ",
-                              shared));
+  ENTER("cuLaunchKernel",
+        str(kernel->emulated->name, " grid ", x, " ", y, " ", z, " threads ", threads, " shared ", shared));
   if (threadsY != 1 || threadsZ != 1)
     return kInvalidValue;
   return driver().launch(kernel, {x, y, z}, threads, shared, parameters);

@@ -15,6 +15,10 @@ int main() {
       print("B", lane, i, ofB(lane, i));
     for (int i = 0; i < 4; ++i)
       print("C", lane, i, ofC(lane, i));
+    for (int i = 0; i < 4; ++i)
+      print("A32", lane, i, ofATf32(lane, i));
+    for (int i = 0; i < 2; ++i)
+      print("B32", lane, i, ofBTf32(lane, i));
     for (int half = 0; half < 2; ++half) {
       print("L", lane, half, ofLoadedMatrix(lane, half, false));
       print("LT", lane, half, ofLoadedMatrix(lane, half, true));
