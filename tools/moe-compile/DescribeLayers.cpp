@@ -124,6 +124,20 @@ json::Array mlir::moe::describeLayers(ModuleOp module) {
                                   {"moe.lowering", "lowering"}})
       if (auto text = apply->getAttrOfType<StringAttr>(attribute))
         layer[key] = text.getValue();
+    for (auto [attribute, key] : {std::pair("moe.first_node", "first_node"),
+                                  {"moe.node_count", "node_count"},
+                                  {"moe.router_columns", "router_columns"}}) {
+      if (auto text = apply->getAttrOfType<StringAttr>(attribute))
+        layer[key] = text.getValue();
+      else if (auto number = apply->getAttrOfType<IntegerAttr>(attribute))
+        layer[key] = number.getInt();
+    }
+    if (auto names = apply->getAttrOfType<ArrayAttr>("moe.router_nodes")) {
+      json::Array list;
+      for (auto name : names.getAsRange<StringAttr>())
+        list.push_back(name.getValue());
+      layer["router_nodes"] = std::move(list);
+    }
     layers.push_back(std::move(layer));
   });
   return layers;

@@ -185,6 +185,13 @@ static std::string formatLayer(const json::Object &layer) {
   return text;
 }
 
+static std::string joinNames(const json::Array &names) {
+  std::string text;
+  for (const json::Value &name : names)
+    text += (text.empty() ? "'" : ", '") + name.getAsString()->str() + "'";
+  return text;
+}
+
 void printReport(const Summary &summary, bool asJson, raw_ostream &os) {
   if (asJson) {
     json::Object report{{"version", 1},
@@ -210,13 +217,21 @@ void printReport(const Summary &summary, bool asJson, raw_ostream &os) {
       os << "  pattern     " << *pattern << "\n";
     if (const json::Object *router = layer.getObject("router"))
       os << "  router      " << *router->getString("kind") << ": " << *router->getString("steps")
-         << (layer.getString("scores") ? " of " + layer.getString("scores")->str() : "") << "\n";
+         << (layer.getString("scores") ? " of " + layer.getString("scores")->str() : "")
+         << (layer.getInteger("router_columns") ? formatv(", {0} columns", *layer.getInteger("router_columns")).str()
+                                                : "")
+         << "\n";
+    if (const json::Array *names = layer.getArray("router_nodes"))
+      os << "  router at   " << joinNames(*names) << "\n";
     if (auto activation = layer.getString("activation"))
       os << "  activation  " << *activation << "\n";
     if (auto weights = layer.getString("weights"))
       os << "  weights     " << *weights << "\n";
     if (auto lowering = layer.getString("lowering"))
       os << "  lowering    " << *lowering << "\n";
+    if (auto count = layer.getInteger("node_count"))
+      os << "  nodes       " << *count << ", '" << *layer.getString("first_node") << "' to '"
+         << *layer.getString("node") << "'\n";
   }
   for (const json::Value &value : summary.notRaised) {
     const json::Object &entry = *value.getAsObject();

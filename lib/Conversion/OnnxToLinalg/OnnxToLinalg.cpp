@@ -123,6 +123,23 @@ void ConvertOnnxToLinalg::convertConstant(OnnxConstantOp constant, OnnxLowering 
   lower.map(constant.getResult(), lower.constant(cast<TypedAttr>(dense)));
 }
 
+/// Sizes that data decide are not negative. Where they are positions (Slice, Range) they may be.
+static void requireSizes(OnnxNodeOp node, OnnxLowering &lower) {
+  Value result = node.getResult(0);
+  bool areSizes = llvm::any_of(result.getUsers(), [](Operation *op) {
+    auto user = dyn_cast<OnnxNodeOp>(op);
+    return user && llvm::is_contained({"Split", "Reshape", "Expand", "Tile", "ConstantOfShape"}, user.getOpType());
+  });
+  if (!areSizes)
+    return;
+  for (const DimExpr &size : *lower.shapes.getElements(result)) {
+    Value number = lower.size(size);
+    Value zero = arith::ConstantIndexOp::create(lower.b, 0);
+    lower.require(arith::CmpIOp::create(lower.b, arith::CmpIPredicate::sge, number, zero),
+                  OnnxLowering::describe(node) + ": a size that it computes is negative");
+  }
+}
+
 LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lower) {
   // What the results of If and Loop look like is known when their subgraphs are lowered.
   bool hasBodies = node->getNumRegions() > 0;
@@ -130,7 +147,14 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
     if (!hasBodies && !isa<NoneType>(result.getType()) && !lower.shapes.getShape(result))
       return lower.refuse(node) << "the rank of its result is unknown";
   // Integers that are known in terms of the inputs' sizes need no tensor computation.
-  if (const DimList *elements = node.getNumResults() == 1 ? lower.shapes.getElements(node.getResult(0)) : nullptr) {
+  const DimList *elements = node.getNumResults() == 1 ? lower.shapes.getElements(node.getResult(0)) : nullptr;
+  auto isOwn = [&](const DimExpr &e) {
+    auto atom = e.asAtom();
+    return atom && lower.shapes.getAtoms()[*atom].kind == DimAtom::Element &&
+           lower.shapes.getAtoms()[*atom].value == node.getResult(0);
+  };
+  bool sizes = elements && llvm::any_of(*elements, isOwn);
+  if (elements && !sizes) {
     DimList dims = lower.dimsOf(node.getResult(0));
     Type element = OnnxLowering::elementType(node.getResult(0));
     RankedTensorType type = lower.typeOf(dims, element);
@@ -170,6 +194,8 @@ LogicalResult ConvertOnnxToLinalg::convertNode(OnnxNodeOp node, OnnxLowering &lo
       continue;
     lower.map(from, lower.castTo(to, lower.dimsOf(from)));
   }
+  if (sizes)
+    requireSizes(node, lower);
   return success();
 }
 

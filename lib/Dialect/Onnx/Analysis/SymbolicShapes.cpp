@@ -96,13 +96,36 @@ void SymbolicShapes::visitConstant(OnnxConstantOp constant) {
   elements[constant.getResult()] = std::move(list);
 }
 
+/// Integers that data decide and that an operator takes as sizes or positions: each is an unknown of its own.
+bool SymbolicShapes::namesSizes(Value value, DimList &list) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  const DimList *dims = getShape(value);
+  if (!type || !dims || dims->size() > 1 ||
+      !(type.getElementType().isInteger(64) || type.getElementType().isInteger(32)))
+    return false;
+  DimExpr count = productOf(*dims);
+  bool asked = llvm::any_of(value.getUses(), [](OpOperand &use) {
+    auto node = dyn_cast<OnnxNodeOp>(use.getOwner());
+    if (!node || !node.getDomain().empty())
+      return false;
+    unsigned number = use.getOperandNumber();
+    return ((node.is("Split") || node.is("Reshape") || node.is("Expand") || node.is("Tile")) && number == 1) ||
+           (node.is("Slice") && (number == 1 || number == 2)) || node.is("Range") || node.is("ConstantOfShape");
+  });
+  if (!asked || !count.isConstant() || count.constant() > maxTrackedElements)
+    return false;
+  for (int64_t i = 0; i < count.constant(); ++i)
+    list.push_back(atoms.element(value, i));
+  return true;
+}
+
 void SymbolicShapes::visitNode(OnnxNodeOp node) {
   if (ShapeFunction function = lookupShapeFunction(node))
     if (std::optional<SmallVector<DimList>> dims = function(node, *this)) {
       for (auto [result, list] : llvm::zip(node.getResults(), *dims))
         shapes[result] = std::move(list);
       DimList list;
-      if (node.getNumResults() == 1 && computeElements(node, list))
+      if (node.getNumResults() == 1 && (computeElements(node, list) || namesSizes(node.getResult(0), list)))
         elements[node.getResult(0)] = std::move(list);
       return;
     }

@@ -24,122 +24,35 @@ SmallVector<unsigned> ExpertEvaluator::refined(ArrayRef<unsigned> list) const {
 }
 
 bool ExpertEvaluator::runsOver(const Layout &layout, bool withSlot) {
-  SmallVector<unsigned> flat, wanted(tokenAxes);
+  SmallVector<unsigned> flat;
   for (const auto &dim : layout)
     flat.append(dim.begin(), dim.end());
-  if (withSlot && hasSlot)
-    wanted.push_back(slotAxis);
-  return refined(flat) == refined(wanted);
+  SmallVector<unsigned> found = refined(flat), wanted = refined(tokenAxes);
+  if (found == wanted)
+    return !withSlot || slotAxes.empty() || hasUnitSlot();
+  if (!withSlot || found.empty() || axes[found.back()].kind != LayerAxis::Slot)
+    return false;
+  found.pop_back();
+  return found == wanted;
 }
 
+bool ExpertEvaluator::hasUnitSlot() const {
+  return llvm::any_of(slotAxes, [&](unsigned a) { return axes[a].size.is(1); });
+}
+
+/// What is summed over may be slots, or features of something beside the layer: each size has an axis.
 std::optional<unsigned> ExpertEvaluator::slotOfSize(const DimExpr &size) {
   if (!size.isConstant() || size.constant() < 1)
     return std::nullopt;
-  if (!hasSlot) {
-    slotAxis = addAxis(LayerAxis::Slot, size);
-    hasSlot = true;
-  }
-  return axes[slotAxis].size == size ? std::optional(slotAxis) : std::nullopt;
+  for (unsigned a : slotAxes)
+    if (axes[a].size == size)
+      return a;
+  return slotAxes.emplace_back(addAxis(LayerAxis::Slot, size));
 }
 
 //===----------------------------------------------------------------------===//
-// Steps back that take a part
+// Positions
 //===----------------------------------------------------------------------===//
-
-bool ExpertEvaluator::selectBack(OnnxNodeOp node, unsigned result, const Layout &layout, Value &operand,
-                                 Layout &inner) {
-  if (!node.getDomain().empty() || node.getInputs().empty())
-    return false;
-  operand = node.getInputs()[0];
-  const DimList *dims = shapes.getShape(operand), *out = shapes.getShape(node.getResult(result));
-  if (!dims || !out || out->size() != layout.size())
-    return false;
-  if (node.is("Gather")) {
-    auto index = shapes.getConstants(node.getInputs()[1]);
-    const DimList *indexDims = shapes.getShape(node.getInputs()[1]);
-    auto axis = normalizeAxis(node.getInt("axis", 0), dims->size());
-    if (!index || index->size() != 1 || !indexDims || indexDims->size() > 1 || !axis || !(*dims)[*axis].isConstant())
-      return false;
-    int64_t size = (*dims)[*axis].constant(), at = index->front() < 0 ? index->front() + size : index->front();
-    if (at < 0 || at >= size)
-      return false;
-    inner = layout;
-    SmallVector<unsigned, 2> fixed = {addFixed(DimExpr(size), at)};
-    if (indexDims->empty())
-      inner.insert(inner.begin() + *axis, fixed);
-    else
-      inner[*axis] = fixed;
-    return true;
-  }
-  auto fixedAt = [&](size_t axis) -> std::optional<int64_t> {
-    if ((*out)[axis].is(1))
-      return 0;
-    if (layout[axis].size() == 1 && axes[layout[axis][0]].kind == LayerAxis::Fixed)
-      return axes[layout[axis][0]].position;
-    return std::nullopt;
-  };
-  if (node.is("Concat")) {
-    auto axis = normalizeAxis(node.getInt("axis", 0), dims->size());
-    auto at = axis ? fixedAt(*axis) : std::nullopt;
-    if (!at || (*out)[*axis].is(1))
-      return false;
-    for (Value input : node.getInputs()) {
-      const DimList *piece = shapes.getShape(input);
-      if (!piece || piece->size() != layout.size() || !(*piece)[*axis].isConstant())
-        return false;
-      int64_t size = (*piece)[*axis].constant();
-      if (*at >= size) {
-        *at -= size;
-        continue;
-      }
-      operand = input;
-      inner = layout;
-      inner[*axis].clear();
-      if (size != 1)
-        inner[*axis].push_back(addFixed(DimExpr(size), *at));
-      return true;
-    }
-    return false;
-  }
-  std::optional<size_t> axis;
-  int64_t offset = 0, stride = 1;
-  if (node.is("Split")) {
-    auto sizes = splitSizes(node, shapes);
-    axis = normalizeAxis(node.getInt("axis", 0), dims->size());
-    if (!sizes || !axis)
-      return false;
-    for (unsigned i = 0; i < result; ++i) {
-      if (!(*sizes)[i].isConstant())
-        return false;
-      offset += (*sizes)[i].constant();
-    }
-  } else if (node.is("Slice")) {
-    auto slice = sliceDims(node, shapes);
-    if (!slice)
-      return false;
-    for (size_t i = 0; i < dims->size(); ++i) {
-      if (slice->lengths[i] == (*dims)[i] && slice->steps[i] == 1)
-        continue;
-      if (axis || !slice->starts[i].isConstant())
-        return false;
-      axis = i;
-      offset = slice->starts[i].constant();
-      stride = slice->steps[i];
-    }
-    if (!axis) {
-      inner = layout;
-      return true;
-    }
-  } else {
-    return false;
-  }
-  auto at = fixedAt(*axis);
-  if (!at || (*dims)[*axis].is(1))
-    return false;
-  inner = layout;
-  inner[*axis] = {addFixed((*dims)[*axis], offset + *at * stride)};
-  return true;
-}
 
 std::optional<SmallVector<unsigned, 2>> ExpertEvaluator::axesOf(const Position &position, const DimExpr &size) {
   SmallVector<unsigned, 2> list;
@@ -374,13 +287,19 @@ PairExpr *ExpertEvaluator::evaluateNode(OnnxNodeOp node, unsigned result, const 
 }
 
 PairExpr *ExpertEvaluator::evaluate(Value value, const Layout &layout) {
-  std::vector<std::vector<unsigned>> key;
+  MemoKey key{value.getAsOpaquePointer(), {}};
   for (const auto &dim : layout)
-    key.emplace_back(dim.begin(), dim.end());
-  auto [it, inserted] = ownMemo.try_emplace({value.getAsOpaquePointer(), key}, nullptr);
+    key.second.emplace_back(dim.begin(), dim.end());
+  auto [it, inserted] = ownMemo.try_emplace(key, nullptr);
   if (!inserted)
-    return it->second ? it->second : fail("a value that was already refused");
-  auto remember = [&](PairExpr *expr) { return ownMemo[{value.getAsOpaquePointer(), key}] = expr; };
+    return it->second ? it->second : fail(refusals[key]);
+  auto remember = [&](PairExpr *expr) {
+    if (!expr)
+      refusals[key] = reason;
+    return ownMemo[key] = expr;
+  };
+  if (isJoint(layout))
+    return remember(evaluateJoint(value, layout));
   auto node = value.getDefiningOp<OnnxNodeOp>();
   unsigned number = node ? cast<OpResult>(value).getResultNumber() : 0;
   bool tokens = usesTokens(layout), chosen = usesKind(layout, LayerAxis::Chosen);

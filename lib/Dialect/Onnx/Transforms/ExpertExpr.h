@@ -24,6 +24,9 @@ public:
 
   /// The gate that a value without features is.
   std::optional<GateForm> gateOf(Value value, const Layout &layout, unsigned depth = 0);
+  /// The expert numbers outside which `value`, read at `expert` by `layout`, is zero (or minus infinity); null if that
+  /// is not known.
+  Value supportOf(Value value, const Layout &layout, int64_t expert, bool ofMinusInfinity = false, unsigned depth = 0);
   /// The product of two gates, if it is one.
   static std::optional<GateForm> combine(GateForm a, const GateForm &b);
 
@@ -46,10 +49,10 @@ private:
   /// The axes, outermost first, whose joint position is `position` in a dimension of `size`.
   std::optional<SmallVector<unsigned, 2>> axesOf(const Position &position, const DimExpr &size);
 
-  /// Operators that take a fixed part of their operand: Gather at a constant, Split, Slice, Concat.
-  bool selectBack(OnnxNodeOp node, unsigned result, const Layout &layout, Value &operand, Layout &inner);
   /// Gather and GatherND at the tokens (and slots) of listed pairs.
   bool pairsBack(OnnxNodeOp node, const Layout &layout, Layout &inner);
+  std::optional<int64_t> fixedPosition(const Layout &layout, size_t dim) const;
+  Value scatteredAt(OnnxNodeOp node, const Layout &layout);
   std::optional<int64_t> integerAt(Value value, const Layout &layout, unsigned depth = 0);
   /// The tensor of expert numbers, [tokens, slots], that a value under `layout` is read from.
   Value indicesOf(Value value, Layout layout);
@@ -57,6 +60,7 @@ private:
   bool isMaskSource(Value value);
   SmallVector<unsigned> refined(ArrayRef<unsigned> list) const;
   bool usesKind(const Layout &layout, LayerAxis::Kind kind) const;
+  bool hasUnitSlot() const;
   std::optional<unsigned> slotOfSize(const DimExpr &size);
   PairExpr *weightLeaf(Value value, const Layout &layout);
 
@@ -66,9 +70,18 @@ private:
       lists; // the NonZero's result, an axis for each of its rows
   llvm::DenseMap<Operation *, std::optional<unsigned>> listAxes;
   std::vector<std::unique_ptr<GateForm>> forms;
-  bool hasSlot = false;
-  std::map<std::pair<void *, std::vector<std::vector<unsigned>>>, PairExpr *> ownMemo;
+  SmallVector<unsigned, 2> slotAxes;
+  std::map<MemoKey, PairExpr *> ownMemo;
 };
+
+/// What gates over all experts, [tokens..., experts], are made of.
+struct DenseGates {
+  Value indices; ///< the gates are zero at all other experts; null if no such list is known
+  Value weights; ///< the gates of the listed experts; null: the dense gates read at `indices`
+  Value keep;
+  int64_t slots = 0;
+};
+DenseGates readDenseGates(SymbolicShapes &shapes, Value gates, int64_t experts);
 
 } // namespace mlir::moe
 

@@ -95,10 +95,9 @@ Value ExpertEvaluator::indicesOf(Value value, Layout layout) {
 Value ExpertEvaluator::weightsOf(Value value, Layout layout, bool withinGate) {
   Value found;
   // An only slot is in no dimension: one number per token is its weight where it meets a mask.
-  bool unit = withinGate && hasSlot && axes[slotAxis].size.is(1);
+  bool unit = withinGate && hasUnitSlot();
   while (true) {
-    bool slots =
-        unit || (hasSlot && llvm::any_of(layout, [&](const auto &dim) { return llvm::is_contained(dim, slotAxis); }));
+    bool slots = unit || usesSlot(layout);
     if (slots && runsOver(layout, true) && isa_and_nonnull<FloatType>(elementOf(value)))
       found = value;
     auto node = value.getDefiningOp<OnnxNodeOp>();
@@ -115,6 +114,11 @@ Value ExpertEvaluator::weightsOf(Value value, Layout layout, bool withinGate) {
 /// negative.
 static bool isNeverNegative(Value indices) {
   auto node = indices ? indices.getDefiningOp<OnnxNodeOp>() : OnnxNodeOp();
+  // Routers that choose in rounds put the numbers of the rounds side by side.
+  if (node && node.is("Concat"))
+    return llvm::all_of(node.getInputs(), isNeverNegative);
+  if (node && llvm::is_contained({"Unsqueeze", "Squeeze", "Reshape", "Identity"}, node.getOpType()))
+    return isNeverNegative(node.getInputs()[0]);
   return node && (node.is("TopK") || node.is("ArgMax"));
 }
 

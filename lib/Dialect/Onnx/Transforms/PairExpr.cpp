@@ -15,7 +15,9 @@ bool PairEvaluator::usesTokens(const Layout &layout) const {
 }
 
 bool PairEvaluator::usesSlot(const Layout &layout) const {
-  return llvm::any_of(layout, [&](const auto &dim) { return llvm::is_contained(dim, slotAxis); });
+  return llvm::any_of(layout, [&](const auto &dim) {
+    return llvm::any_of(dim, [&](unsigned a) { return axes[a].kind == LayerAxis::Slot; });
+  });
 }
 
 PairExpr *PairEvaluator::fail(const Twine &why, Operation *at) {
@@ -91,6 +93,15 @@ Layout PairEvaluator::broadcastTo(Value operand, const Layout &layout) {
       return {}; // not known whether it broadcasts
   }
   return inner;
+}
+
+bool PairEvaluator::isJoint(const Layout &layout) const {
+  return llvm::any_of(layout, [&](const auto &dim) {
+    auto has = [&](LayerAxis::Kind kind) {
+      return llvm::any_of(dim, [&](unsigned a) { return axes[a].kind == kind; });
+    };
+    return dim.size() > 1 && has(LayerAxis::Fixed) && has(LayerAxis::Feature);
+  });
 }
 
 bool PairEvaluator::isPairMatrix(const Layout &layout) const {
@@ -202,6 +213,8 @@ PairExpr *PairEvaluator::leaf(Value value, const Layout &layout) {
       flat.push_back(a);
       if (axes[a].kind == LayerAxis::Feature)
         features.push_back(a);
+      if (axes[a].kind == LayerAxis::Fixed)
+        return nullptr;
     }
   bool tokens = usesTokens(layout), slot = usesSlot(layout);
   if (!tokens && !slot) {
@@ -616,11 +629,14 @@ PairExpr *PairEvaluator::evaluateNode(OnnxNodeOp node, unsigned result, const La
     return evaluateMatMul(node, layout);
   if (node.is("Gemm"))
     return evaluateGemm(node, layout);
+  Layout inner;
+  Value operand;
+  if (selectBack(node, result, layout, operand, inner))
+    return evaluate(operand, inner);
   if (node.is("Gather") || node.is("GatherND"))
     return evaluateGather(node, layout);
   if (node.is("Split") || node.is("Slice"))
     return evaluateCut(node, result, layout);
-  Layout inner;
   if (node.is("Cast") || !isScalarOperator(node, shapes)) {
     if (stepBack(node, layout, inner))
       return evaluate(node.getInputs()[0], inner);
@@ -630,18 +646,25 @@ PairExpr *PairEvaluator::evaluateNode(OnnxNodeOp node, unsigned result, const La
 }
 
 PairExpr *PairEvaluator::evaluate(Value value, const Layout &layout) {
-  std::vector<std::vector<unsigned>> key;
+  MemoKey key{value.getAsOpaquePointer(), {}};
   for (const auto &dim : layout)
-    key.emplace_back(dim.begin(), dim.end());
-  auto [it, inserted] = memo.try_emplace({value.getAsOpaquePointer(), key}, nullptr);
+    key.second.emplace_back(dim.begin(), dim.end());
+  auto [it, inserted] = memo.try_emplace(key, nullptr);
   if (!inserted)
-    return it->second ? it->second : fail("a value that was already refused");
+    return it->second ? it->second : fail(refusals[key]);
+  auto remember = [&](PairExpr *expr) {
+    if (!expr)
+      refusals[key] = reason;
+    return memo[key] = expr;
+  };
   auto node = value.getDefiningOp<OnnxNodeOp>();
+  if (isJoint(layout))
+    return remember(evaluateJoint(value, layout));
   PairExpr *result = nullptr;
   if (unitSlot() && node && dependsOnGather(value, 64)) {
     std::string before = reason;
     if ((result = evaluateNode(node, cast<OpResult>(value).getResultNumber(), layout)))
-      return memo[{value.getAsOpaquePointer(), key}] = result;
+      return remember(result);
     reason = before;
   }
   result = leaf(value, layout);
@@ -650,5 +673,5 @@ PairExpr *PairEvaluator::evaluate(Value value, const Layout &layout) {
     result = evaluateNode(node, cast<OpResult>(value).getResultNumber(), layout);
   if (!result)
     fail("a value of another shape than rows, pairs or banks", value.getDefiningOp());
-  return memo[{value.getAsOpaquePointer(), key}] = result;
+  return remember(result);
 }

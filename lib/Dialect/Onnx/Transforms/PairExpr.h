@@ -70,7 +70,7 @@ struct PairExpr {
   // Where every expert has its own nodes (ExpertExpr.h):
   int64_t entry = -1;       // Part: the entry of the bank that this expert reads; -1: the value is the part itself
   unsigned leading = 0;     // Row: how many dimensions run over the tokens; 0: as many as there are token axes
-  StringRef implied;        // Elementwise without an operator of its own: "Add" or "Mul"
+  StringRef implied = {};   // Elementwise without an operator of its own: "Add" or "Mul"
   GateForm *gate = nullptr; // Gate
 };
 
@@ -133,6 +133,11 @@ protected:
   IndexKind evaluateIndex(Value value, Layout layout);
   /// The layout of operand 0 of an op that only moves elements.
   bool stepBack(OnnxNodeOp node, const Layout &layout, Layout &inner);
+  /// Operators that take a fixed part of their operand: Gather at a constant, Split, Slice, Concat.
+  bool selectBack(OnnxNodeOp node, unsigned result, const Layout &layout, Value &operand, Layout &inner);
+  /// A value of which a dimension runs over a feature and fixed positions; null if no dimension does, or with a reason.
+  PairExpr *evaluateJoint(Value value, const Layout &layout);
+  bool isJoint(const Layout &layout) const;
   bool splitByDims(ArrayRef<unsigned> flat, ArrayRef<DimExpr> dims, Layout &layout);
   Layout broadcastTo(Value operand, const Layout &layout);
   bool isPairMatrix(const Layout &layout) const;
@@ -151,7 +156,9 @@ protected:
   std::string reason;
   std::vector<std::unique_ptr<PairExpr>> pool;
   llvm::DenseMap<Value, bool> gatherMemo;
-  std::map<std::pair<void *, std::vector<std::vector<unsigned>>>, PairExpr *> memo;
+  using MemoKey = std::pair<void *, std::vector<std::vector<unsigned>>>;
+  std::map<MemoKey, PairExpr *> memo;
+  std::map<MemoKey, std::string> refusals; ///< why a value has no expression
 };
 
 /// Whether an ONNX operator works on each element alone and can stand in an expert's body.

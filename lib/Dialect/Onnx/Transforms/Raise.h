@@ -41,7 +41,7 @@ bool raiseDispatch(OnnxNodeOp root, SymbolicShapes &shapes);
 
 /// The scores that a TopK or ArgMax chose from, where `value` is their expert numbers or gates scattered by them.
 Value scoresOf(Value value);
-/// The routing of dense gates [tokens, experts].
+/// The routing of gates [tokens..., experts]: by slots where they are provably zero at all but a few experts.
 Value buildDenseRouting(NodeBuilder &nodes, SymbolicShapes &shapes, Value gates, int64_t experts, std::string &router);
 
 } // namespace mlir::moe

@@ -27,6 +27,8 @@ struct Term {
   bool plain = false;
   /// Whether the scatter replaced what was there.
   bool replaces = false;
+  /// Whether the scatter adds: a token that is listed twice gets both.
+  bool accumulates = false;
   GateForm gate;
   PairExpr *body = nullptr;
 };
@@ -47,7 +49,7 @@ private:
   bool addScatter(OnnxNodeOp node);
   bool addContraction(OnnxNodeOp node);
   bool readTerm(Term &term);
-  LogicalResult raiseGroup(SmallVectorImpl<Term *> &group, Value &result);
+  LogicalResult raiseGroup(SmallVectorImpl<Term *> &group, ValueRange others, Value &result);
   LogicalResult checkTraced(ArrayRef<Term *> group, int64_t bankSize);
   void missed(const Twine &reason) { noteNotRaised(root, reason); }
 
@@ -189,8 +191,10 @@ bool SumReader::addScatter(OnnxNodeOp node) {
       updates = sum.getInputs()[*own];
     else
       term.replaces = !isZeros(data);
-  } else if (reduction != "none" && reduction != "add") {
+  } else if (reduction != "add") {
     return false;
+  } else {
+    term.accumulates = true;
   }
   read.insert(node);
   term.factors.push_back({updates, Layout{{*chosen}, {feature}}});
@@ -371,7 +375,7 @@ static bool isComputedFrom(Value value, Operation *source) {
 }
 
 /// An error if the group provably lacks experts: its numbers have gaps, or its weights are part of a bank of more.
-/// Experts at the end (or the start) that add nothing may be meant: null experts.
+/// Experts at the end (or the start) that add nothing may be meant, null experts: a warning.
 LogicalResult SumReader::checkTraced(ArrayRef<Term *> group, int64_t bankSize) {
   Operation *source = group[0]->gate.indices ? group[0]->gate.indices.getDefiningOp() : nullptr;
   auto router = dyn_cast_or_null<OnnxNodeOp>(source);
@@ -383,8 +387,7 @@ LogicalResult SumReader::checkTraced(ArrayRef<Term *> group, int64_t bankSize) {
     return success();
   int64_t first = group.front()->gate.expert, last = group.back()->gate.expert;
   bool gaps = last - first + 1 > static_cast<int64_t>(group.size());
-  if (!gaps && bankSize <= static_cast<int64_t>(group.size()))
-    return success();
+  bool proved = gaps || bankSize > static_cast<int64_t>(group.size());
   // An expert of another kind may be in a term that could not be read.
   for (Term &term : terms)
     if (!term.body && isComputedFrom(term.factors[0].first, router))
@@ -392,6 +395,18 @@ LogicalResult SumReader::checkTraced(ArrayRef<Term *> group, int64_t bankSize) {
   std::string numbers;
   for (Term *term : group)
     numbers += (numbers.empty() ? "" : ", ") + std::to_string(term->gate.expert);
+  if (!proved) {
+    // Null experts look like this, and so does a trace that happened to hit the first ones: nothing in the file tells.
+    auto warning = emitWarning(root.getLoc())
+                   << "node '" << root.getNodeName() << "' (" << root.getQualifiedName() << "): router '"
+                   << router.getNodeName() << "' (" << router.getQualifiedName() << ") chooses among " << columns
+                   << " experts, the file holds those numbered " << numbers << "; tokens get nothing from the others";
+    warning.attachNote() << "that is right if the others are null experts; if the model has " << columns
+                         << " experts, the file is a trace that holds only those that were chosen while it was "
+                            "exported, and its results are wrong: export again with a loop over all experts, or with "
+                            "experts that are all run and masked";
+    return success();
+  }
   auto error = emitError(root.getLoc())
                << "node '" << root.getNodeName() << "' (" << root.getQualifiedName()
                << "): the file holds the experts that were chosen while the model was traced, not all experts";
@@ -406,7 +421,7 @@ LogicalResult SumReader::checkTraced(ArrayRef<Term *> group, int64_t bankSize) {
   return failure();
 }
 
-LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, Value &result) {
+LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, ValueRange others, Value &result) {
   const GateForm &gate = group.front()->gate;
   int64_t experts = group.size();
   for (auto [i, term] : llvm::enumerate(group)) {
@@ -446,7 +461,7 @@ LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, Value &resul
     auto source = gate.indices.getDefiningOp<OnnxNodeOp>();
     bool distinct = slots == 1 || (source && source.is("TopK"));
     for (Term *term : group)
-      if (term->chosen ? term->replaces ? slots != 1 || terms.size() != group.size() : !distinct
+      if (term->chosen ? term->replaces ? slots != 1 || terms.size() != group.size() : !distinct && !term->accumulates
                        : !gate.summed && slots != 1) {
         missed("a token may choose an expert twice, or an expert's output replaces another's");
         return failure();
@@ -467,18 +482,15 @@ LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, Value &resul
   }
   std::string router;
   Value routing =
-      gate.indices
-          ? buildComparedRouting(nodes, shapes, gate.indices, gate.weights, gate.keep, slots, experts, router)
-          : buildDenseRouting(nodes, shapes,
-                              nodes.flatten(gate.dense, cast<RankedTensorType>(gate.dense.getType()).getRank() - 1),
-                              experts, router);
+      gate.indices ? buildComparedRouting(nodes, shapes, gate.indices, gate.weights, gate.keep, slots, experts, router)
+                   : buildDenseRouting(nodes, shapes, gate.dense, experts, router);
   nodes.visited(routing.getDefiningOp());
   Value rows = emitter.rows[0];
   unsigned leading = emitter.rowLeading[0];
   bool listed = group.front()->chosen.has_value();
   ApplyOp apply = buildLayer(nodes, emitter, body, routing, 1, evaluator.axis(feature).size.staticSize(), wide);
   noteSource(apply, listed ? "a loop over the experts, pairs listed" : "a loop over the experts, all tokens", root,
-             scoresOf(gate.indices ? gate.indices : gate.dense));
+             scoresOf(gate.indices ? gate.indices : gate.dense), others);
   result = nodes.castTo(apply.getResult(0), element);
   if (evaluator.getTokenAxes().size() > 1 && leading == evaluator.getTokenAxes().size())
     result = nodes.unflatten(result, rows, leading);
@@ -527,7 +539,7 @@ LogicalResult SumReader::raise(bool allowTraced) {
       bankSize = std::max(bankSize, largestBank(term->body, term->gate.expert));
     if (!allowTraced && failed(checkTraced(group, bankSize)))
       return failure();
-    if (failed(raiseGroup(group, result)))
+    if (failed(raiseGroup(group, summands, result)))
       return success(); // as written
     summands.push_back(result);
   }

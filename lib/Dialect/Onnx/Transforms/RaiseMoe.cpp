@@ -8,6 +8,7 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/Transforms/RegionUtils.h"
+#include "llvm/ADT/SetVector.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_ONNXRAISEMOEPASS
@@ -36,6 +37,46 @@ static void refineTypes(func::FuncOp function, const SymbolicShapes &shapes) {
         result.setType(RankedTensorType::get(sizes, type.getElementType()));
     }
   }
+}
+
+/// Whether what a router chose (its numbers or gates) enters a routing. `meets` tells whether it otherwise meets a
+/// product with weights or another operand of the experts: then it looks like a layer that was not read.
+static bool entersRouting(OnnxNodeOp router, bool &meets) {
+  llvm::SetVector<Operation *> todo;
+  todo.insert(router);
+  for (size_t i = 0; i < todo.size() && i < 4096; ++i)
+    for (Operation *user : todo[i]->getUsers()) {
+      if (llvm::any_of(user->getResultTypes(), [](Type type) { return isa<RoutingType>(type); }))
+        return true;
+      auto node = dyn_cast<OnnxNodeOp>(user);
+      if (!node)
+        continue;
+      bool product = multipliesWeights(node);
+      meets |= product || node.is("ScatterND") || node.is("NonZero");
+      if (!product)
+        todo.insert(user);
+    }
+  return false;
+}
+
+/// A router whose choice reaches no layer although nothing else was said: so that silence does not look like success.
+static void noteRoutersLeft(func::FuncOp function) {
+  if (function->hasAttr("moe.not_raised"))
+    return;
+  SmallVector<OnnxNodeOp> left;
+  for (Operation &op : function.getBody().front()) {
+    auto node = dyn_cast<OnnxNodeOp>(op);
+    if (!node || !(node.is("TopK") || node.is("ArgMax")) || node->use_empty())
+      continue;
+    auto scores = dyn_cast<RankedTensorType>(node.getInputs()[0].getType());
+    bool meets = false;
+    if (scores && isa<FloatType>(scores.getElementType()) && scores.getRank() > 1 && !entersRouting(node, meets) &&
+        meets)
+      left.push_back(node);
+  }
+  for (OnnxNodeOp node : left)
+    noteNotRaised(node, "what the router '" + node.getNodeName() +
+                            "' chose is used, but no sum over slots or experts of gated products was found");
 }
 
 namespace {
@@ -82,6 +123,8 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
     // The nodes that a layer was made of are dead now.
     IRRewriter rewriter(&getContext());
     (void)runRegionDCE(rewriter, function->getRegions());
+    if (decomposed)
+      noteRoutersLeft(function);
     // So are the weights that were stacked.
     llvm::BitVector dead(function.getNumArguments());
     for (BlockArgument argument : function.getArguments())

@@ -33,7 +33,7 @@ static bool readRoot(OnnxNodeOp root, SymbolicShapes &shapes, PairEvaluator &eva
   std::optional<int64_t> slotDim;
   std::optional<DimExpr> size;
   bool keeps = false;
-  if (root.is("ReduceSum")) {
+  if (root.is("ReduceSum") || root.is("ReduceMean")) {
     const DimList *from = shapes.getShape(root.getInputs()[0]);
     auto axes = from ? getAxes(root, shapes, from->size()) : std::nullopt;
     if (!axes || axes->size() != 1 || from->size() < 3 || axes->front() + 1 == static_cast<int64_t>(from->size()))
@@ -133,7 +133,7 @@ static bool tryRaise(OnnxNodeOp sum, const PairSum &pairs, SymbolicShapes &shape
     routing = buildRouting(nodes, shapes, evaluator.getIndices(), gate->value, tokenDims, evaluator.getExperts(),
                            reason, router);
   } else {
-    routing = buildDenseRouting(nodes, shapes, nodes.flatten(gate->value, tokenDims), evaluator.getExperts(), router);
+    routing = buildDenseRouting(nodes, shapes, gate->value, evaluator.getExperts(), router);
   }
   if (!routing)
     return false;
@@ -142,6 +142,15 @@ static bool tryRaise(OnnxNodeOp sum, const PairSum &pairs, SymbolicShapes &shape
   noteSource(apply, evaluator.getIndices() ? "weights gathered per pair" : "all experts computed", sum,
              scoresOf(evaluator.getIndices() ? evaluator.getIndices() : gate->value));
   Value result = nodes.unflatten(nodes.castTo(apply.getResult(0), element), gate->value, tokenDims);
+  if (sum.is("ReduceMean")) {
+    // The mean over the slots is their sum, scaled.
+    auto scalar = RankedTensorType::get({}, element);
+    double factor = 1.0 / evaluator.axis(pairs.slot).size.constant();
+    auto number = OnnxConstantOp::create(
+        b, scalar, cast<ElementsAttr>(DenseElementsAttr::get(scalar, Attribute(b.getFloatAttr(element, factor)))));
+    nodes.visited(number);
+    result = nodes.node("Mul", 14, {result, number}, result.getType());
+  }
   Value old = sum.getResult(0);
   SmallVector<int64_t> ones;
   for (auto [i, dim] : llvm::enumerate(pairs.layout))
@@ -158,7 +167,8 @@ static bool tryRaise(OnnxNodeOp sum, const PairSum &pairs, SymbolicShapes &shape
 }
 
 bool mlir::moe::raisePairSum(OnnxNodeOp sum, SymbolicShapes &shapes) {
-  if (!sum.is("ReduceSum") && !sum.is("MatMul") && !sum.is("Einsum"))
+  bool reduces = sum.is("ReduceSum") || sum.is("ReduceMean");
+  if (!reduces && !sum.is("MatMul") && !sum.is("Einsum"))
     return false;
   PairEvaluator evaluator(shapes);
   PairSum pairs;
@@ -167,7 +177,7 @@ bool mlir::moe::raisePairSum(OnnxNodeOp sum, SymbolicShapes &shapes) {
     return false;
   if (tryRaise(sum, pairs, shapes, evaluator, reason))
     return true;
-  if (evaluator.sawBank() && sum.is("ReduceSum"))
+  if (evaluator.sawBank() && reduces)
     noteNotRaised(sum, reason);
   return false;
 }

@@ -6,6 +6,8 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Remarks.h"
+#include "llvm/ADT/DenseSet.h"
+#include "llvm/ADT/SetVector.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -143,10 +145,84 @@ void mlir::moe::noteNotRaised(OnnxNodeOp node, const Twine &reason) {
   function->setAttr("moe.not_raised", b.getArrayAttr(list));
 }
 
-void mlir::moe::noteSource(ApplyOp apply, StringRef pattern, OnnxNodeOp node, Value scores) {
+/// The nodes that nothing but `last` needs. What `kept` are made of is needed elsewhere.
+static SmallVector<OnnxNodeOp> nodesOnlyFor(OnnxNodeOp last, ValueRange kept) {
+  llvm::DenseSet<Operation *> own = {last}, others;
+  for (Value value : kept)
+    if (Operation *op = value.getDefiningOp())
+      others.insert(op);
+  llvm::DenseMap<Operation *, unsigned> missing;
+  SmallVector<OnnxNodeOp> todo = {last};
+  for (size_t i = 0; i < todo.size(); ++i)
+    for (Value operand : todo[i]->getOperands()) {
+      auto def = operand.getDefiningOp<OnnxNodeOp>();
+      if (!def || own.contains(def) || others.contains(def))
+        continue;
+      auto [it, inserted] = missing.try_emplace(def, 0);
+      if (inserted)
+        it->second = std::distance(def->use_begin(), def->use_end());
+      if (--it->second == 0) {
+        own.insert(def);
+        todo.push_back(def);
+      }
+    }
+  return todo;
+}
+
+bool mlir::moe::multipliesWeights(OnnxNodeOp node) {
+  if (!llvm::is_contained({"MatMul", "Gemm", "Einsum", "Conv", "MatMulInteger", "MatMulNBits"}, node.getOpType()))
+    return false;
+  return llvm::any_of(node.getInputs(), [](Value input) {
+    // Through what stores a matrix in another form.
+    for (unsigned i = 0; i < 4; ++i) {
+      if (isa<BlockArgument>(input) || input.getDefiningOp<OnnxConstantOp>())
+        return true;
+      auto def = input.getDefiningOp<OnnxNodeOp>();
+      if (!def ||
+          !llvm::is_contained({"Transpose", "Cast", "Reshape", "Identity", "DequantizeLinear"}, def.getOpType()))
+        return false;
+      input = def.getInputs()[0];
+    }
+    return false;
+  });
+}
+
+/// The nodes from the product that makes the logits to what chooses among the scores.
+static SmallVector<OnnxNodeOp> routerNodes(Value scores) {
+  llvm::SetVector<Operation *> found;
+  if (Operation *op = scores ? scores.getDefiningOp<OnnxNodeOp>() : nullptr)
+    found.insert(op);
+  for (size_t i = 0; i < found.size() && i < 32; ++i)
+    if (auto node = cast<OnnxNodeOp>(found[i]); !multipliesWeights(node))
+      for (Value input : node.getInputs())
+        if (Operation *op = input.getDefiningOp<OnnxNodeOp>())
+          found.insert(op);
+  if (scores)
+    for (Operation *user : scores.getUsers())
+      if (auto node = dyn_cast<OnnxNodeOp>(user); node && (node.is("TopK") || node.is("ArgMax")))
+        found.insert(user);
+  auto nodes = llvm::map_to_vector(found, [](Operation *op) { return cast<OnnxNodeOp>(op); });
+  llvm::sort(nodes, [](OnnxNodeOp a, OnnxNodeOp b) { return a->isBeforeInBlock(b); });
+  return nodes;
+}
+
+void mlir::moe::noteSource(ApplyOp apply, StringRef pattern, OnnxNodeOp node, Value scores, ValueRange kept) {
   Builder b(apply.getContext());
   apply->setAttr("moe.source", b.getStringAttr(pattern));
   apply->setAttr("moe.node", node.getNodeNameAttr());
+  SmallVector<OnnxNodeOp> own = nodesOnlyFor(node, kept);
+  OnnxNodeOp first = *llvm::min_element(own, [](OnnxNodeOp x, OnnxNodeOp y) { return x->isBeforeInBlock(y); });
+  apply->setAttr("moe.first_node", first.getNodeNameAttr());
+  apply->setAttr("moe.node_count", b.getI64IntegerAttr(own.size()));
+  SmallVector<Attribute> names;
+  for (OnnxNodeOp router : routerNodes(scores))
+    names.push_back(router.getNodeNameAttr());
+  if (!names.empty())
+    apply->setAttr("moe.router_nodes", b.getArrayAttr(names));
+  if (auto type = scores ? dyn_cast<RankedTensorType>(scores.getType()) : RankedTensorType();
+      type && type.getRank() > 0 && type.getShape().back() > 0 &&
+      type.getShape().back() != cast<RoutingType>(apply.getRouting().getType()).getExperts())
+    apply->setAttr("moe.router_columns", b.getI64IntegerAttr(type.getShape().back()));
   // Through what moves or corrects the scores, to what made them.
   bool corrected = false;
   while (auto maker = scores ? scores.getDefiningOp<OnnxNodeOp>() : OnnxNodeOp()) {

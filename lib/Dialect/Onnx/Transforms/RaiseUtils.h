@@ -39,9 +39,12 @@ private:
 /// Says in a remark, and in the function's attribute `moe.not_raised`, why the layer that ends at `node` was not
 /// raised.
 void noteNotRaised(OnnxNodeOp node, const Twine &reason);
-/// Says on an apply what it was raised from: the pattern, the node at its end, and where the router's scores come from
-/// (the operator that made them, if that is known).
-void noteSource(ApplyOp apply, StringRef pattern, OnnxNodeOp node, Value scores);
+/// Says on an apply what it was raised from: the pattern, the first and last of its nodes and how many there are, the
+/// nodes of the router, and where the router's scores come from (the operator that made them, if that is known). `kept`
+/// are values before the last node that are no part of the layer.
+void noteSource(ApplyOp apply, StringRef pattern, OnnxNodeOp node, Value scores, ValueRange kept = {});
+/// Whether a node is a product with weights of the file.
+bool multipliesWeights(OnnxNodeOp node);
 
 /// A linalg.matmul of a block of rows with an expert's matrix, accumulated in f32 (or f64).
 Value buildMatmul(ImplicitLocOpBuilder &b, Value rows, Value matrix, bool transposed);

@@ -41,6 +41,7 @@ private:
   void visitNode(OnnxNodeOp node);
   void visitConstant(OnnxConstantOp constant);
   bool computeElements(OnnxNodeOp node, DimList &elements);
+  bool namesSizes(Value value, DimList &elements);
 
   DimAtoms atoms;
   llvm::DenseMap<Value, DimList> shapes;
