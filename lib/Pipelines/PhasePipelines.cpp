@@ -49,7 +49,7 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
 /// Tensor programs of any upstream kind become linalg on tensors that bufferises well.
 static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   if (options.optLevel > 0)
-    pm.addPass(createMoePackQuantisedPass());
+    pm.addPass(createMoePackQuantisedPass({options.gpuSharedLimit ? "exact" : options.numerics}));
   // Grouped matmuls that have a kernel keep their form until there are buffers.
   if (options.gpuPrecision == "f16" || options.gpuPrecision == "bf16")
     pm.addPass(createMoeSetGpuPrecisionPass({options.gpuPrecision}));

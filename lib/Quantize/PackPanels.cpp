@@ -60,17 +60,13 @@ private:
                   char *at) const {
     int64_t bits = panels.format.getBits(), stored = panels.storedBits(), group = panels.group();
     bool isFloat = panels.format.getKind() == QuantKind::E2M1;
-    unsigned middle = panels.format.getMiddle(), mask = (1u << stored) - 1;
+    unsigned middle = panels.format.getMiddle(), mask = 0xffu >> (8 - stored);
     for (int64_t i = 0; i < length; ++i) {
       unsigned code = unpack(bank.codes, e, n, start + i, bits);
       if (panels.format.getKind() == QuantKind::Signed && (code >> (bits - 1)))
         code -= 1u << bits;
       if (!isFloat)
         code -= middle;
-      if (stored == 8) {
-        at[i * panels.rowBytes() + column] = char(code);
-        continue;
-      }
       char *word = at + i / group * panels.rowBytes() + column * 4;
       uint32_t value;
       std::memcpy(&value, word, 4);

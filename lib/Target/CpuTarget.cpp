@@ -83,6 +83,14 @@ Expected<CpuTarget> createCpuTarget(StringRef cpu, unsigned optLevel) {
       features += (features.empty() ? "" : ",") + (on ? std::string("+") : std::string("-")) + name.str();
   }
   result.cpu = cpu.str();
+  SmallVector<StringRef> added;
+  cpu.split(added, '+');
+  cpu = added.front();
+  for (StringRef feature : drop_begin(added)) {
+    if (none_of(kFeatures, [&](const FeatureName &known) { return known.llvm == feature; }))
+      return createStringError("'" + feature + "' behind '" + cpu + "' is no instruction set that modules make use of");
+    features += (features.empty() ? "+" : ",+") + feature.str();
+  }
 
   std::unique_ptr<MCSubtargetInfo> probe(target->createMCSubtargetInfo(Triple(result.triple), "x86-64", ""));
   if (!probe->isCPUStringValid(cpu))
@@ -96,7 +104,12 @@ Expected<CpuTarget> createCpuTarget(StringRef cpu, unsigned optLevel) {
   for (const FeatureName &feature : kFeatures)
     if (info->checkFeatures(("+" + feature.llvm).str()))
       result.features.push_back(feature.system.str());
-  result.vectorLanes = info->checkFeatures("+avx512vl") ? 16 : 8;
+  bool wide = info->checkFeatures("+avx512vl");
+  result.vectorLanes = wide ? 16 : 8;
+  if (wide)
+    result.integerDot = info->checkFeatures("+avx512vnni") ? "avx512vnni" : "avx512bw";
+  else if (info->checkFeatures("+avxvnni"))
+    result.integerDot = "avxvnni";
 
   TargetOptions options;
   options.TrapUnreachable = false;

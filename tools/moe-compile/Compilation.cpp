@@ -5,6 +5,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 #include "moe/Import/Onnx/Import.h"
 #include "moe/Quantize/Calibrate.h"
@@ -128,7 +129,28 @@ LogicalResult Compilation::runPhase(Phase phase) {
   return success();
 }
 
+/// The processors that the module gets code for.
+LogicalResult Compilation::createTargets(StringRef cpus) {
+  auto created = createCpuTargets(cpus, options.phases.optLevel);
+  if (!created)
+    return error(created.takeError());
+  targets = std::move(*created);
+  // Only a module has several versions; one file of assembly or IR shows the first. With kernels on a GPU the processor
+  // does next to nothing.
+  if (options.compileTo != Phase::Link || options.emit != Emit::Module || options.chip)
+    targets.truncate(1);
+  summary.targets = targets;
+  return success();
+}
+
 LogicalResult Compilation::generateVersions() {
+  bool integers = module
+                      ->walk([](GroupedMatmulOp op) {
+                        return hasIntegerRows(op) ? WalkResult::interrupt() : WalkResult::advance();
+                      })
+                      .wasInterrupted();
+  if (integers && options.cpusAreDefault && failed(createTargets(kDefaultIntegerCpus)))
+    return failure();
   for (CpuTarget &target : targets)
     versions.push_back({&target, {}, {}});
   // The last version takes the program itself.
@@ -138,6 +160,8 @@ LogicalResult Compilation::generateVersions() {
     options.phases.vectorLanes = version.target->vectorLanes;
     options.phases.entrySuffix = version.target->suffix;
     module = std::move(version.module);
+    StringRef dot = options.integerDot.empty() ? StringRef(version.target->integerDot) : StringRef(options.integerDot);
+    (*module)->setAttr(kIntegerDot, StringAttr::get(&context, dot));
     if (failed(runPhase(Phase::Codegen)) || failed(dump(Phase::Codegen, version.target->suffix)))
       return failure();
     version.module = std::move(module);
@@ -164,16 +188,9 @@ LogicalResult Compilation::dump(Phase phase, StringRef suffix) {
 }
 
 LogicalResult Compilation::run() {
-  auto created = createCpuTargets(options.cpus, options.phases.optLevel);
-  if (!created)
-    return error(created.takeError());
-  targets = std::move(*created);
-  // Only a module has several versions; one file of assembly or IR shows the first. With kernels on a GPU the processor
-  // does next to nothing.
-  if (options.compileTo != Phase::Link || options.emit != Emit::Module || options.chip)
-    targets.truncate(1);
+  if (failed(createTargets(options.cpus)))
+    return failure();
   summary.input = options.input;
-  summary.targets = targets;
   summary.optLevel = options.phases.optLevel;
 
   if (failed(import()))

@@ -28,6 +28,10 @@ struct CompilationOptions {
   std::string dumpPhasesTo;
   /// One processor, or several with commas between: a version of the code for each.
   std::string cpus;
+  /// Nobody named them: a program that multiplies integers gets a version more.
+  bool cpusAreDefault = false;
+  /// For tests: the byte products of all versions.
+  std::string integerDot;
   PhaseOptions phases;
   /// Weights that the input has as floats are quantised.
   std::optional<QuantizeOptions> quantize;
@@ -62,6 +66,7 @@ private:
   };
 
   LogicalResult runPhase(Phase phase);
+  LogicalResult createTargets(StringRef cpus);
   LogicalResult generateVersions();
   LogicalResult dump(Phase phase, StringRef suffix = "");
   LogicalResult link();

@@ -83,6 +83,14 @@ static cl::opt<std::string>
     calibrateWith("calibrate",
                   cl::desc("With --quantize: inputs of the program; errors count by what they do to its activations"),
                   cl::value_desc("inputs.safetensors"), cl::cat(category));
+static cl::opt<std::string> numerics(
+    "numerics",
+    cl::desc("Products with quantised weights: exact (f32 activations), or fast (activations rounded to 8 bits, "
+             "integer arithmetic; default: exact, but for layers whose file asks for it by accuracy_level)"),
+    cl::value_desc("exact|fast"), cl::cat(category));
+static cl::opt<std::string>
+    integerDot("integer-dot", cl::desc("The attribute moe.integer_dot of the module, for all versions of its code"),
+               cl::value_desc("name"), cl::Hidden, cl::cat(category));
 static cl::opt<std::string> forceEncoding("force-encoding",
                                           cl::desc("One encoding for all routings that have a choice: slots or dense"),
                                           cl::value_desc("name"), cl::cat(category));
@@ -188,6 +196,12 @@ int main(int argc, char **argv) {
   if (!forceEncoding.empty() && !llvm::is_contained({"slots", "dense"}, StringRef(forceEncoding)))
     return usageError("--force-encoding takes slots or dense, not '" + forceEncoding + "'");
   options.phases.forceEncoding = forceEncoding;
+  if (!numerics.empty() && numerics != "exact" && numerics != "fast")
+    return usageError("--numerics takes exact or fast, not '" + numerics + "'");
+  if (numerics == "fast" && device == Device::Cuda)
+    return usageError("--numerics=fast goes with --target=cpu");
+  options.phases.numerics = numerics;
+  options.integerDot = integerDot;
   options.phases.threads = !singleThread;
   options.phases.raiseDecomposed = !noRaising;
   if (!quantizeFormat.empty()) {
@@ -256,12 +270,15 @@ int main(int argc, char **argv) {
   options.weights = weights;
   options.dumpPhasesTo = dumpPhasesTo;
   options.cpus = cpu;
+  options.cpusAreDefault = !cpu.getNumOccurrences();
   options.progress = !quiet;
   options.recorded = {std::string("-O") + optLevel.getValue(), "--mcpu=" + cpu};
   if (!forceLowering.empty())
     options.recorded.push_back("--force-lowering=" + forceLowering);
   if (!forceEncoding.empty())
     options.recorded.push_back("--force-encoding=" + forceEncoding);
+  if (!numerics.empty())
+    options.recorded.push_back("--numerics=" + numerics);
   if (singleThread)
     options.recorded.push_back("--single-thread");
   if (options.quantize) {

@@ -276,6 +276,9 @@ def MoePackQuantisedPass : Pass<"moe-pack-quantised", "::mlir::ModuleOp"> {
 
     Left as they are, with a remark: banks that are computed, of different formats, or with blocks that are no multiple of 16.
 
+    `numerics` decides about `integer_rows`: `exact` takes the attribute away, `fast` gives it to every op that is packed,
+    without the option it stays where the file asked for it.
+
     Example (test/Dialect/Moe/Transforms/pack-quantised.mlir): 2 experts of 40 columns, 64 k of 4 bits in blocks of 32
     ```mlir
     %h = moe.grouped_matmul %x offsets(%o : tensor<3xindex>) banks(%codes : tensor<2x40x32xi8>) scales(%s : tensor<2x40x2xf16>) ...
@@ -285,6 +288,9 @@ def MoePackQuantisedPass : Pass<"moe-pack-quantised", "::mlir::ModuleOp"> {
     %h = moe.grouped_matmul %x offsets(%o : tensor<3xindex>) banks(%p : tensor<2x2x1152xi8>) ... {panels = 2 : i64, ...}
     ```
   }];
+  let options = [
+    Option<"numerics", "numerics", "std::string", /*default=*/"", "Integer products of quantised banks: exact (never), fast (always), or where the file asks">
+  ];
 }
 
 #endif // MOE_TRANSFORMS_PASSES_TD

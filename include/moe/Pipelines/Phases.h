@@ -50,6 +50,9 @@ struct PhaseOptions {
   std::string forceEncoding;
   /// f32 elements of a vector register of the target.
   int64_t vectorLanes = 8;
+  /// Integer products with quantised weights: "exact" (never), "fast" (wherever there are kernels), or empty: where the
+  /// file asks for them.
+  std::string numerics;
   /// What entry symbols end with: nothing for the first version of a module's code, else the version's suffix. Only
   /// `codegen`, which runs once for each version, knows of `vectorLanes` and of this.
   std::string entrySuffix;

@@ -17,6 +17,9 @@ namespace mlir::moe {
 /// The default: code for every x86-64 server and desktop processor since about 2015, and for those with AVX-512.
 constexpr llvm::StringLiteral kDefaultCpus = "x86-64-v3,x86-64-v4";
 
+/// The default for modules that multiply integers.
+constexpr llvm::StringLiteral kDefaultIntegerCpus = "x86-64-v3,x86-64-v4,x86-64-v4+avx512vnni";
+
 struct CpuTarget {
   std::string triple;
   std::string cpu;
@@ -25,13 +28,16 @@ struct CpuTarget {
   llvm::SmallVector<std::string> features;
   /// f32 elements of a vector register.
   int64_t vectorLanes = 8;
+  /// What multiplies bytes: "avx2", "avxvnni", "avx512bw" or "avx512vnni".
+  std::string integerDot = "avx2";
   /// What the entry symbols of this version end with: nothing for a module's first one, "." and the processor's name
   /// for the others.
   std::string suffix;
   std::shared_ptr<llvm::TargetMachine> machine;
 };
 
-/// A target for `cpu` (an LLVM name, or "native"), compiling at `optLevel` (0 to 3). The error names what is possible.
+/// A target for `cpu` (an LLVM name, with "+feature" behind it if wanted, or "native"), compiling at `optLevel` (0 to
+/// 3). The error names what is possible.
 llvm::Expected<CpuTarget> createCpuTarget(llvm::StringRef cpu, unsigned optLevel);
 
 /// A target for each processor of a comma-separated list: the versions of its code that a module carries. The first is

@@ -51,8 +51,10 @@ protected:
 class KernelFunctions;
 void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions);
 
-/// Emits the kernels for quantised banks in panels (see QuantPanels.h) in place of `op`.
-void emitQuantisedKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes);
+/// Emits the kernels for quantised banks in panels (see QuantPanels.h) in place of `op`: with floats, or with integers.
+void emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes);
+struct IntegerDot;
+void emitIntegerKernels(OpBuilder &b, GroupedMatmulOp op, const IntegerDot &dot);
 
 } // namespace mlir::moe
 

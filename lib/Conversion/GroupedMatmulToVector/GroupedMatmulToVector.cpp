@@ -19,10 +19,12 @@
 //
 //===----------------------------------------------------------------------===//
 #include "GroupedKernel.h"
+#include "IntegerDot.h"
 #include "KernelFunctions.h"
 #include "moe/Conversion/GroupedMatmulKernels.h"
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/Analysis/PanelLayout.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -110,7 +112,7 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &wh
       return no("its banks are stored in different orders");
     form = mine;
   }
-  if (form == KernelForm::Dots && !lastIsContiguous(op.getA().getType()))
+  if ((form == KernelForm::Dots || hasIntegerRows(op)) && !lastIsContiguous(op.getA().getType()))
     return no("the rows have no unit stride");
   for (auto [i, extra] : llvm::enumerate(op.getExtras())) {
     AffineMap map = op.getExtraMap(i);
@@ -314,11 +316,25 @@ struct ConvertGroupedMatmulToVectorPass
     : public moe::impl::ConvertGroupedMatmulToVectorPassBase<ConvertGroupedMatmulToVectorPass> {
   using Base::Base;
 
+  void getDependentDialects(DialectRegistry &registry) const override {
+    Base::getDependentDialects(registry);
+    registry.insert<math::MathDialect>();
+  }
+
   void runOnOperation() override {
     SmallVector<GroupedMatmulOp> ops;
     getOperation()->walk([&](GroupedMatmulOp op) { ops.push_back(op); });
     OpBuilder b(&getContext());
     KernelFunctions functions(getOperation());
+    auto name = getOperation()->getAttrOfType<StringAttr>(kIntegerDot);
+    std::optional<IntegerDot> dot = IntegerDot::parse(name ? name.getValue() : "avx2");
+    if (!dot) {
+      getOperation().emitError() << "expected '" << kIntegerDot
+                                 << "' to be avx2, avxvnni, avx512bw or avx512vnni, with 'portable-' in front or "
+                                    "without, got "
+                                 << name;
+      return signalPassFailure();
+    }
     for (GroupedMatmulOp op : ops) {
       if (!isa<MemRefType>(op.getInit().getType())) {
         op.emitError("expected buffers: run bufferisation first");
@@ -337,7 +353,10 @@ struct ConvertGroupedMatmulToVectorPass
       }
       if (*form == KernelForm::Quantised) {
         ++numQuantised;
-        emitQuantisedKernels(b, op, lanes);
+        if (hasIntegerRows(op))
+          emitIntegerKernels(b, op, *dot);
+        else
+          emitExactKernels(b, op, lanes);
       } else if (*form == KernelForm::Panels) {
         ++numPanels;
         emitPanelKernels(b, op, lanes, functions);

@@ -2,6 +2,7 @@
 #include "FlatBody.h"
 
 #include "mlir/Dialect/Affine/Utils.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -16,9 +17,11 @@ void FlatBody::lowerMatmul(linalg::LinalgOp matmul) {
   Value matrix = matmul.getDpsInputs()[1];
   Values scales, zeroPoints;
   QuantAttr format;
+  bool integerRows = false;
   if (DequantizeOp quantised = parts.getQuantisedMatrix(matmul)) {
     // Scales and zero points are stacked as the codes are.
     format = quantised.getFormat();
+    integerRows = hasIntegerRows(quantised);
     matrix = quantised.getCodes();
     scales.push_back(bankOf(quantised.getScales()).tensor);
     if (quantised.getZeroPoints())
@@ -44,6 +47,7 @@ void FlatBody::lowerMatmul(linalg::LinalgOp matmul) {
   }
   auto grouped = GroupedMatmulOp::create(b, a, numbers, range.offsets, part.tensor, bankMap, extras, extraMaps,
                                          emptyLike(matmul->getResult(0)), format, scales, zeroPoints);
+  setIntegerRows(grouped, integerRows);
   OpBuilder::InsertionGuard guard(b);
   Block &block = grouped.getEpilogue().front();
   b.setInsertionPointToStart(&block);
@@ -131,6 +135,7 @@ bool FlatBody::fuseEpilogue(linalg::LinalgOp generic) {
 
   auto merged = GroupedMatmulOp::create(b, leader.getA(), leader.getRows(), range.offsets, matrices, bankMaps, extras,
                                         extraMaps, emptyLike(generic->getResult(0)), formats, scales, zeroPoints);
+  setIntegerRows(merged, llvm::all_of(joined, hasIntegerRows));
   OpBuilder::InsertionGuard guard(b);
   Block &block = merged.getEpilogue().front();
   b.setInsertionPointToStart(&block);

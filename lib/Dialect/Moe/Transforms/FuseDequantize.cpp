@@ -14,7 +14,7 @@
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
-#include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-fuse-dequantize"
@@ -111,6 +111,7 @@ struct MoeFuseDequantizePass : impl::MoeFuseDequantizePassBase<MoeFuseDequantize
     Value empty = tensor::EmptyOp::create(b, tensor::getMixedSizes(b, b.getLoc(), init), type.getElementType());
     auto grouped = GroupedMatmulOp::create(b, a, Value(), offsets, op.getCodes(), bankMap, extras, extraMaps, empty,
                                            op.getFormat(), op.getScales(), zeroPoints);
+    setIntegerRows(grouped, hasIntegerRows(op));
     {
       OpBuilder::InsertionGuard guard(b);
       Block &block = grouped.getEpilogue().front();

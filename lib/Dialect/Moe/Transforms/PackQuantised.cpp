@@ -28,6 +28,8 @@ static llvm::TrackingStatistic numPacked(DEBUG_TYPE, "num-packed", "Grouped matm
 namespace {
 
 struct PackQuantised : impl::MoePackQuantisedPassBase<PackQuantised> {
+  using MoePackQuantisedPassBase::MoePackQuantisedPassBase;
+
   void runOnOperation() override {
     SmallVector<GroupedMatmulOp> ops;
     getOperation()->walk([&](GroupedMatmulOp op) {
@@ -38,7 +40,9 @@ struct PackQuantised : impl::MoePackQuantisedPassBase<PackQuantised> {
       std::string why = pack(op);
       auto options = remark::RemarkOpts::name("PackQuantised").category(DEBUG_TYPE);
       if (why.empty())
-        remark::passed(op.getLoc(), options) << "quantised banks are packed in panels";
+        remark::passed(op.getLoc(), options)
+            << (hasIntegerRows(op) ? "quantised banks are packed in panels, for integer products"
+                                   : "quantised banks are packed in panels");
       else
         remark::missed(op.getLoc(), options) << ("quantised banks are not packed: " + why);
     }
@@ -100,6 +104,20 @@ private:
     return {};
   }
 
+  /// Whether the products are integer ones.
+  bool takesIntegerRows(GroupedMatmulOp op, const QuantPanels &panels) {
+    if (numerics == "exact" || (numerics.empty() && !hasIntegerRows(op)))
+      return false;
+    // Sums of a block have 32 bits, and products up to 2^15.
+    constexpr int64_t kMostProducts = 1 << 16;
+    if (panels.blockLength() < kMostProducts)
+      return true;
+    remark::missed(op.getLoc(), remark::RemarkOpts::name("IntegerRows").category(DEBUG_TYPE))
+        << ("its products stay exact: the sums of " + std::to_string(panels.blockLength()) +
+            " products do not fit into 32 bits");
+    return false;
+  }
+
   std::string pack(GroupedMatmulOp op) {
     Builder b(&getContext());
     auto function = op->getParentOfType<func::FuncOp>();
@@ -158,6 +176,7 @@ private:
                                    &getContext());
     op.setBankMapsAttr(b.getAffineMapArrayAttr(SmallVector<AffineMap>(banks, map)));
     op.setPanelsAttr(b.getI64IntegerAttr(panels.scaleBytes));
+    setIntegerRows(op, takesIntegerRows(op, panels));
     ++numPacked;
     return {};
   }

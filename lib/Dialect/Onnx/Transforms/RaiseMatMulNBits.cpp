@@ -8,6 +8,7 @@
 #include "Raise.h"
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -78,6 +79,8 @@ LogicalResult mlir::moe::raiseMatMulNBits(OnnxNodeOp node, SymbolicShapes &shape
   ImplicitLocOpBuilder &b = nodes.b;
   Type f32 = b.getF32Type(), element = rows.getElementType();
   auto matrix = DequantizeOp::create(b, RankedTensorType::get({n, k}, f32), codes, scales, zeroPoints, format);
+  // 4: the file asks for activations of 8 bits; 0 to 3 are kinds of floats.
+  setIntegerRows(matrix, node.getInt("accuracy_level", 0) == 4);
   nodes.visited(matrix);
   auto result = dyn_cast<RankedTensorType>(node.getResult(0).getType());
   if (!result)

@@ -7,9 +7,8 @@
 //
 //   panel   block, block, ...; padded to a multiple of 64 bytes
 //   block   the codes of its k, then a scale for each column, then a zero point for each column if there are any
-//   codes   8 bits: a row of bytes for each k; fewer: a row of 32-bit words for every 8 (4 and 3 bits) or 16 (2 bits)
-//   k,
-//           the first k in the lowest bits
+//   codes   a row of 32-bit words, one for each column, for every 4 (8 bits), 8 (4 and 3 bits) or 16 (2 bits) k, the
+//           first k in the lowest bits: the order of instructions that multiply four bytes of each lane
 //
 // Codes of integers are stored with their sign (code - 2^(bits - 1) for unsigned ones), those of 3 bits in 4. Zero
 // points become floats of the scales' type (f32 beside scales of e8m0) minus the same middle. Columns and k beyond the
@@ -23,6 +22,22 @@
 
 namespace mlir::moe {
 
+/// A unit attribute of `moe.grouped_matmul` with panels: its products are integer ones (docs/quantisation.md). Before
+/// that, of `moe.dequantize` and what it becomes: whoever made the model allows it.
+constexpr llvm::StringLiteral kIntegerRows = "moe.integer_rows";
+inline bool hasIntegerRows(Operation *op) { return op->hasAttr(kIntegerRows); }
+inline void setIntegerRows(Operation *op, bool value) {
+  if (value)
+    op->setAttr(kIntegerRows, UnitAttr::get(op->getContext()));
+  else
+    op->removeAttr(kIntegerRows);
+}
+
+/// An attribute of the module, about its target: what multiplies bytes. One of avx2 (also without the attribute),
+/// avxvnni, avx512bw and avx512vnni; with "portable-" in front the same kernels have ordinary arithmetic in the place
+/// of the instructions, and run everywhere.
+constexpr llvm::StringLiteral kIntegerDot = "moe.integer_dot";
+
 struct QuantPanels {
   QuantAttr format;
   int64_t banks, k;
@@ -33,10 +48,11 @@ struct QuantPanels {
   int64_t columns() const { return banks == 1 ? 32 : 16; }
   int64_t width() const { return columns() * banks; }
   int64_t storedBits() const { return format.getBits() == 3 ? 4 : format.getBits(); }
-  /// Consecutive k in one word of a column; 1 for bytes.
-  int64_t group() const { return storedBits() == 8 ? 1 : 32 / storedBits(); }
-  /// Bytes of a row of words, or of bytes.
-  int64_t rowBytes() const { return storedBits() == 8 ? width() : 4 * width(); }
+  int64_t codesPerByte() const { return 8 / storedBits(); }
+  /// Consecutive k in one word of a column.
+  int64_t group() const { return 32 / storedBits(); }
+  /// Bytes of a row of words.
+  int64_t rowBytes() const { return 4 * width(); }
   int64_t blockLength() const { return format.getBlock() ? std::min(format.getBlock(), k) : k; }
   int64_t wholeBlocks() const { return k / blockLength(); }
   int64_t zeroPointBytes() const { return !format.getZeroPoints() ? 0 : scaleBytes == 1 ? 4 : scaleBytes; }

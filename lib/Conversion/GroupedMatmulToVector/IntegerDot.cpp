@@ -1,0 +1,120 @@
+//===- IntegerDot.cpp - products of bytes, summed up in fours -------------===//
+#include "IntegerDot.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/BuiltinTypes.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+std::optional<IntegerDot> IntegerDot::parse(StringRef name) {
+  bool portable = name.consume_front("portable-");
+  static const std::pair<StringRef, Kind> names[] = {
+      {"avx2", Avx2}, {"avxvnni", AvxVnni}, {"avx512bw", Avx512Bw}, {"avx512vnni", Avx512Vnni}};
+  for (auto [each, kind] : names)
+    if (name == each)
+      return IntegerDot{kind, portable};
+  return std::nullopt;
+}
+
+namespace {
+
+class DotEmitter {
+public:
+  DotEmitter(OpBuilder &b, Location loc, const IntegerDot &dot, int64_t most)
+      : b(b), loc(loc), dot(dot), most(most), words(VectorType::get({dot.lanes()}, b.getI32Type())),
+        halves(VectorType::get({2 * dot.lanes()}, b.getI16Type())),
+        bytes(VectorType::get({4 * dot.lanes()}, b.getI8Type())) {}
+
+  Value emit(Value sum, ValueRange weights, ValueRange rows) {
+    if (dot.portable)
+      return emitPortable(sum, weights, rows);
+    if (dot.hasVnni()) {
+      StringRef name = dot.isWide() ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
+      for (auto [weight, row] : llvm::zip(weights, rows))
+        sum = intrinsic(name, words, {sum, weight, row});
+      return sum;
+    }
+    return most ? emitUnsigned(sum, weights, rows) : emitSigned(sum, weights, rows);
+  }
+
+private:
+  /// Sums of two products have 16 bits with a sign, and saturate: each is at most 2 * 127 * most. So many of them are
+  /// added up before they are widened that 32767 is not passed: 8 for 4 bits (15 * 254 * 8 = 30480), 4 for e2m1 (28).
+  Value emitUnsigned(Value sum, ValueRange weights, ValueRange rows) {
+    size_t together = 32767 / (2 * 127 * most);
+    assert(together >= 1 && "weights of this size would saturate");
+    for (size_t from = 0; from < weights.size(); from += together) {
+      Value pairs;
+      for (size_t i = from; i < std::min(from + together, weights.size()); ++i) {
+        Value two = addPairs(weights[i], rows[i]);
+        pairs = pairs ? arith::AddIOp::create(b, loc, pairs, two) : two;
+      }
+      sum = arith::AddIOp::create(b, loc, sum, addHalves(pairs));
+    }
+    return sum;
+  }
+
+  /// |weight| * (row with the weight's sign). |-128| is 128 without a sign, so a sum of two is at most
+  /// 2 * 128 * 127 = 32512 and never saturates; rows are never -128, so that the change of sign is exact.
+  Value emitSigned(Value sum, ValueRange weights, ValueRange rows) {
+    Value none = constant(bytes, 0);
+    for (auto [weight, row] : llvm::zip(weights, rows)) {
+      Value negated = arith::SubIOp::create(b, loc, none, weight);
+      Value magnitude = arith::MaxSIOp::create(b, loc, weight, negated), turned;
+      if (dot.isWide()) {
+        Value isNegative = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, weight, none);
+        turned = arith::SelectOp::create(b, loc, isNegative, arith::SubIOp::create(b, loc, none, row), row);
+      } else {
+        turned = intrinsic("llvm.x86.avx2.psign.b", bytes, {row, weight});
+      }
+      sum = arith::AddIOp::create(b, loc, sum, addHalves(addPairs(magnitude, turned)));
+    }
+    return sum;
+  }
+
+  Value emitPortable(Value sum, ValueRange weights, ValueRange rows) {
+    auto word = [&](Value v) { return vector::BitCastOp::create(b, loc, words, v).getResult(); };
+    for (auto [weight, row] : llvm::zip(weights, rows))
+      for (int32_t i = 0; i < 4; ++i) {
+        Value up = constant(words, 24 - 8 * i), down = constant(words, 24);
+        Value w = arith::ShLIOp::create(b, loc, word(weight), up), r = arith::ShLIOp::create(b, loc, word(row), up);
+        w = most ? arith::ShRUIOp::create(b, loc, w, down).getResult()
+                 : arith::ShRSIOp::create(b, loc, w, down).getResult();
+        Value product = arith::MulIOp::create(b, loc, w, arith::ShRSIOp::create(b, loc, r, down));
+        sum = arith::AddIOp::create(b, loc, sum, product);
+      }
+    return sum;
+  }
+
+  /// Bytes without a sign times bytes with one, neighbours added: 16 bits, saturating.
+  Value addPairs(Value weights, Value rows) {
+    StringRef name = dot.isWide() ? "llvm.x86.avx512.pmaddubs.w.512" : "llvm.x86.avx2.pmadd.ub.sw";
+    return intrinsic(name, halves, {weights, rows});
+  }
+  Value addHalves(Value pairs) {
+    StringRef name = dot.isWide() ? "llvm.x86.avx512.pmaddw.d.512" : "llvm.x86.avx2.pmadd.wd";
+    return intrinsic(name, words, {pairs, constant(halves, 1)});
+  }
+  Value constant(VectorType type, int64_t value) {
+    auto element = b.getIntegerAttr(type.getElementType(), value);
+    return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(type, element));
+  }
+  Value intrinsic(StringRef name, Type type, ValueRange operands) {
+    return LLVM::CallIntrinsicOp::create(b, loc, type, b.getStringAttr(name), operands).getResult(0);
+  }
+
+  OpBuilder &b;
+  Location loc;
+  const IntegerDot &dot;
+  int64_t most;
+  VectorType words, halves, bytes;
+};
+
+} // namespace
+
+Value IntegerDot::emit(OpBuilder &b, Location loc, Value sum, ValueRange weights, ValueRange rows, int64_t most) const {
+  return DotEmitter(b, loc, *this, most).emit(sum, weights, rows);
+}

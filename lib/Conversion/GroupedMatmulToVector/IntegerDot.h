@@ -1,0 +1,38 @@
+//===- IntegerDot.h - products of bytes, summed up in fours ------*- C++ -*-===//
+//
+// What integer kernels are made of: lane i of a sum gets the products of bytes 4 i to 4 i + 3 of weights and rows. Each
+// instruction set does it in its own way, and ordinary arithmetic does the same on any machine (for tests).
+//
+//===----------------------------------------------------------------------===//
+#ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_INTEGERDOT_H
+#define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_INTEGERDOT_H
+
+#include "mlir/IR/Builders.h"
+#include <optional>
+
+namespace mlir::moe {
+
+struct IntegerDot {
+  enum Kind { Avx2, AvxVnni, Avx512Bw, Avx512Vnni };
+  Kind kind;
+  /// Ordinary arithmetic in the place of the instructions.
+  bool portable;
+
+  static std::optional<IntegerDot> parse(StringRef name);
+
+  bool hasVnni() const { return kind == AvxVnni || kind == Avx512Vnni; }
+  bool isWide() const { return kind == Avx512Bw || kind == Avx512Vnni; }
+  /// 32-bit lanes of a register.
+  int64_t lanes() const { return isWide() ? 16 : 8; }
+  /// VNNI multiplies unsigned weights by signed rows. The instructions before it saturate at 2^15: weights of up to 5
+  /// bits are safe without a sign, those of 8 bits are not.
+  bool takesUnsignedBytes() const { return hasVnni(); }
+
+  /// `sum` (32-bit lanes) plus all `weights[i]` times `rows[i]` (bytes). Rows are from -127 to 127. Weights are unsigned
+  /// and at most `most`, or signed where `most` is 0.
+  Value emit(OpBuilder &b, Location loc, Value sum, ValueRange weights, ValueRange rows, int64_t most) const;
+};
+
+} // namespace mlir::moe
+
+#endif // LIB_CONVERSION_GROUPEDMATMULTOVECTOR_INTEGERDOT_H
