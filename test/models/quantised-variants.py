@@ -152,7 +152,7 @@ def matmul(work, rng, rows=6):
         "bits3": dict(bits=3, n=17, k=64, block=32, ort=False),
         "bits4_float_zp": dict(bits=4, n=33, k=64, block=32, zp="float"),
         "bits4_padded": dict(bits=4, n=20, k=75, block=32, bias=True),
-        "bits4_3d": dict(bits=4, n=20, k=64, block=64, rank=3, accuracy_level=4, ort=False),
+        "bits4_3d": dict(bits=4, n=20, k=64, block=64, rank=3, accuracy_level=1, ort=False),
         "bits4_f16": dict(bits=4, n=20, k=64, block=16, half=True, bias=True, ort=False),
     }
     nodes, inputs, outputs, tensors, values, expected = [], [], [], {}, {}, {}
