@@ -212,7 +212,7 @@ def MoePlanDenseMatmulsPass : Pass<"moe-plan-dense-matmuls"> {
     ```
   }];
   let options = [
-    Option<"minColumns", "min-columns", "int64_t", /*default=*/"8", "the fewest columns that make a panel worth its padding">
+    Option<"minColumns", "min-columns", "int64_t", /*default=*/"16", "the fewest columns that make a panel worth its padding">
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
                            "::mlir::tensor::TensorDialect"];
