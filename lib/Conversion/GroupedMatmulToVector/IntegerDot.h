@@ -28,8 +28,8 @@ struct IntegerDot {
   /// bits are safe without a sign, those of 8 bits are not.
   bool takesUnsignedBytes() const { return hasVnni(); }
 
-  /// `sum` (32-bit lanes) plus all `weights[i]` times `rows[i]` (bytes). Rows are from -127 to 127. Weights are unsigned
-  /// and at most `most`, or signed where `most` is 0.
+  /// `sum` (32-bit lanes) plus all `weights[i]` times `rows[i]` (bytes). Rows are from -127 to 127. Weights are
+  /// unsigned and at most `most`, or signed where `most` is 0.
   Value emit(OpBuilder &b, Location loc, Value sum, ValueRange weights, ValueRange rows, int64_t most) const;
 };
 

@@ -1,15 +1,15 @@
 //===- IntegerKernels.cpp - expert kernels with integer products ----------===//
 //
-// The rows are quantised first, once for all experts (QuantisedRows.h). Tasks and tiles are those of the exact kernels; a
-// block's products are integers, which are converted and scaled once:
+// The rows are quantised first, once for all experts (QuantisedRows.h). Tasks and tiles are those of the exact kernels;
+// a block's products are integers, which are converted and scaled once:
 //
 //   for each block
 //     for each vector of columns: the bytes of some words in registers
 //       for each row: sum[row][vector] += bytes * row's codes       (IntegerDot.h)
 //     result[row][vector] += float(sum) * (the column's scale * the row's step)
 //
-// Codes have a sign in memory. Fewer than 8 bits are multiplied without one (code + middle), as are all with VNNI; then the
-// sum begins with -middle * (sum of the row's codes), and the result is the same integer in either way.
+// Codes have a sign in memory. Fewer than 8 bits are multiplied without one (code + middle), as are all with VNNI; then
+// the sum begins with -middle * (sum of the row's codes), and the result is the same integer in either way.
 //
 //===----------------------------------------------------------------------===//
 #include "IntegerDot.h"
@@ -71,7 +71,8 @@ private:
       sums = emitBlock(base, zero, zero, length, sums);
     }
     if (int64_t rest = panels.k - whole * length)
-      sums = emitBlock(add(base, whole * panels.blockBytes(length)), index(whole), index(whole * length / 4), rest, sums);
+      sums =
+          emitBlock(add(base, whole * panels.blockBytes(length)), index(whole), index(whole * length / 4), rest, sums);
     return sums;
   }
 

@@ -94,8 +94,8 @@ private:
     Value counts = arith::CmpIOp::create(b, loc, less, constant((127 - 100) << 23), bits);
     Value usable = arith::AndIOp::create(b, loc, finite, counts);
     Value step = arith::DivFOp::create(b, loc, magnitude, constant(127.0f));
-    Value nan = arith::ConstantOp::create(
-        b, loc, b.getF32FloatAttr(APFloat::getQNaN(APFloat::IEEEsingle()).convertToFloat()));
+    Value nan =
+        arith::ConstantOp::create(b, loc, b.getF32FloatAttr(APFloat::getQNaN(APFloat::IEEEsingle()).convertToFloat()));
     step = arith::SelectOp::create(b, loc, finite, step, nan);
     memref::StoreOp::create(b, loc, step, out.steps, ValueRange{row, block});
     Value divisor = arith::SelectOp::create(b, loc, usable, magnitude, constant(1.0f));

@@ -156,7 +156,7 @@ func.func @batch(%x: tensor<3x?x24xf32>, %w: tensor<3x24x40xf32> {moe.weight = "
 // CHECK-NOT: moe.grouped_matmul
 // CHECK-COUNT-3: linalg.matmul
 // REMARK-DAG: the product keeps its form: neither operand is (a part of) a weight
-// REMARK-DAG: the product keeps its form: a panel would be mostly padding: it has fewer than 8 columns
+// REMARK-DAG: the product keeps its form: a panel would be mostly padding: it has fewer than 16 columns
 // REMARK-DAG: the product keeps its form: the weight is also read by something else
 func.func @left(%x: tensor<4x24xf32>, %z: tensor<24x40xf32>, %few: tensor<24x4xf32> {moe.weight = "few"},
                 %table: tensor<24x40xf32> {moe.weight = "table"}, %i: index)
