@@ -8,6 +8,7 @@ def MoePrepareGpuPass : Pass<"moe-prepare-gpu"> {
   let summary = "gives the planned level the form that becomes GPU kernels";
   let description = [{
     - `moe.plan` becomes `moe_gpu.plan`, whose results have room for every slot;
+    - row weights move into the epilogue of the second grouped matmul;
     - `moe.combine` becomes one op that is parallel over all elements of its result;
     - a `moe.grouped_matmul` without a GPU kernel becomes a loop over the experts (a remark says why).
 
@@ -25,6 +26,8 @@ def MoeSetGpuPrecisionPass : Pass<"moe-set-gpu-precision", "::mlir::ModuleOp"> {
     converts when it writes the weights file; others are converted in each call (a remark says so). Matmuls outside of experts
     stay as they are: a router in a narrower type would choose other experts.
 
+    Tests: test/gpu/set-precision.mlir.
+
     - Before: the planned level on tensors, in front of `moe-prepare-gpu`.
   }];
   let options = [Option<"to", "to", "std::string", /*default=*/"\"bf16\"", "f16 or bf16">];
@@ -38,9 +41,12 @@ def MoeGroupGpuLinearsPass : Pass<"moe-group-gpu-linears", "::mlir::ModuleOp"> {
     `moe.grouped_matmul` of one expert, and so a tiled kernel (with tensor cores for 16-bit types). What is added to it
     becomes an extra operand of the epilogue. Matmuls inside loops stay as they are.
 
+    Tests: test/gpu/group-linears.mlir.
+
     - Before: the planned level on tensors, behind `moe-set-gpu-precision` and in front of `moe-prepare-gpu`.
   }];
-  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect",
+                           "::mlir::moe::MoeDialect"];
 }
 
 def ConvertGroupedMatmulToGpuPass : Pass<"convert-grouped-matmul-to-gpu"> {
