@@ -304,7 +304,7 @@ def explain_cuda():
             return "there is no CUDA device on this machine"
     except OSError as error:
         return f"there is no CUDA device on this machine: {error}"
-    return "modules do not run on CUDA devices yet (docs/gpu.md)"
+    return "this benchmark does not measure on CUDA devices yet; moe-run --benchmark does (docs/gpu.md)"
 
 
 def main(arguments=None):

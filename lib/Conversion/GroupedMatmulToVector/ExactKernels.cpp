@@ -36,29 +36,7 @@ private:
     }
   }
 
-  /// [row][vector of the chunk]: the sums over all k.
-  SmallVector<Value> emitSums() {
-    SmallVector<Value> sums(sources.size() * chunk.size(), splat(0.0f));
-    int64_t length = panels.blockLength(), whole = panels.wholeBlocks();
-    if (whole > 1) {
-      auto loop = scf::ForOp::create(b, loc, zero, index(whole), one, sums);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      Value block = loop.getInductionVar();
-      Value at = plus(base, times(block, panels.blockBytes(length)));
-      SmallVector<Value> next = emitBlock(at, times(block, length), length, loop.getRegionIterArgs());
-      scf::YieldOp::create(b, loc, next);
-      sums.assign(loop.getResults().begin(), loop.getResults().end());
-    } else {
-      sums = emitBlock(base, zero, length, sums);
-    }
-    if (int64_t rest = panels.k - whole * length)
-      sums = emitBlock(add(base, whole * panels.blockBytes(length)), index(whole * length), rest, sums);
-    return sums;
-  }
-
-  /// Adds the products of the `length` k from `k` on, whose block begins at byte `at`.
-  SmallVector<Value> emitBlock(Value at, Value k, int64_t length, ValueRange before) {
+  SmallVector<Value> emitBlock(Value at, Value, Value k, int64_t length, ValueRange before) override {
     bool only = panels.wholeBlocks() == 1 && panels.k == panels.blockLength();
     bool scaleLast = perBlock || only;
     SmallVector<Value> scales, zeros; // -zero * scale

@@ -54,31 +54,9 @@ private:
     }
   }
 
-  /// [row][vector of the chunk].
-  SmallVector<Value> emitSums() {
-    SmallVector<Value> sums(sources.size() * chunk.size(), splat(0.0f));
-    int64_t length = panels.blockLength(), whole = panels.wholeBlocks();
-    if (whole > 1) {
-      auto loop = scf::ForOp::create(b, loc, zero, index(whole), one, sums);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      Value block = loop.getInductionVar();
-      Value at = plus(base, times(block, panels.blockBytes(length)));
-      SmallVector<Value> next = emitBlock(at, block, times(block, length / 4), length, loop.getRegionIterArgs());
-      scf::YieldOp::create(b, loc, next);
-      sums.assign(loop.getResults().begin(), loop.getResults().end());
-    } else {
-      sums = emitBlock(base, zero, zero, length, sums);
-    }
-    if (int64_t rest = panels.k - whole * length)
-      sums =
-          emitBlock(add(base, whole * panels.blockBytes(length)), index(whole), index(whole * length / 4), rest, sums);
-    return sums;
-  }
-
-  /// Adds the products of block number `block` of `length` k, which begins at byte `at` of the banks and at word `word`
-  /// of a row's codes.
-  SmallVector<Value> emitBlock(Value at, Value block, Value word, int64_t length, ValueRange before) {
+  SmallVector<Value> emitBlock(Value at, Value block, Value k, int64_t length, ValueRange before) override {
+    // A row's codes are read in words of four.
+    Value word = b.createOrFold<arith::DivUIOp>(loc, k, index(4));
     SmallVector<Value> integers, steps, negativeSums;
     int32_t shift = isFloat ? 4 : panels.storedBits() - 1;
     for (Value source : sources) {

@@ -40,6 +40,26 @@ Value QuantisedKernel::intrinsic(StringRef name, Type resultType, ValueRange ope
   return LLVM::CallIntrinsicOp::create(b, loc, resultType, b.getStringAttr(name), operands).getResult(0);
 }
 
+SmallVector<Value> QuantisedKernel::emitSums() {
+  SmallVector<Value> sums(sources.size() * chunk.size(), splat(0.0f));
+  int64_t length = panels.blockLength(), whole = panels.wholeBlocks();
+  if (whole > 1) {
+    auto loop = scf::ForOp::create(b, loc, zero, index(whole), one, sums);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value block = loop.getInductionVar();
+    Value at = plus(base, times(block, panels.blockBytes(length)));
+    SmallVector<Value> next = emitBlock(at, block, times(block, length), length, loop.getRegionIterArgs());
+    scf::YieldOp::create(b, loc, next);
+    sums.assign(loop.getResults().begin(), loop.getResults().end());
+  } else {
+    sums = emitBlock(base, zero, zero, length, sums);
+  }
+  if (int64_t rest = panels.k - whole * length)
+    sums = emitBlock(add(base, whole * panels.blockBytes(length)), index(whole), index(whole * length), rest, sums);
+  return sums;
+}
+
 Value QuantisedKernel::loadFloats(Value at, int64_t bytes) {
   Value raw = loadBytes(at, lanes * bytes);
   if (bytes == 4)

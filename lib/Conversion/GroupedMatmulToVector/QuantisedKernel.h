@@ -25,6 +25,11 @@ protected:
   void emitTasks(int64_t mostRows);
   /// The products of `rows` rows from `pair` on with the panel at byte `base`.
   virtual void emitTile(Value pair, int64_t rows) = 0;
+  /// Adds the products of block number `block`, of `length` k from `k` on, whose bytes begin at `at`, to the sums
+  /// `before`, as [row][vector of the chunk].
+  virtual SmallVector<Value> emitBlock(Value at, Value block, Value k, int64_t length, ValueRange before) = 0;
+  /// The sums over all k.
+  SmallVector<Value> emitSums();
 
   Value plus(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
   Value times(Value x, int64_t y) { return y == 1 ? x : b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
