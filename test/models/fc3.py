@@ -45,7 +45,7 @@ def check(name, activation, k, bias, normalize, rng, experts=5, hidden=24, inner
             y[t] += gate * linear(h, "fc2", "b2", e)
     save_file({"x": x, "logits": logits}, name + ".in.safetensors")
     save_file({"y": y.astype(np.float32)}, name + ".out.safetensors")
-    subprocess.run(["moe-compile", name + ".onnx", "-o", name + ".moe", "-q"], check=True)
+    subprocess.run(["moe-compile", name + ".onnx", "-o", name + ".moe", "-q", "--mcpu=native"], check=True)
     subprocess.run(["moe-run", name + ".moe", f"--inputs={name}.in.safetensors",
                     f"--expected={name}.out.safetensors", "--atol=1e-4", "--rtol=1e-4"], check=True)
 

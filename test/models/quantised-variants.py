@@ -47,7 +47,7 @@ def build(name, nodes, inputs, outputs, tensors):
 
 def check(work, inputs, expected, tolerance=2e-5):
     save_file(inputs, work + ".in.safetensors")
-    subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1"], check=True)
+    subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1", "--mcpu=native"], check=True)
     subprocess.run(["moe-run", work + ".moe", f"--inputs={work}.in.safetensors",
                     f"--outputs={work}.out.safetensors"], check=True)
     got = load_file(work + ".out.safetensors")

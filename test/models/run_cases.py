@@ -5,7 +5,8 @@
 
 A folder holds model.onnx, inputs.safetensors and expected.safetensors, mostly a second pair inputs2 / expected2 with
 other sizes, and case.json with the tolerances `atol` and `rtol`. --runner runs moe-run under another program, such as
-an emulator of an older processor. --of-largest allows for errors of that share of a case's largest expected value instead of its
+an emulator of an older processor; without it the modules have code for the processor of this machine only, unless a
+flag says --mcpu. --of-largest allows for errors of that share of a case's largest expected value instead of its
 tolerances: for computations in a narrower type.
 """
 import json
@@ -50,6 +51,8 @@ def main():
     folders = [a for a in sys.argv[1:] if not a.startswith("--")]
     share = max([float(a[len("--of-largest="):]) for a in sys.argv[1:] if a.startswith("--of-largest=")], default=0)
     runner = [a[len("--runner="):] for a in sys.argv[1:] if a.startswith("--runner=")]
+    if not runner and not any(flag.startswith("--mcpu") for flag in flags):
+        flags.append("--mcpu=native")
     runner = [*shlex.split(runner[-1] if runner else ""), shutil.which("moe-run")]
     failed = 0
     with tempfile.TemporaryDirectory() as out:

@@ -358,7 +358,7 @@ def main():
         modules[lowering] = options.work / f"{lowering}.moe"
         encoding = "dense" if lowering in ("fused", "dense") else "slots"
         command([options.compiler, source, "-o", modules[lowering], f"--force-lowering={lowering}",
-                 f"--force-encoding={encoding}", "--quiet",
+                 f"--force-encoding={encoding}", "--quiet", "--mcpu=native",
                  "-O", "1" if lowering == "fused" else "0"])  # 1: the kernels of grouped matmuls
 
     failures = 0

@@ -4,7 +4,7 @@
     run_zoo.py test/zoo/deepseekmoe.mlir ... --work DIR [--lowering NAME]   compile and run
     run_zoo.py --check-references [SLUG...]                                 references against the examples, no compiler
 
-Each program is compiled with the lowerings that the compiler chooses; then
+Each program is compiled with the lowerings that the compiler chooses, for the processor of this machine; then
   example      the stored inputs give the stored results;
   reference    other inputs and sizes give what the reference gives;
   ties         inputs with exact ties and rows that occur again and again give what the reference gives;
@@ -13,8 +13,7 @@ Each program is compiled with the lowerings that the compiler chooses; then
   poison D     NaN and infinity in some slices of such a dimension leave the results of the others as they are;
   threads      one and two threads give the same bits.
 A program whose lowerings (lowerings.toml) are not all 'reference' is then compiled with that one forced, and the example, the
-smallest and the largest size are run again (for one processor and at -O1: the question is what it computes); --lowering does the
-same for others.
+smallest and the largest size are run again (at -O0: the question is what it computes); --lowering does the same for others.
 """
 
 import argparse
@@ -120,8 +119,8 @@ def run_program(path, options, lowering):
     name = f"{path.stem}{f' ({lowering})' if lowering else ''}"
     try:
         # The second time with the encoding that the compiler does not choose everywhere by itself.
-        more = [f"--force-lowering={lowering}", "--force-encoding=dense", "--mcpu=x86-64-v3", "-O1"] if lowering else []
-        program = Program(path, options.work, options.compiler, options.runner, more + options.compile_option)
+        more = [f"--force-lowering={lowering}", "--force-encoding=dense", "-O0"] if lowering else []
+        program = Program(path, options.work, options.compiler, options.runner, ["--mcpu=native", *more, *options.compile_option])
         module = zoolib.reference_module(path.stem)
         program.example()
         program.reference(options.seed, all_sizes=lowering is None)

@@ -347,7 +347,7 @@ def main():
         onnx.save(case.model, files[-1])
     merged, module = os.path.join(folder, "all.mlir"), os.path.join(folder, "all.moe")
     subprocess.run(["moe-translate", "--import-onnx", "--lower", "--merge", *files, "-o", merged], check=True)
-    subprocess.run(["moe-compile", merged, "-O1", "-q", "-o", module], check=True)
+    subprocess.run(["moe-compile", merged, "-O1", "--mcpu=native", "-q", "-o", module], check=True)
     loaded = moe_runtime.Module(module, os.path.join(os.environ["MOE_BUILD"], "lib/libmoe_runtime.so"))
     failed = 0
     for case in chosen:

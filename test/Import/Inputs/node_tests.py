@@ -157,7 +157,7 @@ class Runner:
 
     def compile(self, cases, merged, label):
         module = os.path.join(self.folder, label + ".moe")
-        done = subprocess.run(["moe-compile", merged, "-O1", "-q", "-o", module], capture_output=True, text=True)
+        done = subprocess.run(["moe-compile", merged, "-O1", "--mcpu=native", "-q", "-o", module], capture_output=True, text=True)
         if done.returncode == 0:
             return self.run(cases, module)
         if len(cases) == 1:

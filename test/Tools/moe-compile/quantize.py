@@ -123,7 +123,7 @@ def main():
                "--atol=1e-4", "--rtol=1e-4"]
         subprocess.run(run, check=True)
         if block == 32:
-            subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1", f"--quantize={flag}"], check=True)
+            subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1", "--mcpu=native", f"--quantize={flag}"], check=True)
             subprocess.run(run, check=True)
     separate(work + ".separate", rng)
     # A weight that is not finite.
