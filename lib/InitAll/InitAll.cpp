@@ -1,5 +1,6 @@
 //===- InitAll.cpp - registers dialects and passes ------------------------===//
 #include "moe/InitAll.h"
+#include "ScfValueBounds.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllExtensions.h"
@@ -18,6 +19,7 @@
 #include "moe/Transforms/Passes.h"
 
 void mlir::moe::registerAllDialects(DialectRegistry &registry) {
+  registerScfValueBounds(registry); // the first model of an interface stays
   mlir::registerAllDialects(registry);
   mlir::registerAllExtensions(registry);
   registerAllToLLVMIRTranslations(registry);

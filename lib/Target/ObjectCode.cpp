@@ -150,6 +150,8 @@ void optimise(llvm::Module &module, const CpuTarget &target, unsigned optLevel, 
   llvm::PipelineTuningOptions tuning;
   tuning.LoopVectorization = optLevel > 1;
   tuning.SLPVectorization = optLevel > 1;
+  // The kernels are tiled for the registers already: further copies of their loops only take time to compile.
+  tuning.LoopUnrolling = false;
   llvm::PassBuilder builder(target.machine.get(), tuning);
   functions.registerPass([&] { return llvm::TargetLibraryAnalysis(getLibraryInfo(llvm::Triple(target.triple))); });
   builder.registerModuleAnalyses(modules);

@@ -10,7 +10,10 @@
 //
 //   task(struct, t): for iteration = t * chunk to min((t + 1) * chunk, iterations): body
 //
+// Of a buffer, the struct holds what its type does not say: the pointer, and sizes that are not static.
+//
 //===----------------------------------------------------------------------===//
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -145,12 +148,16 @@ public:
     tasks = arith::SelectOp::create(b, loc, enough, tasks, one);
     tasks = arith::MaxSIOp::create(b, loc, tasks, one);
     Value chunk = arith::CeilDivSIOp::create(b, loc, iterations, tasks);
-    captures.values.push_back(iterations);
-    captures.values.push_back(chunk);
-    captures.values.append(trips);
+    SmallVector<Value> stored;
+    for (Value value : captures.values)
+      decompose(loc, value, stored);
+    for (Value value : {iterations, chunk})
+      decompose(loc, value, stored);
+    for (Value value : trips)
+      decompose(loc, value, stored);
 
-    Type contextType = getContextType(captures.values.getArrayRef());
-    Value context = storeContext(loc, parent, contextType, captures.values.getArrayRef());
+    Type contextType = LLVM::LLVMStructType::getLiteral(module.getContext(), to_vector(ValueRange(stored).getTypes()));
+    Value context = storeContext(loc, parent, contextType, stored);
     func::FuncOp task = findEqual(createTask(loop, parent, contextType, captures, split));
     b.setInsertionPoint(loop);
     Value several = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sgt, tasks, one);
@@ -169,16 +176,9 @@ public:
 
 private:
   struct Captures {
-    llvm::SetVector<Value> unique;
+    SmallVector<Value> values;
     SmallVector<Operation *> recomputed;
     bool valid = true;
-    // The same list, open for values that the outliner adds.
-    struct List {
-      SmallVector<Value> list;
-      void push_back(Value value) { list.push_back(value); }
-      void append(ArrayRef<Value> values) { list.append(values.begin(), values.end()); }
-      ArrayRef<Value> getArrayRef() const { return list; }
-    } values;
   };
 
   Value constant(Location loc, int64_t value) { return arith::ConstantIndexOp::create(b, loc, value); }
@@ -198,17 +198,83 @@ private:
       Type type = converter.convertType(value.getType());
       if (!type || !LLVM::isCompatibleType(type))
         captures.valid = false;
-      captures.unique.insert(value);
       captures.values.push_back(value);
     }
     return captures;
   }
 
-  Type getContextType(ArrayRef<Value> values) {
-    SmallVector<Type> fields;
-    for (Value value : values)
-      fields.push_back(converter.convertType(value.getType()));
-    return LLVM::LLVMStructType::getLiteral(module.getContext(), fields);
+  /// A buffer of which pointer, sizes and strides are enough to have it again.
+  static MemRefType getStrided(Value value) {
+    auto type = dyn_cast<MemRefType>(value.getType());
+    return type && type.isStrided() ? type : MemRefType();
+  }
+
+  /// `value` in the types of the LLVM dialect; a buffer as its pointer and what its type leaves open.
+  void decompose(Location loc, Value value, SmallVectorImpl<Value> &parts) {
+    Type type = converter.convertType(value.getType());
+    Value converted = value;
+    if (type != value.getType())
+      converted = UnrealizedConversionCastOp::create(b, loc, type, value).getResult(0);
+    MemRefType buffer = getStrided(value);
+    if (!buffer) {
+      parts.push_back(converted);
+      return;
+    }
+    MemRefDescriptor descriptor(converted);
+    parts.push_back(descriptor.alignedPtr(b, loc));
+    auto [strides, offset] = buffer.getStridesAndOffset();
+    if (ShapedType::isDynamic(offset))
+      parts.push_back(descriptor.offset(b, loc));
+    for (int64_t d = 0; d < buffer.getRank(); ++d)
+      if (buffer.isDynamicDim(d))
+        parts.push_back(descriptor.size(b, loc, d));
+    for (int64_t d = 0; d < buffer.getRank(); ++d)
+      if (!buffer.getLayout().isIdentity() && ShapedType::isDynamic(strides[d]))
+        parts.push_back(descriptor.stride(b, loc, d));
+  }
+
+  /// A value of type `original` from its parts, which are taken off the front of `parts`.
+  Value compose(Location loc, Value original, ArrayRef<Value> &parts) {
+    auto take = [&] {
+      Value part = parts.front();
+      parts = parts.drop_front();
+      return part;
+    };
+    Type type = converter.convertType(original.getType());
+    Value converted;
+    if (MemRefType buffer = getStrided(original)) {
+      auto descriptor = MemRefDescriptor::poison(b, loc, type);
+      Value pointer = take();
+      descriptor.setAllocatedPtr(b, loc, pointer);
+      descriptor.setAlignedPtr(b, loc, pointer);
+      auto [strides, offset] = buffer.getStridesAndOffset();
+      if (ShapedType::isDynamic(offset))
+        descriptor.setOffset(b, loc, take());
+      else
+        descriptor.setConstantOffset(b, loc, offset);
+      int64_t rank = buffer.getRank();
+      for (int64_t d = 0; d < rank; ++d)
+        if (buffer.isDynamicDim(d))
+          descriptor.setSize(b, loc, d, take());
+        else
+          descriptor.setConstantSize(b, loc, d, buffer.getDimSize(d));
+      for (int64_t d = 0; d < rank; ++d)
+        if (!buffer.getLayout().isIdentity() && ShapedType::isDynamic(strides[d]))
+          descriptor.setStride(b, loc, d, take());
+      // Row-major buffers: a stride is the product of the sizes behind it.
+      for (int64_t d = rank - 1; d >= 0; --d)
+        if (!ShapedType::isDynamic(strides[d]))
+          descriptor.setConstantStride(b, loc, d, strides[d]);
+        else if (buffer.getLayout().isIdentity())
+          descriptor.setStride(
+              b, loc, d, LLVM::MulOp::create(b, loc, descriptor.stride(b, loc, d + 1), descriptor.size(b, loc, d + 1)));
+      converted = descriptor;
+    } else {
+      converted = take();
+    }
+    if (converted.getType() == original.getType())
+      return converted;
+    return UnrealizedConversionCastOp::create(b, loc, original.getType(), converted).getResult(0);
   }
 
   Value getField(Location loc, Type contextType, Value context, unsigned index) {
@@ -224,13 +290,8 @@ private:
       Value one = LLVM::ConstantOp::create(b, loc, b.getI64Type(), b.getI64IntegerAttr(1));
       context = LLVM::AllocaOp::create(b, loc, pointer, contextType, one);
     }
-    for (auto [i, value] : llvm::enumerate(values)) {
-      Type type = converter.convertType(value.getType());
-      Value stored = value;
-      if (type != value.getType())
-        stored = UnrealizedConversionCastOp::create(b, loc, type, value).getResult(0);
-      LLVM::StoreOp::create(b, loc, stored, getField(loc, contextType, context, i));
-    }
+    for (auto [i, value] : llvm::enumerate(values))
+      LLVM::StoreOp::create(b, loc, value, getField(loc, contextType, context, i));
     return context;
   }
 
@@ -241,6 +302,8 @@ private:
     std::string name = (parent.getName() + "_task_" + Twine(count++)).str();
     auto task = func::FuncOp::create(b, loc, name, b.getFunctionType({pointer, b.getI64Type()}, {}));
     task.setPrivate();
+    // Inlined at its direct call, it would be compiled twice: its address is taken as well.
+    task->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
     Block *entry = task.addEntryBlock();
     b.setInsertionPointToStart(entry);
 
@@ -248,18 +311,16 @@ private:
     for (Operation *op : captures.recomputed)
       b.clone(*op, mapping);
     SmallVector<Value> loaded;
-    for (auto [i, value] : llvm::enumerate(captures.values.getArrayRef())) {
-      Type type = converter.convertType(value.getType());
-      Value field = LLVM::LoadOp::create(b, loc, type, getField(loc, contextType, entry->getArgument(0), i));
-      if (type != value.getType())
-        field = UnrealizedConversionCastOp::create(b, loc, value.getType(), field).getResult(0);
-      loaded.push_back(field);
-    }
-    for (auto [value, copy] : llvm::zip(captures.unique, loaded))
-      mapping.map(value, copy);
-    ArrayRef<Value> added = ArrayRef(loaded).drop_front(captures.unique.size());
+    for (auto [i, type] : llvm::enumerate(cast<LLVM::LLVMStructType>(contextType).getBody()))
+      loaded.push_back(LLVM::LoadOp::create(b, loc, type, getField(loc, contextType, entry->getArgument(0), i)));
+    ArrayRef<Value> parts = loaded;
+    for (Value value : captures.values)
+      mapping.map(value, compose(loc, value, parts));
+    SmallVector<Value> added;
+    while (!parts.empty())
+      added.push_back(compose(loc, loop.getStep()[0], parts)); // an index
     Value iterations = added[0], chunk = added[1];
-    ArrayRef<Value> trips = added.drop_front(2);
+    ArrayRef<Value> trips = ArrayRef(added).drop_front(2);
 
     Value number = arith::IndexCastOp::create(b, loc, b.getIndexType(), entry->getArgument(1));
     Value begin = arith::MulIOp::create(b, loc, number, chunk);

@@ -24,6 +24,26 @@ func.func @long(%a: memref<?xf32>, %n: index) {
 
 // -----
 
+// Of buffers, the struct holds what their types do not say: pointers, dynamic sizes, and the place of a view.
+// CHECK-LABEL: func.func private @buffers_task_0(
+// CHECK: llvm.load %{{.*}} : !llvm.ptr -> !llvm.ptr
+// CHECK: llvm.mlir.constant(24 : index)
+// CHECK-LABEL: func.func @buffers
+// CHECK: llvm.alloca %{{.*}} x !llvm.struct<(ptr, ptr, i64, ptr, i64, i64, i64, i64, i64, i64, i64)>
+func.func @buffers(%a: memref<24x8xf32>, %b: memref<?x8xf32>, %c: memref<?x8xf32, strided<[?, 1], offset: ?>>, %n: index) {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  scf.parallel (%i) = (%c0) to (%n) step (%c1) {
+    %u = memref.load %a[%i, %c0] : memref<24x8xf32>
+    %v = memref.load %b[%i, %c0] : memref<?x8xf32>
+    %w = arith.addf %u, %v : f32
+    memref.store %w, %c[%i, %c0] : memref<?x8xf32, strided<[?, 1], offset: ?>>
+  }
+  return
+}
+
+// -----
+
 // Too little work, known beforehand: stays.
 // CHECK-LABEL: func.func @short
 // CHECK: scf.parallel

@@ -172,8 +172,21 @@ public:
       });
       return;
     }
+    sums = memref::AllocaOp::create(b, loc, MemRefType::get({kBlockTiles * tile.rows, banks * panel}, accumulator),
+                                    b.getI64IntegerAttr(64));
+    // Sums of a block of rows, by tiles of several sizes; the epilogue, which may be long, is there once for all of
+    // them.
     auto rowsOf = [&](bool masked) {
-      steps(begin, end, tile.rows, /*exact=*/false, [&](Value p, int64_t rows) { columns(p, rows, column, masked); });
+      Value size = index(kBlockTiles * tile.rows);
+      auto blocks = scf::ForOp::create(b, loc, begin, end, size);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(blocks.getBody());
+      Value from = blocks.getInductionVar(), to = min(b.createOrFold<arith::AddIOp>(loc, from, size), end);
+      steps(from, to, tile.rows, /*exact=*/false,
+            [&](Value p, int64_t rows) { columns(p, sub(p, from), rows, column, masked); });
+      auto pairs = scf::ForOp::create(b, loc, from, to, one);
+      b.setInsertionPointToStart(pairs.getBody());
+      finishColumns(pairs.getInductionVar(), sub(pairs.getInductionVar(), from), column, masked);
     };
     if (columnsDivideBy(panel))
       return rowsOf(/*masked=*/false);
@@ -186,12 +199,18 @@ public:
   }
 
 private:
-  void columns(Value pair, int64_t rows, Value column, bool masked) {
+  /// The mask of vector `v` of the panel at `column`.
+  Value maskOf(Value column, int64_t v, bool masked) {
+    return masked ? mask(lanes, sub(n, add(column, v * lanes))) : Value();
+  }
+
+  /// The sums of `rows` pairs from `pair` on, to the rows of `sums` from `first` on.
+  void columns(Value pair, Value first, int64_t rows, Value column, bool masked) {
     auto accType = VectorType::get({lanes}, accumulator);
     SmallVector<Value> starts, masks;
     for (int64_t v = 0; v < tile.columns; ++v) {
       starts.push_back(add(column, v * lanes));
-      masks.push_back(masked ? mask(lanes, sub(n, starts[v])) : Value());
+      masks.push_back(maskOf(column, v, masked));
     }
     SmallVector<Value> sources = gather(pair, rows);
     // acc[(row * banks + bank) * vectors + v]
@@ -218,13 +237,21 @@ private:
       }
       scf::YieldOp::create(b, loc, next);
     }
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t v = 0; v < tile.columns; ++v) {
-        SmallVector<Value> sums;
-        for (unsigned bank = 0; bank < banks; ++bank)
-          sums.push_back(loop.getResult((r * banks + bank) * tile.columns + v));
-        finish(add(pair, r), starts[v], sums, masks[v]);
-      }
+    for (auto [i, value] : llvm::enumerate(loop.getResults())) {
+      int64_t perRow = banks * tile.columns;
+      vector::StoreOp::create(b, loc, value, sums, {add(first, i / perRow), index(i % perRow * lanes)});
+    }
+  }
+
+  /// From row `row` of `sums` to that of pair `p` in the result.
+  void finishColumns(Value p, Value row, Value column, bool masked) {
+    for (int64_t v = 0; v < tile.columns; ++v) {
+      SmallVector<Value> values;
+      for (unsigned bank = 0; bank < banks; ++bank)
+        values.push_back(vector::LoadOp::create(b, loc, VectorType::get({lanes}, accumulator), sums,
+                                                {row, index((bank * tile.columns + v) * lanes)}));
+      finish(p, add(column, v * lanes), values, maskOf(column, v, masked));
+    }
   }
 
   void dots(Value pair, int64_t rows, Value column, int64_t columns) {
@@ -277,10 +304,13 @@ private:
     }
   }
 
+  /// Rows whose sums wait for the epilogue, in tiles of rows: few enough for the first-level cache.
+  static constexpr int64_t kBlockTiles = 4;
+
   KernelForm form;
   TileShape tile;
   int64_t panel = 0;
-  Value n, k;
+  Value n, k, sums;
 };
 
 /// Bufferisation may turn a slice into a view whose last dimension has a stride, which no kernel reads: such operands

@@ -3,20 +3,30 @@
 // RUN: moe-opt %s --one-shot-bufferize="bufferize-function-boundaries=true function-boundary-type-conversion=identity-layout-map" \
 // RUN:   --convert-grouped-matmul-to-vector="lanes=8" --canonicalize | FileCheck %s
 
-// Gate and up in one pass over gathered rows; the product of the two stays in registers.
+// Gate and up in one pass over gathered rows. Tiles of six, four, two and one rows leave their sums on the stack; the
+// epilogue is there once for all of them.
 // BUFFER-LABEL: func @gate_up
 // BUFFER: moe.grouped_matmul %{{.*}} outs(%{{.*}} : memref<?x48xf32>)
 // BUFFER-NOT: memref.copy
 // CHECK-LABEL: func @gate_up
 // CHECK: scf.parallel (%{{.*}}, %[[COLUMN:.*]]) = ({{.*}}) to (%c4, %c48) step (%c1, %c8)
+// CHECK: %[[SUMS:.*]] = memref.alloca() {alignment = 64 : i64} : memref<24x16xf32>
+// CHECK: scf.for %[[BLOCK:.*]] = %{{.*}} step %c24
 // CHECK: scf.for
 // CHECK: %[[ROW:.*]] = memref.load %{{.*}} : memref<?xindex>
 // CHECK: %[[TILE:.*]]:12 = scf.for
 // CHECK-COUNT-2: vector.load
 // CHECK: memref.load %{{.*}}[%[[ROW]], %{{.*}}] : memref<?x24xf32>
 // CHECK-COUNT-12: vector.fma
-// CHECK: %[[PRODUCT:.*]] = arith.mulf %[[TILE]]#0, %[[TILE]]#1 : vector<8xf32>
-// CHECK: vector.store %[[PRODUCT]]
+// CHECK: vector.store %[[TILE]]#0, %[[SUMS]]
+// CHECK-COUNT-14: vector.fma
+// CHECK-NOT: vector.fma
+// CHECK: scf.for %[[PAIR:.*]] = %[[BLOCK]] to
+// CHECK: %[[GATE:.*]] = vector.load %[[SUMS]]
+// CHECK: %[[UP:.*]] = vector.load %[[SUMS]]
+// CHECK: %[[PRODUCT:.*]] = arith.mulf %[[GATE]], %[[UP]] : vector<8xf32>
+// CHECK: vector.store %[[PRODUCT]], %{{.*}}[%[[PAIR]],
+// CHECK-NOT: arith.mulf
 // CHECK-NOT: moe.grouped_matmul
 func.func @gate_up(%x: tensor<?x24xf32>, %wg: tensor<4x24x48xf32>, %wu: tensor<4x24x48xf32>,
                    %rows: tensor<?xindex>, %offsets: tensor<5xindex>, %init: tensor<?x48xf32>) -> tensor<?x48xf32> {
