@@ -330,67 +330,11 @@ static LogicalResult lowerFusedMatMul(OnnxNodeOp node, OnnxLowering &lower, Smal
   return success();
 }
 
-/// y[m, j] = x[m] * w[group[m, j]] (+ bias of the group), as proposed for ONNX (RFC 0010). The matrices are read where
-/// they are.
-static LogicalResult lowerGroupedMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
-  Shaped x = lower.input(node, 0), bank = lower.input(node, 1), groups = lower.input(node, 2);
-  std::string what = OnnxLowering::describe(node);
-  if (x.rank() != 2 || bank.rank() != 3 || groups.rank() != 2 || !isa<IntegerType>(groups.element()))
-    return lower.refuse(node) << "operands of rank " << x.rank() << ", " << bank.rank() << " and " << groups.rank()
-                              << ", expected 2, 3 and 2";
-  ImplicitLocOpBuilder &b = lower.b;
-  DimList input = {groups.dims[0], bank.dims[1]}, dims = {groups.dims[0], groups.dims[1], bank.dims[2]};
-  x = {lower.reshape(x, input, what), input};
-  lower.requireInBounds(groups, bank.dims[0], what + ": a group is out of bounds");
-  Value limit = lower.size(bank.dims[0]);
-  Type element = x.element(), sumType = sumTypeOf(lower, element);
-  auto groupAt = [&](ImplicitLocOpBuilder &inner, Value row, Value slot) {
-    Value group = tensor::ExtractOp::create(inner, groups.value, ValueRange{row, slot});
-    return OnnxLowering::clampIndex(inner, group, limit);
-  };
-  auto widen = [&](ImplicitLocOpBuilder &inner, Value v) {
-    return v.getType() == sumType ? v : Value(arith::ExtFOp::create(inner, sumType, v));
-  };
-  Value init = lower.filled(dims, lower.zero(sumType));
-  auto d = [&](unsigned i) { return b.getAffineDimExpr(i); };
-  SmallVector<AffineMap> maps = {AffineMap::get(4, 0, {d(0), d(3)}, b.getContext()),
-                                 AffineMap::get(4, 0, {d(0), d(1), d(2)}, b.getContext())};
-  SmallVector<utils::IteratorType> iterators(4, utils::IteratorType::parallel);
-  iterators[3] = utils::IteratorType::reduction;
-  auto sum = linalg::GenericOp::create(
-      b, TypeRange{init.getType()}, ValueRange{x.value}, ValueRange{init}, maps, iterators,
-      [&](OpBuilder &nested, Location loc, ValueRange v) {
-        ImplicitLocOpBuilder inner(loc, nested);
-        Value row = linalg::IndexOp::create(inner, 0), slot = linalg::IndexOp::create(inner, 1);
-        Value column = linalg::IndexOp::create(inner, 2), k = linalg::IndexOp::create(inner, 3);
-        Value weight = tensor::ExtractOp::create(inner, bank.value, ValueRange{groupAt(inner, row, slot), k, column});
-        Value product = arith::MulFOp::create(inner, widen(inner, v[0]), widen(inner, weight));
-        linalg::YieldOp::create(inner, Value(arith::AddFOp::create(inner, v[1], product)));
-      });
-  Shaped result{sum.getResult(0), dims};
-  if (node.hasInput(3)) {
-    Shaped bias = lower.input(node, 3);
-    DimList perGroup = {bank.dims[0], bank.dims[2]};
-    bias = {lower.reshape(bias, perGroup, what), perGroup};
-    result.value =
-        lower.elementwise({result}, dims, sumType, what, [&](ImplicitLocOpBuilder &inner, ValueRange v) -> Value {
-          Value row = linalg::IndexOp::create(inner, 0), slot = linalg::IndexOp::create(inner, 1);
-          Value column = linalg::IndexOp::create(inner, 2);
-          Value own = tensor::ExtractOp::create(inner, bias.value, ValueRange{groupAt(inner, row, slot), column});
-          return arith::AddFOp::create(inner, v[0], widen(inner, own));
-        });
-  }
-  results.push_back(lower.convert(result, element));
-  return success();
-}
-
 void mlir::moe::addContractionOperators(SmallVectorImpl<OnnxOperator> &table) {
   table.append({
       {"Einsum", 12, lowerEinsum, ""},
       {"Gemm", 7, lowerGemm, ""},
-      {"GroupedMatMul", 1, lowerGroupedMatMul, "floats; as in RFC 0010"},
       {"MatMul", 1, lowerMatMul, ""},
       {"com.microsoft.FusedMatMul", 1, lowerFusedMatMul, "no transBatchA, no transBatchB"},
-      {"com.microsoft.GroupedMatMul", 1, lowerGroupedMatMul, "as GroupedMatMul"},
   });
 }

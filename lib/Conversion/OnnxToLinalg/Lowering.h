@@ -39,6 +39,7 @@ void addConvolutionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addLinearAttentionOperators(SmallVectorImpl<OnnxOperator> &table);
 void addScanOperators(SmallVectorImpl<OnnxOperator> &table);
 void addContractionOperators(SmallVectorImpl<OnnxOperator> &table);
+void addGroupedMatMulOperators(SmallVectorImpl<OnnxOperator> &table);
 void addNormalizationOperators(SmallVectorImpl<OnnxOperator> &table);
 void addSubgraphOperators(SmallVectorImpl<OnnxOperator> &table);
 void addReductionOperators(SmallVectorImpl<OnnxOperator> &table);

@@ -33,6 +33,7 @@ ArrayRef<OnnxOperator> mlir::moe::getOnnxOperators() {
     addAttentionOperators(lines);
     addContribAttentionOperators(lines);
     addContractionOperators(lines);
+    addGroupedMatMulOperators(lines);
     addContribEmbeddingOperators(lines);
     addConvolutionOperators(lines);
     addLinearAttentionOperators(lines);

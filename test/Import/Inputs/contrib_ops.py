@@ -160,6 +160,18 @@ def cases():
     yield Case("grouped_bias", "GroupedMatMul", {**base, "b": (floats(3, 6), [3, 6])}, {"y": (F, ["M", 2, 6])}, domain="",
                reference=grouped)
     yield Case("grouped_contrib", "GroupedMatMul", base, {"y": (F, ["M", 2, 6])}, reference=grouped)
+    half = {n: (v[0].astype(np.float16) if n in "xw" else v[0], v[1]) for n, v in base.items()}
+    yield Case("grouped_half", "GroupedMatMul", half, {"y": (H, ["M", 2, 6])}, domain="", reference=grouped, atol=5e-3, rtol=5e-3)
+    # A bank of which not every size is known, and one of f64, have no experts' kernels.
+    yield Case("grouped_sizes", "GroupedMatMul",
+               {**base, "w": (bank, ["G", 4, "N"]), "b": (floats(3, 6), ["G", "N"])}, {"y": (F, ["M", 2, "N"])}, domain="",
+               reference=grouped)
+    yield Case("grouped_single", "GroupedMatMul", {**base, "i": (groups[:, :1], ["M", 1])}, {"y": (F, ["M", 1, 6])}, domain="",
+               reference=grouped)
+    yield Case("grouped_slots", "GroupedMatMul", {**base, "i": (groups, ["M", "k"])}, {"y": (F, ["M", "k", 6])}, domain="",
+               reference=grouped)
+    yield Case("grouped_no_slots", "GroupedMatMul", {**base, "i": (groups[:, :0], ["M", "k"])}, {"y": (F, ["M", "k", 6])},
+               domain="", reference=grouped)
     yield Case("grouped_empty", "GroupedMatMul", {**base, "x": (rows[:0], ["M", 4]), "i": (groups[:0], ["M", 2])},
                {"y": (F, ["M", 2, 6])}, domain="", reference=grouped)
 

@@ -29,7 +29,7 @@ CHOICES = dict(
     norm=["none", "div", "div", "eps", "reciprocal", "clamp", "l1"],
     scale=[None, None, "gates", "scores", "output", "div"],
     gates=["topk", "topk", "gather", "gathernd", "onehot"],
-    form=["gathered", "gathered_flat", "masks", "scatter", "scatternd", "onehot", "onehot_matmul", "equal_columns",
+    form=["gathered", "gathered_flat", "grouped", "masks", "scatter", "scatternd", "onehot", "onehot_matmul", "equal_columns",
           "after", "masked_softmax"],
     layout=["eth", "teh"], spread=["broadcast", "expand", "tile"], bank=["in_out", "out_in", "transpose", "einsum"],
     fused=["no", "split", "slice", "interleaved", "reshape"], bias=[False, False, True],
@@ -383,6 +383,28 @@ def experts_gathered(g, rows, values, index, p):
     return g.node("Einsum", y, values, equation="tkh,tk->th")
 
 
+def experts_grouped(g, rows, values, index, p):
+    """GroupedMatMul (RFC 0010): [T, k, N] for the rows of the tokens, then [T * k, 1, H] for those of the pairs."""
+    o = g.o
+    k, H, I = o["k"], o["H"], o["I"]
+    if g.half:
+        values = g.node("Cast", values, to=g.onnx_real)
+    bank = lambda v: [] if v is None else [g.constant(v.astype(g.real))]
+    h = gated(g, lambda w, b: g.node("GroupedMatMul", rows, *bank(w), index, *bank(b)), p, 2)
+    per = g.unsqueeze(values, 2)
+    if o["weighted"] == "hidden":
+        h = g.node("Mul", h, per)
+    pairs, slots = g.node("Reshape", h, g.ints(-1, I)), g.node("Reshape", index, g.ints(-1, 1))
+    y = g.node("Reshape", g.node("GroupedMatMul", pairs, *bank(p["down"]), slots, *bank(p["bd"])), g.ints(-1, k, H))
+    if o["weighted"] == "hidden":
+        return g.reduce("ReduceSum", y, 1, 0)
+    if o["combine"] == "matmul":
+        return g.node("Squeeze", g.node("MatMul", g.unsqueeze(values, 1), y), g.ints(1))
+    if o["combine"] == "einsum":
+        return g.node("Einsum", y, values, equation="tkh,tk->th")
+    return g.reduce("ReduceSum", g.node("Mul", y, per), 1, 0)
+
+
 def experts_masks(g, rows, values, index, p):
     """Every expert over all tokens, with nodes of its own."""
     o, total = g.o, None
@@ -494,6 +516,8 @@ def build(path, seed, **options):
     values, index = router(g, rows, p)
     if o["form"].startswith("gathered"):
         total = experts_gathered(g, rows, values, index, p)
+    elif o["form"] == "grouped":
+        total = experts_grouped(g, rows, values, index, p)
     elif o["form"] == "masks":
         total = experts_masks(g, rows, values, index, p)
     else:
@@ -548,6 +572,9 @@ NAMED = {
     "scatternd": dict(form="scatternd", norm="div", activation="gelu_tanh"),
     "normalised_later": dict(form="after", layout="eth", activation="silu_exp"),
     "masked_softmax": dict(form="masked_softmax", router="topk_softmax", layout="teh", spread="expand"),
+    "grouped": dict(form="grouped", norm="div", rank=3, bias=True),
+    "grouped_fused": dict(form="grouped", router="topk_softmax", fused="interleaved", combine="einsum", opset=20),
+    "grouped_one": dict(form="grouped", k=1, fused="split", weighted="hidden"),
     "half": dict(form="scatter", dtype="f16", norm="div", residual=True),
 }
 

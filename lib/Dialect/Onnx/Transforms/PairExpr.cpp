@@ -119,15 +119,20 @@ bool PairEvaluator::isPairMatrix(const Layout &layout) const {
   return flat == wanted && layout.size() == wanted.size();
 }
 
+static bool isGroupedMatMul(OnnxNodeOp node) {
+  return node.is("GroupedMatMul") || node.is("GroupedMatMul", "com.microsoft");
+}
+
 bool PairEvaluator::dependsOnGather(Value value, unsigned depth) {
   auto node = value.getDefiningOp<OnnxNodeOp>();
   if (!node || depth == 0)
     return false;
   if (auto it = gatherMemo.find(value); it != gatherMemo.end())
     return it->second;
-  bool found = (node.is("Gather") || node.is("GatherND")) && !shapes.getConstants(node.getInputs()[1]) &&
-               cast<ShapedType>(node.getInputs()[0].getType()).hasRank() &&
-               cast<ShapedType>(node.getInputs()[0].getType()).getRank() > 2;
+  bool found = isGroupedMatMul(node);
+  found |= (node.is("Gather") || node.is("GatherND")) && !shapes.getConstants(node.getInputs()[1]) &&
+           cast<ShapedType>(node.getInputs()[0].getType()).hasRank() &&
+           cast<ShapedType>(node.getInputs()[0].getType()).getRank() > 2;
   for (Value operand : node.getInputs())
     found = found || dependsOnGather(operand, depth - 1);
   return gatherMemo[value] = found;
@@ -522,6 +527,30 @@ PairExpr *PairEvaluator::evaluateGemm(OnnxNodeOp node, const Layout &layout) {
   return make(sum);
 }
 
+/// x[m] times the matrix of group[m, j] (+ the group's bias), where the groups are the experts that the pairs chose.
+PairExpr *PairEvaluator::evaluateGroupedMatMul(OnnxNodeOp node, const Layout &layout) {
+  Value bank = node.getInputs()[1];
+  auto type = dyn_cast<RankedTensorType>(bank.getType());
+  const DimList *rows = shapes.getShape(node.getInputs()[0]);
+  if (!rows || rows->size() != 2 || !type || type.getRank() != 3 || !type.hasStaticShape() || layout.size() != 3 ||
+      layout[2].size() != 1 || axes[layout[2][0]].kind != LayerAxis::Feature || !rows->back().is(type.getDimSize(1)))
+    return fail("a product of another form", node);
+  if (evaluateIndex(node.getInputs()[2], Layout{layout[0], layout[1]}) != IndexKind::Expert)
+    return fail("the groups are not the chosen experts", node);
+  if (experts >= 0 && experts != type.getDimSize(0))
+    return fail("the banks do not all have the same number of experts", node);
+  experts = type.getDimSize(0);
+  bankSeen = true;
+  unsigned k = addAxis(LayerAxis::Feature, rows->back()), n = layout[2][0];
+  PairExpr *row = evaluate(node.getInputs()[0], Layout{layout[0], {k}});
+  PairExpr *product = row ? contract(row, make({PairExpr::Part, bank, {}, {}, {k, n}}), k, node) : nullptr;
+  if (!product || !node.hasInput(3))
+    return product;
+  PairExpr sum{PairExpr::Elementwise, {}, {}, {product, make({PairExpr::Part, node.getInputs()[3], {}, {}, {n}})}, {n}};
+  sum.implied = "Add";
+  return make(sum);
+}
+
 PairExpr *PairEvaluator::multiply(PairExpr *left, PairExpr *right) {
   if (!left || !right)
     return nullptr;
@@ -629,6 +658,8 @@ PairExpr *PairEvaluator::evaluateNode(OnnxNodeOp node, unsigned result, const La
     return evaluateMatMul(node, layout);
   if (node.is("Gemm"))
     return evaluateGemm(node, layout);
+  if (isGroupedMatMul(node))
+    return evaluateGroupedMatMul(node, layout);
   Layout inner;
   Value operand;
   if (selectBack(node, result, layout, operand, inner))

@@ -123,6 +123,7 @@ protected:
   PairExpr *evaluateGemm(OnnxNodeOp node, const Layout &layout);
   PairExpr *evaluateElementwise(OnnxNodeOp node, const Layout &layout);
   PairExpr *evaluateMatMul(OnnxNodeOp node, const Layout &layout);
+  PairExpr *evaluateGroupedMatMul(OnnxNodeOp node, const Layout &layout);
   PairExpr *evaluateGather(OnnxNodeOp node, const Layout &layout);
   PairExpr *evaluateCut(OnnxNodeOp node, unsigned result, const Layout &layout);
   PairExpr *contract(PairExpr *left, PairExpr *right, unsigned k, OnnxNodeOp node);
