@@ -1,7 +1,8 @@
 """Variants of com.microsoft.QMoE and MatMulNBits that the case folders do not have, all nodes of a kind in one model: against
 numpy's double precision, and against onnxruntime where it runs them.
 
-The reference unpacks codes bit by bit and knows nothing of how the compiler reads them.
+The reference unpacks codes bit by bit and knows nothing of how the compiler reads them. Each module runs with one row, with
+few and with many: experts with many rows have other kernels than those with few.
 """
 import subprocess
 import sys
@@ -45,21 +46,27 @@ def build(name, nodes, inputs, outputs, tensors):
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), name)
 
 
-def check(work, inputs, expected, tolerance=2e-5):
-    save_file(inputs, work + ".in.safetensors")
+MOST = 230
+
+
+def check(work, inputs, expected, few, tolerance=2e-5):
+    """Runs with one row, with `few` and with all; returns what `few` gave."""
     subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1", "--mcpu=native"], check=True)
-    subprocess.run(["moe-run", work + ".moe", f"--inputs={work}.in.safetensors",
-                    f"--outputs={work}.out.safetensors"], check=True)
-    got = load_file(work + ".out.safetensors")
-    for name, want in expected.items():
-        error = np.abs(got[name].astype(float) - want).max() / np.abs(want).max()
-        limit = 2e-3 if got[name].dtype == np.float16 else tolerance
-        print(f"{name}: relative error {error:.1e}")
-        assert error < limit, (name, error)
+    for rows in (1, MOST, few):
+        save_file({name: np.ascontiguousarray(x[..., :rows, :]) for name, x in inputs.items()}, work + ".in.safetensors")
+        subprocess.run(["moe-run", work + ".moe", f"--inputs={work}.in.safetensors",
+                        f"--outputs={work}.out.safetensors"], check=True)
+        got = load_file(work + ".out.safetensors")
+        for name, want in expected.items():
+            want = want[..., :rows, :]
+            error = np.abs(got[name].astype(float) - want).max() / np.abs(want).max()
+            limit = 2e-3 if got[name].dtype == np.float16 else tolerance
+            print(f"{name}, {rows} rows: relative error {error:.1e}")
+            assert error < limit, (name, rows, error)
     return got
 
 
-def qmoe(work, rng, tokens=7, experts=5, hidden=64, inner=96):
+def qmoe(work, rng, few=7, tokens=MOST, experts=5, hidden=64, inner=96):
     """Every width, layout of zero points, activation form, and fc3."""
     cases = {
         "int2_chan": dict(bits=2),
@@ -135,15 +142,15 @@ def qmoe(work, rng, tokens=7, experts=5, hidden=64, inner=96):
         if runs[name]:
             build(f"{work}-{name}.onnx", nodes[-1:], *mine, {n: v for n, v in tensors.items() if n.startswith(name + "_")})
     build(work + ".onnx", nodes, inputs, outputs, tensors)
-    got = check(work, values, expected)
+    got = check(work, values, expected, few)
     for name in (n for n in cases if runs[n]):
         session = onnxruntime.InferenceSession(f"{work}-{name}.onnx", providers=["CPUExecutionProvider"])
-        ours, theirs = got[name], session.run(None, {n: values[n] for n in (name + "_x", name + "_logits")})[0]
+        ours, theirs = got[name], session.run(None, {n: values[n][:few] for n in (name + "_x", name + "_logits")})[0]
         assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max(), name
         print(f"{name}: as onnxruntime")
 
 
-def matmul(work, rng, rows=6):
+def matmul(work, rng, few=6, rows=MOST):
     cases = {
         "bits4": dict(bits=4, n=48, k=96, block=32),
         "bits4_zp": dict(bits=4, n=1200, k=160, block=32, zp="packed"),
@@ -155,6 +162,11 @@ def matmul(work, rng, rows=6):
         "bits4_3d": dict(bits=4, n=20, k=64, block=64, rank=3, accuracy_level=1, ort=False),
         "bits4_f16": dict(bits=4, n=20, k=64, block=16, half=True, bias=True, ort=False),
     }
+    for i in range(6):
+        cases[f"random{i}"] = c = dict(bits=int(rng.choice([2, 3, 4, 8])), n=int(rng.integers(16, 120)), k=int(rng.integers(20, 400)),
+                                       block=int(rng.choice([16, 32, 64, 128, 256])), zp=rng.choice([None, "packed"]),
+                                       half=bool(rng.random() < 0.3), ort=False)
+        print(f"random{i}: {c}")
     nodes, inputs, outputs, tensors, values, expected = [], [], [], {}, {}, {}
     for name, c in cases.items():
         bits, n, k, block = c["bits"], c["n"], c["k"], c["block"]
@@ -184,7 +196,7 @@ def matmul(work, rng, rows=6):
         x = values[slots[0]] = rng.standard_normal(((2,) if len(lead) == 2 else ()) + (rows, k)).astype(kind)
         expected[name] = x.astype(float) @ q.numbers.T + bias
     build(work + ".onnx", nodes, inputs, outputs, tensors)
-    got = check(work, values, expected)
+    got = check(work, values, expected, few)
     for node, name in zip(nodes, cases):
         if not cases[name].get("ort", True):
             continue
@@ -192,12 +204,12 @@ def matmul(work, rng, rows=6):
         used = {n: tensors[n] for n in node.input if n in tensors}
         build(f"{work}-{name}.onnx", [node], inputs[i:i + 1], outputs[i:i + 1], used)
         session = onnxruntime.InferenceSession(f"{work}-{name}.onnx", providers=["CPUExecutionProvider"])
-        theirs = session.run(None, {name + "_x": values[name + "_x"]})[0]
+        theirs = session.run(None, {name + "_x": values[name + "_x"][:few]})[0]
         assert np.abs(got[name] - theirs).max() < 1e-4 * np.abs(theirs).max(), name
         print(f"{name}: as onnxruntime")
 
 
-def linear(work, rng, rows=5):
+def linear(work, rng, few=5, rows=MOST):
     """DequantizeLinear feeding MatMul: signed codes of 8 bits, per column or in blocks, [k, n] or transposed."""
     nodes, inputs, outputs, tensors, values, expected = [], [], [], {}, {}, {}
     for name, bits, k, n, block, stored, zp in (("columns", 8, 128, 48, 0, False, False), ("blocks", 8, 128, 48, 32, False, True),
@@ -234,7 +246,7 @@ def linear(work, rng, rows=5):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), work + ".onnx")
     text = subprocess.run(["moe-compile", work + ".onnx", "--compile-to=raise"], check=True, capture_output=True, text=True).stdout
     assert text.count("moe.dequantize") == 3, "every matrix stays packed"
-    check(work, values, expected)
+    check(work, values, expected, few)
 
 
 def main():

@@ -1,14 +1,16 @@
 //===- ExactKernels.cpp - expert kernels over quantised panels, in floats -===//
 //
 // One parallel loop over (expert, group of panels), as for panels of floats. A task goes through its panels
-// (QuantPanels.h) as they lie in memory; in each, tiles of (8,) 4, 2 and 1 of the expert's rows. Codes become floats in
-// registers: integers by shifts and a conversion, floats and, on AVX-512, 4 bits and less by a table in a register.
+// (QuantPanels.h) as they lie in memory. What it does depends on the expert's number of rows:
 //
-//   few rows     the products of a block are summed up on their own and multiplied by the block's scales once
-//   more rows    each weight is multiplied by its scale when it is decoded, which costs less than sums per block
-//   one block    the scales of a whole column come last in either case
+//   few     the codes become floats in registers, in tiles of (4,) 2 and 1 rows. One or two rows sum up the products of
+//   a
+//           block on their own and multiply them by the block's scales once; more multiply each weight when it is
+//           decoded
+//   more    some k are decoded into a near cache, once for all rows of a block: DecodedBlocks.h
 //
 //===----------------------------------------------------------------------===//
+#include "DecodedBlocks.h"
 #include "QuantisedKernel.h"
 
 using namespace mlir;
@@ -18,11 +20,21 @@ namespace {
 
 class ExactEmitter : QuantisedKernel {
 public:
-  ExactEmitter(OpBuilder &b, GroupedMatmulOp op, int64_t lanes) : QuantisedKernel(b, op, lanes) {}
+  ExactEmitter(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, int64_t lanes, KernelFunctions &functions)
+      : QuantisedKernel(b, op, lanes), rowsOfA(rowsOfA), schedule(getDecodeSchedule(panels, lanes)),
+        decoded(b, op, rowsOfA, panels, schedule, lanes, functions) {}
 
-  void run() { emitTasks(lanes >= 16 ? 8 : 4); }
+  void run() {
+    decoded.prepare();
+    emitTasks(schedule.mostDirectRows, schedule.mostDirectRows + 1);
+  }
 
 private:
+  void emitManyRows(const Task &task) override {
+    decoded.emit(task.expert, task.begin, task.rows, task.first, task.last, stream,
+                 [&](Value panel) { return startOf(task.expert, panel); });
+  }
+
   void emitTile(Value pair, int64_t rows) override {
     int64_t perBank = panels.columns() / lanes;
     // Registers for sums: 24 of AVX-512's, 8 of AVX2's; the same columns of all banks stay together.
@@ -40,7 +52,7 @@ private:
     bool only = panels.wholeBlocks() == 1 && panels.k == panels.blockLength();
     bool scaleLast = perBlock || only;
     SmallVector<Value> scales, zeros; // -zero * scale
-    loadScales(at, length, 1.0f, scales, zeros);
+    loadScales(at, length, decoder().codeFactor(), scales, zeros);
     // With zero points the sum of the row's elements is needed as well.
     bool countRows = scaleLast && !zeros.empty();
     SmallVector<Value> sums(before);
@@ -100,14 +112,14 @@ private:
     for (int64_t j = 0; j < many; ++j) {
       SmallVector<Value> weights;
       for (size_t c = 0; c < chunk.size(); ++c) {
-        Value weight = decode(raw[c], j);
+        Value weight = decoder().decode(raw[c], j);
         if (!scaleLast)
           weight = zeros.empty() ? mul(weight, scales[c]) : fma(weight, scales[c], zeros[c]);
         weights.push_back(weight);
       }
       for (auto [r, source] : llvm::enumerate(sources)) {
-        Value x = memref::LoadOp::create(b, loc, op.getA(), ValueRange{source, add(k, j)});
-        Value row = vector::BroadcastOp::create(b, loc, floats, widen(x, b.getF32Type()));
+        Value x = memref::LoadOp::create(b, loc, rowsOfA, ValueRange{source, add(k, j)});
+        Value row = vector::BroadcastOp::create(b, loc, floats, x);
         for (size_t c = 0; c < chunk.size(); ++c)
           sums[r * chunk.size() + c] = fma(row, weights[c], sums[r * chunk.size() + c]);
         if (sums.size() > numSums)
@@ -116,48 +128,14 @@ private:
     }
   }
 
-  /// Code number j of the words, as a float.
-  Value decode(Value raw, int64_t j) {
-    int64_t bits = panels.storedBits();
-    bool isFloat = panels.format.getKind() == QuantKind::E2M1;
-    if (lanes == 16 && bits < 8) {
-      // The permutation reads the four lowest bits of each word; codes of two bits have the next one there as well.
-      Value at = j ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(j * bits))) : raw;
-      return intrinsic("llvm.x86.avx512.permvar.sf.512", floats, {getTable(), at});
-    }
-    if (!isFloat) {
-      int32_t above = 32 - bits * (j + 1);
-      Value high = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
-      return arith::SIToFPOp::create(b, loc, floats, arith::ShRSIOp::create(b, loc, high, splat(int32_t(32 - bits))));
-    }
-    // The permutation reads the three lowest bits; the sign is the fourth.
-    Value code = j ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(j * bits))) : raw;
-    Value value = intrinsic("llvm.x86.avx2.permps", floats, {getTable(), code});
-    int32_t above = 32 - bits * (j + 1);
-    Value top = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
-    Value sign = arith::AndIOp::create(b, loc, top, splat(int32_t(0x80000000)));
-    Value signedBits = arith::OrIOp::create(b, loc, vector::BitCastOp::create(b, loc, words, value), sign);
-    return vector::BitCastOp::create(b, loc, floats, signedBits);
-  }
-
-  /// The values of the codes, a table that the lowest four bits of a word index; three without the sign on AVX2.
-  Value getTable() {
-    static const float e2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
-    SmallVector<float> values;
-    for (int64_t i = 0; i < lanes; ++i) {
-      if (panels.format.getKind() == QuantKind::E2M1) {
-        values.push_back(e2m1[i]);
-        continue;
-      }
-      int64_t codes = int64_t(1) << panels.storedBits(), code = i % codes;
-      values.push_back(code >= codes / 2 ? code - codes : code);
-    }
-    return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(floats, ArrayRef<float>(values)));
-  }
-
+  Value rowsOfA;
+  DecodeSchedule schedule;
+  DecodedBlocks decoded;
   bool perBlock = false;
 };
 
 } // namespace
 
-void moe::emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes) { ExactEmitter(b, op, lanes).run(); }
+void moe::emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions) {
+  ExactEmitter(b, op, widenRows(b, op, lanes), lanes, functions).run();
+}

@@ -386,7 +386,7 @@ struct ConvertGroupedMatmulToVectorPass
         if (hasIntegerRows(op))
           emitIntegerKernels(b, op, *dot);
         else
-          emitExactKernels(b, op, lanes);
+          emitExactKernels(b, op, lanes, functions);
       } else if (*form == KernelForm::Panels) {
         ++numPanels;
         emitPanelKernels(b, op, lanes, functions);

@@ -207,14 +207,15 @@ void KernelFunctions::call(OpBuilder &b, Location loc, const KernelFunctionForm 
          : variant.own      ? "own"
                             : std::to_string(variant.lines))
      << (form.wholeSteps ? "" : "_any");
-  auto function = module.lookupSymbol<func::FuncOp>(name);
-  if (!function)
-    function = create(name, form, variant, arguments.getTypes());
+  func::FuncOp function = get(name, arguments.getTypes(), [&](OpBuilder &inner, Block &block) {
+    KernelEmitter(inner, module.getLoc(), form, variant, block).run();
+  });
   func::CallOp::create(b, loc, function, arguments);
 }
 
-func::FuncOp KernelFunctions::create(StringRef name, const KernelFunctionForm &form, const KernelVariant &variant,
-                                     TypeRange types) {
+func::FuncOp KernelFunctions::get(StringRef name, TypeRange types, function_ref<void(OpBuilder &, Block &)> body) {
+  if (auto known = module.lookupSymbol<func::FuncOp>(name))
+    return known;
   OpBuilder b = OpBuilder::atBlockEnd(module.getBody());
   Location loc = module.getLoc();
   auto function = func::FuncOp::create(b, loc, name, b.getFunctionType(types, {}));
@@ -223,7 +224,7 @@ func::FuncOp KernelFunctions::create(StringRef name, const KernelFunctionForm &f
   function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
   Block *block = function.addEntryBlock();
   b.setInsertionPointToStart(block);
-  KernelEmitter(b, loc, form, variant, *block).run();
+  body(b, *block);
   func::ReturnOp::create(b, loc);
   return function;
 }

@@ -50,9 +50,11 @@ public:
   void call(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant,
             ValueRange arguments);
 
-private:
-  func::FuncOp create(StringRef name, const KernelFunctionForm &form, const KernelVariant &variant, TypeRange types);
+  /// The private function `name` of these arguments, without results; `body` emits it (but for its end) if there is
+  /// none yet.
+  func::FuncOp get(StringRef name, TypeRange types, function_ref<void(OpBuilder &, Block &)> body);
 
+private:
   ModuleOp module;
 };
 

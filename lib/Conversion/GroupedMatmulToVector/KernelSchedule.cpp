@@ -8,12 +8,17 @@ using namespace mlir;
 using namespace mlir::moe;
 
 FetchShare moe::getFetchShare(int64_t all, int64_t passes, int64_t pass) {
-  if (passes > all)
-    return {pass < all ? 1 : 0, pass};
-  int64_t lines = llvm::bit_floor(uint64_t(all / passes));
-  // So many passes fetch twice as many.
-  int64_t more = (all - lines * passes) / lines;
-  return pass < more ? FetchShare{2 * lines, 2 * lines * pass} : FetchShare{lines, lines * (pass + more)};
+  struct Numbers {
+    int64_t number(int64_t x) { return x; }
+    int64_t mul(int64_t x, int64_t y) { return x * y; }
+    int64_t sum(int64_t x, int64_t y) { return x + y; }
+    int64_t sub(int64_t x, int64_t y) { return x - y; }
+    int64_t div(int64_t x, int64_t y) { return x / y; }
+    bool less(int64_t x, int64_t y) { return x < y; }
+    int64_t select(bool c, int64_t x, int64_t y) { return c ? x : y; }
+  };
+  auto [lines, stream] = computeFetchShare<int64_t>(Numbers(), all, passes, pass);
+  return {lines, stream};
 }
 
 SmallVector<KernelVariant> KernelSchedule::getVariants() const {
@@ -64,5 +69,24 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   constexpr int64_t kTaskBytes = 2 << 20;
   int64_t most = std::max<int64_t>(1, shape[1] / (shape[0] >= 8 ? 4 : 16));
   schedule.panelsPerTask = std::clamp<int64_t>(kTaskBytes / std::max<int64_t>(1, panelBytes), 1, most);
+  return schedule;
+}
+
+DecodeSchedule moe::getDecodeSchedule(const QuantPanels &panels, int64_t lanes) {
+  DecodeSchedule schedule;
+  schedule.mostDirectRows = lanes >= 16 ? 4 : 2;
+  // Half of a first-level cache; the other half is for rows and sums.
+  constexpr int64_t kBytes = 16 << 10;
+  int64_t most = std::max<int64_t>(16, kBytes / (4 * panels.width()) / 16 * 16), block = panels.blockLength();
+  if (block <= most) {
+    schedule.segmentLength = block;
+    schedule.blockLength = most / block * block;
+    return schedule;
+  }
+  // Blocks are multiples of 16, unless there is only one.
+  int64_t segment = most;
+  while (block < panels.k && block % segment != 0)
+    segment -= 16;
+  schedule.segmentLength = schedule.blockLength = segment;
   return schedule;
 }

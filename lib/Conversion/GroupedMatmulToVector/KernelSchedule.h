@@ -3,6 +3,7 @@
 #define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_KERNELSCHEDULE_H
 
 #include "moe/Dialect/Moe/Analysis/PanelLayout.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 
 namespace mlir::moe {
 
@@ -24,7 +25,29 @@ struct FetchShare {
 };
 
 /// The passes over a block fetch the next one together, spread as evenly over their time as whole powers of two of
-/// lines allow; `all` is the number of lines of an iteration.
+/// lines allow; `all` is the number of lines of an iteration. One rule for numbers of the compiler and for those that a
+/// program computes: `ops` says what arithmetic on numbers (not negative) and conditions is. Returns lines and stream.
+template <typename Number, typename Ops>
+std::pair<Number, Number> computeFetchShare(Ops ops, int64_t all, Number passes, Number pass) {
+  // The most lines that all passes can fetch, and what they then fetch together.
+  Number lines = ops.number(1), together = passes;
+  for (int64_t more = 2; more <= all; more *= 2) {
+    Number product = ops.mul(passes, ops.number(more));
+    auto fits = ops.less(product, ops.number(all + 1));
+    lines = ops.select(fits, ops.number(more), lines);
+    together = ops.select(fits, product, together);
+  }
+  // More passes than lines: some have none.
+  auto many = ops.less(ops.number(all), passes);
+  together = ops.select(many, ops.number(all), together);
+  // So many passes fetch twice as many.
+  Number twice = ops.div(ops.sub(ops.number(all), together), lines);
+  auto first = ops.less(pass, twice);
+  Number mine = ops.select(first, ops.mul(lines, ops.number(2)), lines);
+  mine = ops.select(many, ops.select(ops.less(pass, ops.number(all)), lines, ops.number(0)), mine);
+  Number stream = ops.select(first, ops.mul(mine, pass), ops.mul(lines, ops.sum(pass, twice)));
+  return {mine, stream};
+}
 FetchShare getFetchShare(int64_t all, int64_t passes, int64_t pass);
 
 /// What is known of a grouped matmul's kernels before any row is: everything but the expert's number of rows.
@@ -60,6 +83,17 @@ struct KernelSchedule {
 /// `shape` is that of the packed banks: experts, panels, steps of k, columns.
 KernelSchedule getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_t> shape, int64_t elementBytes,
                                  int64_t lanes);
+
+/// How quantised panels are multiplied with floats. Few rows decode the codes in registers, each tile of rows again;
+/// more rows have them decoded into a near cache, once for all, and read them there as the kernels of floats do.
+struct DecodeSchedule {
+  /// The most rows of an expert that decode in registers (a power of two: they are one tile, or several smaller ones).
+  int64_t mostDirectRows;
+  /// k that are decoded together; k of these that have their scales in one place, which are a part of a block of the
+  /// format.
+  int64_t blockLength, segmentLength;
+};
+DecodeSchedule getDecodeSchedule(const QuantPanels &panels, int64_t lanes);
 
 } // namespace mlir::moe
 

@@ -17,56 +17,46 @@
 // Rows of a narrower type than the sums are widened once, before the loop.
 //
 //===----------------------------------------------------------------------===//
-#include "GroupedKernel.h"
-#include "KernelFunctions.h"
-#include "moe/Dialect/Moe/Analysis/PanelLayout.h"
+#include "RowBlock.h"
 
 using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
 
-class PanelEmitter : GroupedKernel {
+class PanelEmitter : RowBlock {
 public:
-  /// `rowsOfA`: the rows, perhaps wider than those of `op`.
-  PanelEmitter(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, const PanelLayout &layout, int64_t lanes,
+  PanelEmitter(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, const KernelFunctionForm &form,
                KernelFunctions &functions)
-      : GroupedKernel(b, op, lanes), rowsOfA(rowsOfA), layout(layout),
-        bankType(cast<MemRefType>(op.getBanks().front().getType())),
-        schedule(getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes)),
-        functions(functions),
-        form{layout,      schedule, lanes, bankType.getElementType(), getElementTypeOrSelf(rowsOfA.getType()),
-             accumulator, false} {
+      : RowBlock(b, op, rowsOfA, form, functions), bankType(cast<MemRefType>(op.getBanks().front().getType())),
+        layout(form.layout), schedule(form.schedule) {
     assert(schedule.maxBlockRows <= KernelFunctionForm::kMostRows &&
            schedule.panelsOfOneRow <= KernelFunctionForm::kMostRows);
-    form.wholeSteps = getK() % (layout.group * KernelSchedule::kUnroll) == 0;
   }
 
   void run() {
-    n = extent(op.getInit(), 1);
+    prepare();
     Value experts = index(op.getNumExperts()), panels = index(bankType.getDimSize(1));
-    // All banks as one run of elements; the rows as they are, whatever their strides.
+    // All banks as one run of elements.
     SmallVector<ReassociationIndices> all(1);
     for (int64_t d = 0; d < bankType.getRank(); ++d)
       all[0].push_back(d);
     Value flat = memref::CollapseShapeOp::create(b, loc, op.getBanks().front(), all);
     weights = memref::CastOp::create(b, loc, form.weightsType(), flat);
-    rowsOfA = memref::CastOp::create(b, loc, form.rowsType(), rowsOfA);
 
     auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, panels},
                                         ValueRange{one, index(schedule.panelsPerTask)});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
-    expert = loop.getInductionVars()[0];
+    Value expertOfTask = loop.getInductionVars()[0];
     first = loop.getInductionVars()[1];
-    begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
-    Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
+    begin = memref::LoadOp::create(b, loc, op.getOffsets(), expertOfTask);
+    Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expertOfTask, 1)});
     rows = sub(end, begin);
     Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sgt, rows, zero);
     auto branch = scf::IfOp::create(b, loc, any, /*withElse=*/false);
     b.setInsertionPointToStart(branch.thenBlock());
-    tile = memref::AllocaOp::create(b, loc, form.tileType(), b.getI64IntegerAttr(64));
-    sources = memref::AllocaOp::create(b, loc, form.sourcesType());
+    beginTask(expertOfTask);
     last = min(add(first, schedule.panelsPerTask), panels);
     if (schedule.panelsOfOneRow == 1)
       return emitBlocks();
@@ -79,11 +69,6 @@ public:
 
 private:
   int64_t getK() { return cast<ShapedType>(op.getA().getType()).getDimSize(1); }
-  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
-  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
-  Value equal(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, x, y); }
-  Value select(Value c, Value x, Value y) { return arith::SelectOp::create(b, loc, c, x, y); }
-
   int64_t numSteps() const { return bankType.getDimSize(2); }
   int64_t panelElements() const { return form.panelElements(numSteps()); }
 
@@ -93,16 +78,6 @@ private:
     Value number = perExpert ? sum(mul(expert, index(bankType.getDimSize(1))), panel) : panel;
     return mul(number, index(panelElements()));
   }
-
-  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
-    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    body(loop.getInductionVar());
-  }
-
-  /// The part of `total` that number `i` of `parts` nearly equal ones begins with.
-  Value split(Value total, Value parts, Value i) { return arith::DivUIOp::create(b, loc, mul(i, total), parts); }
 
   /// One row: several panels side by side, each a stream that the processor follows for itself.
   void emitOneRow() {
@@ -163,131 +138,34 @@ private:
         lines = select(own, index(schedule.singleLines()), lines);
         stream = select(own, zero, stream);
         Value window = schedule.aheadElements ? select(own, ahead, next) : next;
-        emitCall(own, lines, rowsOfPass, {rowsOfA, sources, from, weights, at, window, stream, steps, tile, firstK, k});
+        emitPass(variants, {own, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k});
       });
     });
     forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });
   }
 
-  /// One switch over (kind of fetching, rows).
-  void emitCall(Value own, Value lines, Value rowsOfPass, ValueRange arguments) {
-    SmallVector<int64_t> cases;
-    SmallVector<KernelVariant> variants = schedule.getVariants();
-    int64_t stride = schedule.maxRows + 1, kinds = schedule.allLines() + 1;
-    bool hasOwn = schedule.aheadElements > 0;
-    for (const KernelVariant &variant : variants)
-      cases.push_back((variant.own * kinds + variant.lines) * stride + variant.rows);
-    Value kind = hasOwn ? sum(lines, select(own, index(kinds), zero)) : lines;
-    auto choice =
-        scf::IndexSwitchOp::create(b, loc, TypeRange(), sum(mul(kind, index(stride)), rowsOfPass), cases, cases.size());
-    auto fill = [&](Region &region, const KernelVariant *variant) {
-      OpBuilder::InsertionGuard inner(b);
-      b.createBlock(&region);
-      if (variant)
-        functions.call(b, loc, form, *variant, arguments);
-      scf::YieldOp::create(b, loc);
-    };
-    fill(choice.getDefaultRegion(), nullptr);
-    for (auto [i, region] : llvm::enumerate(choice.getCaseRegions()))
-      fill(region, &variants[i]);
-  }
-
-  /// getFetchShare (KernelSchedule.h) for numbers that are known at run time: lines and stream.
+  /// getFetchShare for numbers that are known at run time.
   std::pair<Value, Value> emitShare(Value passes, Value pass) {
-    Value all = index(schedule.allLines()), lines = one, each = passes;
-    for (int64_t candidate = 2; candidate <= schedule.allLines(); candidate *= 2) {
-      Value product = mul(passes, index(candidate));
-      Value fits = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ule, product, all);
-      lines = select(fits, index(candidate), lines);
-      each = select(fits, product, each);
-    }
-    Value more = arith::DivUIOp::create(b, loc, sub(all, each), lines);
-    auto below = [&](Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, x, y); };
-    Value twice = below(pass, more);
-    Value mine = select(twice, mul(lines, index(2)), lines);
-    Value stream = select(twice, mul(mine, pass), mul(lines, sum(pass, more)));
-    // More passes than lines: some have none.
-    Value many = below(all, passes);
-    mine = select(many, select(below(pass, all), one, zero), mine);
-    return {mine, select(many, pass, stream)};
+    struct Numbers {
+      PanelEmitter &emitter;
+      Value number(int64_t x) { return emitter.index(x); }
+      Value mul(Value x, Value y) { return emitter.mul(x, y); }
+      Value sum(Value x, Value y) { return emitter.sum(x, y); }
+      Value sub(Value x, Value y) { return emitter.sub(x, y); }
+      Value div(Value x, Value y) { return arith::DivUIOp::create(emitter.b, emitter.loc, x, y); }
+      Value less(Value x, Value y) {
+        return arith::CmpIOp::create(emitter.b, emitter.loc, arith::CmpIPredicate::ult, x, y);
+      }
+      Value select(Value c, Value x, Value y) { return emitter.select(c, x, y); }
+    };
+    return computeFetchShare<Value>(Numbers{*this}, schedule.allLines(), passes, pass);
   }
 
-  void clearTile(Value count) {
-    auto accType = VectorType::get({lanes}, accumulator);
-    Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType));
-    forEach(zero, count, 1, [&](Value r) {
-      for (int64_t at = 0; at < layout.width(); at += lanes)
-        vector::StoreOp::create(b, loc, zeros, tile, ValueRange{r, index(at)});
-    });
-  }
-
-  /// The rows of `a` that the `count` pairs from `pair` on read.
-  void emitSources(Value pair, Value count) {
-    forEach(zero, count, 1, [&](Value r) {
-      Value p = sum(pair, r);
-      Value row = op.getRows() ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult() : p;
-      memref::StoreOp::create(b, loc, row, sources, r);
-    });
-  }
-
-  /// From row `r` of the tile to that of pair `p` in the result.
-  void emitEpilogue(Value p, Value panel, Value r) {
-    auto accType = VectorType::get({lanes}, accumulator);
-    for (int64_t v = 0; v < layout.columns / lanes; ++v) {
-      Value column = add(mul(panel, index(layout.columns)), v * lanes);
-      SmallVector<Value> sums;
-      for (int64_t bank = 0; bank < layout.banks; ++bank)
-        sums.push_back(
-            vector::LoadOp::create(b, loc, accType, tile, ValueRange{r, index(bank * layout.columns + v * lanes)}));
-      finish(p, column, sums, columnsDivideBy(layout.columns) ? Value() : mask(lanes, sub(n, column)));
-    }
-  }
-
-  Value rowsOfA;
-  const PanelLayout &layout;
   MemRefType bankType;
-  KernelSchedule schedule;
-  KernelFunctions &functions;
-  KernelFunctionForm form;
-  Value n, first, last, begin, rows, tile, sources, weights;
-};
-
-/// The rows of a grouped matmul in the type of its sums. A kernel reads each element as often as there are panels.
-class RowWidener : GroupedKernel {
-public:
-  RowWidener(OpBuilder &b, GroupedMatmulOp op, int64_t lanes) : GroupedKernel(b, op, lanes) {}
-
-  /// Nothing if the rows are as wide as the sums. The result is freed behind the op.
-  Value run() {
-    auto type = cast<MemRefType>(op.getA().getType());
-    if (type.getElementType() == accumulator)
-      return Value();
-    SmallVector<Value> sizes;
-    if (type.isDynamicDim(0))
-      sizes.push_back(extent(op.getA(), 0));
-    Value wide = memref::AllocOp::create(b, loc, MemRefType::get(type.getShape(), accumulator), sizes);
-    auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero}, ValueRange{extent(op.getA(), 0)}, ValueRange{one});
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      Value row = loop.getInductionVars()[0];
-      int64_t k = type.getDimSize(1), whole = k / lanes * lanes;
-      auto copy = [&](Value at, Value mask) {
-        Value narrow = load(op.getA(), ValueRange{row, at}, VectorType::get({lanes}, type.getElementType()), mask);
-        store(widen(narrow, accumulator), wide, ValueRange{row, at}, mask);
-      };
-      auto columns = scf::ForOp::create(b, loc, zero, index(whole), index(lanes));
-      b.setInsertionPointToStart(columns.getBody());
-      copy(columns.getInductionVar(), Value());
-      b.setInsertionPointAfter(columns);
-      if (whole != k)
-        copy(index(whole), mask(lanes, index(k - whole)));
-    }
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointAfter(op);
-    memref::DeallocOp::create(b, loc, wide);
-    return wide;
-  }
+  const PanelLayout &layout;
+  const KernelSchedule &schedule;
+  SmallVector<KernelVariant> variants = schedule.getVariants();
+  Value first, last, begin, rows, weights;
 };
 
 } // namespace
@@ -296,7 +174,20 @@ void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, Kern
   SmallVector<AffineMap> maps;
   for (unsigned i = 0; i < op.getBanks().size(); ++i)
     maps.push_back(op.getBankMap(i));
-  std::optional<PanelLayout> layout = matchPanelMaps(cast<ShapedType>(op.getBanks().front().getType()), maps);
-  Value wide = RowWidener(b, op, lanes).run();
-  PanelEmitter(b, op, wide ? wide : op.getA(), *layout, lanes, functions).run();
+  auto bankType = cast<MemRefType>(op.getBanks().front().getType());
+  PanelLayout layout = *matchPanelMaps(bankType, maps);
+  Value rows = widenRows(b, op, lanes);
+  auto rowType = cast<FloatType>(getElementTypeOrSelf(rows));
+  KernelSchedule schedule =
+      getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes);
+  int64_t k = cast<ShapedType>(op.getA().getType()).getDimSize(1);
+  // The rows are as wide as the sums.
+  KernelFunctionForm form{layout,
+                          schedule,
+                          lanes,
+                          bankType.getElementType(),
+                          rowType,
+                          rowType,
+                          k % (layout.group * KernelSchedule::kUnroll) == 0};
+  PanelEmitter(b, op, rows, form, functions).run();
 }

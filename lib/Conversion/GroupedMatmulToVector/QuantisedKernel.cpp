@@ -6,7 +6,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-void QuantisedKernel::emitTasks(int64_t mostRows) {
+void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows) {
   n = extent(op.getInit(), 1);
   SmallVector<ReassociationIndices> all{{0, 1, 2}};
   stream = memref::CollapseShapeOp::create(b, loc, op.getBanks().front(), all);
@@ -20,20 +20,32 @@ void QuantisedKernel::emitTasks(int64_t mostRows) {
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(loop.getBody());
   expert = loop.getInductionVars()[0];
-  Value first = loop.getInductionVars()[1];
+  Value first = loop.getInductionVars()[1], last = min(add(first, perTask), index(count));
   Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
   Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
-  auto each = scf::ForOp::create(b, loc, first, min(add(first, perTask), index(count)), one);
+  if (manyRows) {
+    Value rows = sub(end, begin);
+    Value many = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge, rows, index(manyRows));
+    auto choice = scf::IfOp::create(b, loc, many, /*withElse=*/true);
+    b.setInsertionPointToStart(choice.thenBlock());
+    emitManyRows({expert, begin, rows, first, last});
+    b.setInsertionPointToStart(choice.elseBlock());
+  }
+  auto each = scf::ForOp::create(b, loc, first, last, one);
   b.setInsertionPointToStart(each.getBody());
   Value panel = each.getInductionVar();
-  bool perExpert = op.getBankMap(0).isFunctionOfDim(0);
-  Value number = perExpert ? plus(times(expert, count), panel) : panel;
-  base = times(number, panels.panelBytes());
+  base = startOf(expert, panel);
   column = times(panel, panels.columns());
   steps(begin, end, mostRows, /*exact=*/false, [&](Value pair, int64_t rows) {
     sources = gather(pair, rows);
     emitTile(pair, rows);
   });
+}
+
+Value QuantisedKernel::startOf(Value expertOfTask, Value panel) {
+  bool perExpert = op.getBankMap(0).isFunctionOfDim(0);
+  Value number = perExpert ? plus(times(expertOfTask, type.getDimSize(1)), panel) : panel;
+  return times(number, panels.panelBytes());
 }
 
 Value QuantisedKernel::intrinsic(StringRef name, Type resultType, ValueRange operands) {
@@ -60,49 +72,19 @@ SmallVector<Value> QuantisedKernel::emitSums() {
   return sums;
 }
 
-Value QuantisedKernel::loadFloats(Value at, int64_t bytes) {
-  Value raw = loadBytes(at, lanes * bytes);
-  if (bytes == 4)
-    return vector::BitCastOp::create(b, loc, floats, raw);
-  if (bytes == 2) {
-    Value half = vector::BitCastOp::create(b, loc, floats.clone(b.getF16Type()), raw);
-    return arith::ExtFOp::create(b, loc, floats, half);
-  }
-  // e8m0: the exponent of an f32, but for 0 (2^-127) and 255 (NaN).
-  Value code = arith::ExtUIOp::create(b, loc, words, raw);
-  Value bits = arith::ShLIOp::create(b, loc, code, splat(23));
-  auto select = [&](int32_t special, int32_t instead) {
-    Value is = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, code, splat(special));
-    bits = arith::SelectOp::create(b, loc, is, splat(instead), bits);
-  };
-  select(0, 0x00400000);
-  select(255, 0x7fc00000);
-  return vector::BitCastOp::create(b, loc, floats, bits);
-}
-
 void QuantisedKernel::loadScales(Value at, int64_t length, float factor, SmallVectorImpl<Value> &scales,
                                  SmallVectorImpl<Value> &negativeZeros) {
   for (int64_t vector : chunk) {
-    Value scaleAt = add(at, panels.codeBytes(length) + vector * lanes * panels.scaleBytes);
-    scales.push_back(loadFloats(scaleAt, panels.scaleBytes));
-    if (factor != 1.0f)
-      scales.back() = mul(scales.back(), splat(factor));
-    if (int64_t bytes = panels.zeroPointBytes()) {
-      Value zeroAt = add(at, panels.codeBytes(length) + panels.width() * panels.scaleBytes + vector * lanes * bytes);
-      negativeZeros.push_back(mul(arith::NegFOp::create(b, loc, loadFloats(zeroAt, bytes)), scales.back()));
-    }
+    auto [scale, negativeZero] = decoder().loadScales(add(at, panels.codeBytes(length)), vector, factor);
+    scales.push_back(scale);
+    if (negativeZero)
+      negativeZeros.push_back(negativeZero);
   }
 }
 
 void QuantisedKernel::emitPrefetch(Value at) {
-  if (chunk.front() != 0)
-    return;
-  constexpr int64_t kAhead = 4096;
-  Value limit = index(type.getNumElements() - panels.rowBytes());
-  Value ahead = min(add(at, kAhead), limit);
-  for (int64_t line = 0; line < panels.rowBytes(); line += 64)
-    memref::PrefetchOp::create(b, loc, stream, ValueRange{add(ahead, line)}, /*isWrite=*/false, /*locality=*/2,
-                               /*isDataCache=*/true);
+  if (chunk.front() == 0)
+    decoder().emitPrefetch(at, index(type.getNumElements() - panels.rowBytes()));
 }
 
 void QuantisedKernel::chooseChunk(int64_t vector, int64_t together) {

@@ -7,6 +7,7 @@
 #define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_QUANTISEDKERNEL_H
 
 #include "GroupedKernel.h"
+#include "QuantDecoder.h"
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 
 namespace mlir::moe {
@@ -20,9 +21,15 @@ protected:
         floats(VectorType::get({lanes}, b.getF32Type())), words(VectorType::get({lanes}, b.getI32Type())) {}
   virtual ~QuantisedKernel() = default;
 
+  struct Task {
+    Value expert, begin, rows, first, last; // panels from `first` to `last`
+  };
   /// One parallel loop over experts and groups of panels; in a panel, tiles of `mostRows` rows and of the powers of two
-  /// below.
-  void emitTasks(int64_t mostRows);
+  /// below. From `manyRows` rows of an expert on (0: never), emitManyRows says what is done.
+  void emitTasks(int64_t mostRows, int64_t manyRows = 0);
+  virtual void emitManyRows(const Task &task) {}
+  /// The byte at which a panel begins.
+  Value startOf(Value expertOfTask, Value panel);
   /// The products of `rows` rows from `pair` on with the panel at byte `base`.
   virtual void emitTile(Value pair, int64_t rows) = 0;
   /// Adds the products of block number `block`, of `length` k from `k` on, whose bytes begin at `at`, to the sums
@@ -39,15 +46,9 @@ protected:
   Value mul(Value x, Value y) { return arith::MulFOp::create(b, loc, x, y); }
   Value intrinsic(StringRef name, Type type, ValueRange operands);
 
-  Value loadBytes(Value at, int64_t count) {
-    return vector::LoadOp::create(b, loc, VectorType::get({count}, b.getI8Type()), stream, ValueRange{at});
-  }
+  QuantDecoder decoder() { return QuantDecoder(b, loc, panels, lanes, stream); }
   /// A row of words of one vector of columns.
-  Value loadCodes(Value codes, int64_t vector) {
-    return vector::BitCastOp::create(b, loc, words, loadBytes(add(codes, vector * lanes * 4), lanes * 4));
-  }
-  /// A vector of scales or zero points of `bytes` bytes each.
-  Value loadFloats(Value at, int64_t bytes);
+  Value loadCodes(Value codes, int64_t vector) { return decoder().loadCodes(codes, vector); }
   /// The scales of the block of `length` k at byte `at`, for the vectors of the chunk, times `factor`; and -zero point
   /// times scale if there are zero points.
   void loadScales(Value at, int64_t length, float factor, SmallVectorImpl<Value> &scales,

@@ -1,0 +1,104 @@
+//===- QuantDecoder.cpp - codes of quantised panels as floats -------------===//
+#include "QuantDecoder.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::moe;
+
+Value QuantDecoder::intrinsic(StringRef name, ValueRange operands) {
+  return LLVM::CallIntrinsicOp::create(b, loc, floats, b.getStringAttr(name), operands).getResult(0);
+}
+
+Value QuantDecoder::loadCodes(Value codes, int64_t vector) {
+  return vector::BitCastOp::create(b, loc, words, loadBytes(add(codes, vector * lanes * 4), lanes * 4));
+}
+
+Value QuantDecoder::loadFloats(Value at, int64_t bytes) {
+  Value raw = loadBytes(at, lanes * bytes);
+  if (bytes == 4)
+    return vector::BitCastOp::create(b, loc, floats, raw);
+  if (bytes == 2) {
+    Value half = vector::BitCastOp::create(b, loc, floats.clone(b.getF16Type()), raw);
+    return arith::ExtFOp::create(b, loc, floats, half);
+  }
+  // e8m0: the exponent of an f32, but for 0 (2^-127) and 255 (NaN).
+  Value code = arith::ExtUIOp::create(b, loc, words, raw);
+  Value bits = arith::ShLIOp::create(b, loc, code, splat(23));
+  auto select = [&](int32_t special, int32_t instead) {
+    Value is = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, code, splat(special));
+    bits = arith::SelectOp::create(b, loc, is, splat(instead), bits);
+  };
+  select(0, 0x00400000);
+  select(255, 0x7fc00000);
+  return vector::BitCastOp::create(b, loc, floats, bits);
+}
+
+float QuantDecoder::codeFactor() const {
+  bool integers = panels.format.getKind() != QuantKind::E2M1, table = lanes == 16 && panels.storedBits() < 8;
+  // Scales of other types might become denormal numbers.
+  return integers && !table && panels.scaleBytes == 2 ? std::ldexp(1.0f, panels.storedBits() - 32) : 1.0f;
+}
+
+std::pair<Value, Value> QuantDecoder::loadScales(Value scalesAt, int64_t vector, float factor) {
+  Value scale = loadFloats(add(scalesAt, vector * lanes * panels.scaleBytes), panels.scaleBytes);
+  auto times = [&](Value x, float y) { return y == 1.0f ? x : arith::MulFOp::create(b, loc, x, splat(y)).getResult(); };
+  Value scaleOfFloats = times(scale, factor);
+  int64_t bytes = panels.zeroPointBytes();
+  if (!bytes)
+    return {scaleOfFloats, Value()};
+  Value zeroAt = add(scalesAt, panels.width() * panels.scaleBytes + vector * lanes * bytes);
+  Value negative = arith::NegFOp::create(b, loc, loadFloats(zeroAt, bytes));
+  return {scaleOfFloats, arith::MulFOp::create(b, loc, negative, scale)};
+}
+
+void QuantDecoder::emitPrefetch(Value at, Value limit) {
+  constexpr int64_t kAhead = 4096;
+  Value ahead = min(add(at, kAhead), limit);
+  for (int64_t line = 0; line < panels.rowBytes(); line += 64)
+    memref::PrefetchOp::create(b, loc, stream, ValueRange{add(ahead, line)}, /*isWrite=*/false, /*locality=*/2,
+                               /*isDataCache=*/true);
+}
+
+Value QuantDecoder::decode(Value raw, int64_t j) {
+  int64_t bits = panels.storedBits();
+  bool isFloat = panels.format.getKind() == QuantKind::E2M1;
+  if (lanes == 16 && bits < 8) {
+    // The permutation reads the four lowest bits of each word; codes of two bits have the next one there as well.
+    Value at = j ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(j * bits))) : raw;
+    return intrinsic("llvm.x86.avx512.permvar.sf.512", {getTable(), at});
+  }
+  if (!isFloat) {
+    int32_t above = 32 - bits * (j + 1);
+    Value high = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
+    if (codeFactor() != 1.0f) {
+      Value alone = arith::AndIOp::create(b, loc, high, splat(int32_t(~0u << (32 - bits))));
+      return arith::SIToFPOp::create(b, loc, floats, alone);
+    }
+    return arith::SIToFPOp::create(b, loc, floats, arith::ShRSIOp::create(b, loc, high, splat(int32_t(32 - bits))));
+  }
+  // The permutation reads the three lowest bits; the sign is the fourth.
+  Value code = j ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(j * bits))) : raw;
+  Value value = intrinsic("llvm.x86.avx2.permps", {getTable(), code});
+  int32_t above = 32 - bits * (j + 1);
+  Value top = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
+  Value sign = arith::AndIOp::create(b, loc, top, splat(int32_t(0x80000000)));
+  Value signedBits = arith::OrIOp::create(b, loc, vector::BitCastOp::create(b, loc, words, value), sign);
+  return vector::BitCastOp::create(b, loc, floats, signedBits);
+}
+
+/// The values of the codes, a table that the lowest four bits of a word index; three without the sign on AVX2.
+Value QuantDecoder::getTable() {
+  static const float e2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  SmallVector<float> values;
+  for (int64_t i = 0; i < lanes; ++i) {
+    if (panels.format.getKind() == QuantKind::E2M1) {
+      values.push_back(e2m1[i]);
+      continue;
+    }
+    int64_t codes = int64_t(1) << panels.storedBits(), code = i % codes;
+    values.push_back(code >= codes / 2 ? code - codes : code);
+  }
+  return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(floats, ArrayRef<float>(values)));
+}

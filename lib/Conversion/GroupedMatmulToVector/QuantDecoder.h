@@ -1,0 +1,54 @@
+//===- QuantDecoder.h - codes of quantised panels as floats ------*- C++ -*-===//
+//
+// Reads vectors of columns from a stream of panels (QuantPanels.h). Integers become floats by shifts and a conversion,
+// floats and, on AVX-512, 4 bits and less by a table in a register.
+//
+//===----------------------------------------------------------------------===//
+#ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_QUANTDECODER_H
+#define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_QUANTDECODER_H
+
+#include "../Support/KernelTiles.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
+
+namespace mlir::moe {
+
+class QuantDecoder : KernelTiles {
+public:
+  /// `stream`: all banks as one run of bytes.
+  QuantDecoder(OpBuilder &b, Location loc, const QuantPanels &panels, int64_t lanes, Value stream)
+      : KernelTiles(b, loc), panels(panels), lanes(lanes), floats(VectorType::get({lanes}, b.getF32Type())),
+        words(VectorType::get({lanes}, b.getI32Type())), stream(stream) {}
+
+  /// A vector of words of the row of words at byte `codes`.
+  Value loadCodes(Value codes, int64_t vector);
+  /// A vector of scales or zero points of `bytes` bytes each.
+  Value loadFloats(Value at, int64_t bytes);
+  /// The scales of `vector` of a block times `factor`, and -zero point times scale (none without zero points);
+  /// `scalesAt` is where the block's scales begin.
+  std::pair<Value, Value> loadScales(Value scalesAt, int64_t vector, float factor);
+  /// What floats from `decode` have to be multiplied with: integers may stay in the upper bits of their word, which
+  /// saves an instruction that few ports take.
+  float codeFactor() const;
+  /// Code number j of the words as a float, but for codeFactor.
+  Value decode(Value raw, int64_t j);
+  /// The lines some kilobytes behind the row of words at `at`, never beyond `limit`, the last row of words.
+  void emitPrefetch(Value at, Value limit);
+
+private:
+  Value loadBytes(Value at, int64_t count) {
+    return vector::LoadOp::create(b, loc, VectorType::get({count}, b.getI8Type()), stream, ValueRange{at});
+  }
+  Value splat(float value) { return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(floats, value)); }
+  Value splat(int32_t value) { return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(words, value)); }
+  Value intrinsic(StringRef name, ValueRange operands);
+  Value getTable();
+
+  const QuantPanels &panels;
+  int64_t lanes;
+  VectorType floats, words;
+  Value stream;
+};
+
+} // namespace mlir::moe
+
+#endif // LIB_CONVERSION_GROUPEDMATMULTOVECTOR_QUANTDECODER_H

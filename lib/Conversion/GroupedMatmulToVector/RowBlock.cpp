@@ -1,0 +1,115 @@
+//===- RowBlock.cpp - some rows of an expert against panels ---------------===//
+#include "RowBlock.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+void RowBlock::prepare() {
+  n = extent(op.getInit(), 1);
+  rowsOfA = memref::CastOp::create(b, loc, form.rowsType(), rowsOfA);
+}
+
+void RowBlock::beginTask(Value expertOfTask) {
+  expert = expertOfTask;
+  tile = memref::AllocaOp::create(b, loc, form.tileType(), b.getI64IntegerAttr(64));
+  sources = memref::AllocaOp::create(b, loc, form.sourcesType());
+}
+
+void RowBlock::emitSources(Value pair, Value count) {
+  forEach(zero, count, 1, [&](Value r) {
+    Value p = sum(pair, r);
+    Value row = op.getRows() ? memref::LoadOp::create(b, loc, op.getRows(), p).getResult() : p;
+    memref::StoreOp::create(b, loc, row, sources, r);
+  });
+}
+
+void RowBlock::clearTile(Value count) {
+  auto accType = VectorType::get({lanes}, accumulator);
+  Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType));
+  forEach(zero, count, 1, [&](Value r) {
+    for (int64_t at = 0; at < form.layout.width(); at += lanes)
+      vector::StoreOp::create(b, loc, zeros, tile, ValueRange{r, index(at)});
+  });
+}
+
+void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass) {
+  // One switch over (kind of fetching, rows).
+  int64_t stride = form.schedule.maxRows + 1, kinds = form.schedule.allLines() + 1;
+  SmallVector<int64_t> cases;
+  for (const KernelVariant &variant : variants)
+    cases.push_back((variant.own * kinds + variant.lines) * stride + variant.rows);
+  Value kind = pass.lines;
+  if (llvm::any_of(variants, [](const KernelVariant &variant) { return variant.own; }))
+    kind = sum(kind, select(pass.own, index(kinds), zero));
+  auto choice =
+      scf::IndexSwitchOp::create(b, loc, TypeRange(), sum(mul(kind, index(stride)), pass.rows), cases, cases.size());
+  OpBuilder::InsertionGuard guard(b);
+  for (auto [variant, region] : llvm::zip(variants, choice.getCaseRegions())) {
+    b.createBlock(&region);
+    functions.call(b, loc, form, variant,
+                   {rowsOfA, sources, pass.from, pass.weights, pass.at, pass.window, pass.stream, pass.steps, tile,
+                    pass.firstK, pass.k});
+    scf::YieldOp::create(b, loc);
+  }
+  // The variants are all that the schedule asks for. Should they ever not be, no sum may be missing in silence.
+  b.createBlock(&choice.getDefaultRegion());
+  LLVM::Trap::create(b, loc);
+  scf::YieldOp::create(b, loc);
+}
+
+void RowBlock::emitEpilogue(Value p, Value panel, Value r) {
+  const PanelLayout &layout = form.layout;
+  auto accType = VectorType::get({lanes}, accumulator);
+  for (int64_t v = 0; v < layout.columns / lanes; ++v) {
+    Value column = add(mul(panel, index(layout.columns)), v * lanes);
+    SmallVector<Value> sums;
+    for (int64_t bank = 0; bank < layout.banks; ++bank)
+      sums.push_back(
+          vector::LoadOp::create(b, loc, accType, tile, ValueRange{r, index(bank * layout.columns + v * lanes)}));
+    finish(p, column, sums, columnsDivideBy(layout.columns) ? Value() : mask(lanes, sub(n, column)));
+  }
+}
+
+namespace {
+
+class RowWidener : GroupedKernel {
+public:
+  RowWidener(OpBuilder &b, GroupedMatmulOp op, int64_t lanes) : GroupedKernel(b, op, lanes) {}
+
+  Value run() {
+    auto type = cast<MemRefType>(op.getA().getType());
+    if (type.getElementType() == accumulator)
+      return op.getA();
+    SmallVector<Value> sizes;
+    if (type.isDynamicDim(0))
+      sizes.push_back(extent(op.getA(), 0));
+    Value wide = memref::AllocOp::create(b, loc, MemRefType::get(type.getShape(), accumulator), sizes);
+    auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero}, ValueRange{extent(op.getA(), 0)}, ValueRange{one});
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      Value row = loop.getInductionVars()[0];
+      int64_t k = type.getDimSize(1), whole = k / lanes * lanes;
+      auto copy = [&](Value at, Value mask) {
+        Value narrow = load(op.getA(), ValueRange{row, at}, VectorType::get({lanes}, type.getElementType()), mask);
+        store(widen(narrow, accumulator), wide, ValueRange{row, at}, mask);
+      };
+      auto columns = scf::ForOp::create(b, loc, zero, index(whole), index(lanes));
+      b.setInsertionPointToStart(columns.getBody());
+      copy(columns.getInductionVar(), Value());
+      b.setInsertionPointAfter(columns);
+      if (whole != k)
+        copy(index(whole), mask(lanes, index(k - whole)));
+    }
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointAfter(op);
+    memref::DeallocOp::create(b, loc, wide);
+    return wide;
+  }
+};
+
+} // namespace
+
+Value moe::widenRows(OpBuilder &b, GroupedMatmulOp op, int64_t lanes) { return RowWidener(b, op, lanes).run(); }

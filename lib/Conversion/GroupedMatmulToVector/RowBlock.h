@@ -1,0 +1,63 @@
+//===- RowBlock.h - some rows of an expert against panels --------*- C++ -*-===//
+//
+// What kernels of several rows have in common: the numbers of the rows of a block, their sums in a tile, the call of
+// the inner kernel for as many rows as a pass takes, and the epilogue from the tile.
+//
+//===----------------------------------------------------------------------===//
+#ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_ROWBLOCK_H
+#define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_ROWBLOCK_H
+
+#include "GroupedKernel.h"
+#include "KernelFunctions.h"
+
+namespace mlir::moe {
+
+class RowBlock : protected GroupedKernel {
+public:
+  /// `rowsOfA`: the rows, perhaps wider than those of `op`.
+  RowBlock(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, const KernelFunctionForm &form, KernelFunctions &functions)
+      : GroupedKernel(b, op, form.lanes), form(form), functions(functions), rowsOfA(rowsOfA) {}
+
+  /// In front of the tasks.
+  void prepare();
+  /// Scratch for the task of `expert`, in the current block.
+  void beginTask(Value expertOfTask);
+  /// The rows of `a` that the `count` pairs from `pair` on read.
+  void emitSources(Value pair, Value count);
+  void clearTile(Value count);
+  /// The kernel among `variants` for `rows` rows (and, where they differ in that, `lines` lines): adds the products of
+  /// rows `from` on with the weights. The rest of the arguments is that of KernelFunctions::call.
+  struct Pass {
+    Value own, lines, rows, from, weights, at, window, stream, steps, firstK, k;
+  };
+  void emitPass(ArrayRef<KernelVariant> variants, const Pass &pass);
+  /// From row `r` of the tile to that of pair `p` in the result.
+  void emitEpilogue(Value p, Value panel, Value r);
+
+  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
+  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
+  Value equal(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, x, y); }
+  Value select(Value c, Value x, Value y) { return b.createOrFold<arith::SelectOp>(loc, c, x, y); }
+  /// Where number `i` of `parts` nearly equal parts of `total` begins.
+  Value split(Value total, Value parts, Value i) { return arith::DivUIOp::create(b, loc, mul(i, total), parts); }
+
+  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
+    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    body(loop.getInductionVar());
+  }
+
+protected:
+  KernelFunctionForm form;
+  KernelFunctions &functions;
+  Value rowsOfA, n, tile, sources;
+};
+
+/// The rows of `op` in the type of its sums, for kernels that read each element as often as there are panels: a copy
+/// that is made before `op` and freed behind it, or `op`'s own rows where they are as wide.
+Value widenRows(OpBuilder &b, GroupedMatmulOp op, int64_t lanes);
+
+} // namespace mlir::moe
+
+#endif // LIB_CONVERSION_GROUPEDMATMULTOVECTOR_ROWBLOCK_H
