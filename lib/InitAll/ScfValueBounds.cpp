@@ -3,13 +3,13 @@
 // Upstream's bounds of scf.if compare the values of both branches, and those of scf.for compare what is yielded with
 // what came in, each time with constraints of their own: a chain of n ifs or loops costs exponential time, and
 // bufferisation asks for such bounds for every two slices that it compares. These say what costs nothing: the range of
-// a loop's induction variable, and the values on which both branches agree without any proof. All else is unknown, which
-// is what bufferisation takes for different.
+// a loop's induction variable, and the values on which both branches agree without any proof. All else is unknown,
+// which is what bufferisation takes for different.
 //
 //===----------------------------------------------------------------------===//
+#include "ScfValueBounds.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Interfaces/ValueBoundsOpInterface.h"
-#include "ScfValueBounds.h"
 
 using namespace mlir;
 

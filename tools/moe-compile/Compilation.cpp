@@ -3,6 +3,7 @@
 #include "DescribeLayers.h"
 #include "OutputFile.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/Threading.h"
 #include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
@@ -110,24 +111,41 @@ LogicalResult Compilation::import() {
 // Phases
 //===----------------------------------------------------------------------===//
 
-LogicalResult Compilation::runPhase(Phase phase) {
+LogicalResult Compilation::runPhase(Phase phase, ArrayRef<PhaseRun> runs) {
   const PhaseInfo &info = getPhaseInfo(phase);
   progress.show(llvm::formatv("[{0}/{1}] {2}: {3}", int(phase) + 1, getPhases().size(), info.name, info.description));
   auto start = std::chrono::steady_clock::now();
   TimingScope scope = timing.nest(info.name);
-  PassManager pm(&context, ModuleOp::getOperationName());
-  if (failed(applyPassManagerCLOptions(pm)))
-    return failure();
-  // Once a phase: behind each of fifty passes, the verifier takes a third of the time. moe-opt verifies behind each.
-  pm.enableVerifier(false);
-  pm.enableTiming(scope);
-  buildPhasePipeline(phase, pm, options.phases);
-  if (failed(pm.run(*module)) || failed(verify(*module)))
+  std::vector<std::unique_ptr<PassManager>> managers;
+  DialectRegistry dialects;
+  for (const PhaseRun &run : runs) {
+    PassManager &pm = *managers.emplace_back(std::make_unique<PassManager>(&context, ModuleOp::getOperationName()));
+    if (failed(applyPassManagerCLOptions(pm)))
+      return failure();
+    // Once a phase: behind each of fifty passes, the verifier takes a third of the time. moe-opt verifies behind each.
+    pm.enableVerifier(false);
+    pm.enableTiming(scope);
+    buildPhasePipeline(phase, pm, run.options);
+    pm.getDependentDialects(dialects);
+  }
+  auto runOne = [&](size_t i) {
+    return success(succeeded(managers[i]->run(runs[i].program)) && succeeded(verify(runs[i].program)));
+  };
+  LogicalResult result = success();
+  // Remarks come in the order of the passes.
+  if (runs.size() > 1 && !context.getRemarkEngine()) {
+    // No dialect is loaded while several threads run passes.
+    for (StringRef name : dialects.getDialectNames())
+      context.getOrLoadDialect(name);
+    result = failableParallelForEach(&context, llvm::seq(runs.size()), runOne);
+  } else {
+    for (size_t i = 0; i < runs.size() && succeeded(result); ++i)
+      result = runOne(i);
+  }
+  if (failed(result))
     return error("phase '" + Twine(info.name) + "' failed; nothing was written");
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (!summary.times.empty() && summary.times.back().name == info.name)
-    summary.times.back().seconds += seconds;
-  else if (phase != Phase::Import)
+  if (phase != Phase::Import)
     summary.times.push_back({info.name.str(), seconds});
   return success();
 }
@@ -159,22 +177,25 @@ LogicalResult Compilation::generateVersions() {
   // The last version takes the program itself.
   for (Version &version : versions)
     version.module = &version == &versions.back() ? std::move(module) : OwningOpRef<ModuleOp>(module->clone());
+  std::vector<PhaseRun> runs;
   for (Version &version : versions) {
-    options.phases.vectorLanes = version.target->vectorLanes;
-    options.phases.entrySuffix = version.target->suffix;
-    module = std::move(version.module);
+    PhaseRun &run = runs.emplace_back(PhaseRun{*version.module, options.phases});
+    run.options.vectorLanes = version.target->vectorLanes;
+    run.options.entrySuffix = version.target->suffix;
     StringRef dot = options.integerDot.empty() ? StringRef(version.target->integerDot) : StringRef(options.integerDot);
-    (*module)->setAttr(kIntegerDot, StringAttr::get(&context, dot));
-    if (failed(runPhase(Phase::Codegen)) || failed(dump(Phase::Codegen, version.target->suffix)))
-      return failure();
-    version.module = std::move(module);
+    run.program->setAttr(kIntegerDot, StringAttr::get(&context, dot));
   }
+  if (failed(runPhase(Phase::Codegen, runs)))
+    return failure();
+  for (Version &version : versions)
+    if (failed(dump(Phase::Codegen, *version.module, version.target->suffix)))
+      return failure();
   if (options.compileTo == Phase::Codegen)
     module = std::move(versions.front().module);
   return success();
 }
 
-LogicalResult Compilation::dump(Phase phase, StringRef suffix) {
+LogicalResult Compilation::dump(Phase phase, ModuleOp program, StringRef suffix) {
   if (options.dumpPhasesTo.empty())
     return success();
   if (std::error_code code = sys::fs::create_directories(options.dumpPhasesTo))
@@ -185,7 +206,7 @@ LogicalResult Compilation::dump(Phase phase, StringRef suffix) {
   llvm::raw_fd_ostream os(path, code);
   if (code)
     return error("cannot write '" + Twine(path) + "': " + code.message());
-  module->print(os);
+  program->print(os);
   os << "\n";
   return success();
 }
@@ -212,7 +233,7 @@ LogicalResult Compilation::runPhases(Phase from) {
     if (info.phase == Phase::Codegen) {
       if (failed(generateVersions()))
         return failure();
-    } else if (failed(runPhase(info.phase)) || failed(dump(info.phase))) {
+    } else if (failed(runPhase(info.phase, PhaseRun{*module, options.phases})) || failed(dump(info.phase, *module))) {
       return failure();
     }
     // After raise, to refuse early; again where weights have their final layout.

@@ -65,10 +65,17 @@ private:
     SmallVector<char, 0> code;
   };
 
-  LogicalResult runPhase(Phase phase);
+  /// A program that a phase's passes run on, and how.
+  struct PhaseRun {
+    ModuleOp program;
+    PhaseOptions options;
+  };
+
+  /// Several runs are on as many threads as there are.
+  LogicalResult runPhase(Phase phase, ArrayRef<PhaseRun> runs);
   LogicalResult createTargets(StringRef cpus);
   LogicalResult generateVersions();
-  LogicalResult dump(Phase phase, StringRef suffix = "");
+  LogicalResult dump(Phase phase, ModuleOp program, StringRef suffix = "");
   LogicalResult link();
   llvm::Error makeDeviceCode();
   llvm::Error makeMachineCode(llvm::json::Value weights);
