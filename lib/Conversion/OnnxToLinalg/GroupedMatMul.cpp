@@ -40,11 +40,10 @@ static Value lowerToExperts(OnnxNodeOp node, OnnxLowering &lower, const Grouped 
   DimList slots = {pairs, DimExpr(1)}, result = {pairs, g.dims[2]};
   Shaped groups{lower.reshape(g.groups, slots, g.what), slots};
   Value limit = lower.size(g.bank.dims[0]);
-  groups.value = lower.elementwise({groups}, slots, groups.element(), g.what,
-                                   [&](ImplicitLocOpBuilder &inner, ValueRange v) -> Value {
-                                     return arith::IndexCastOp::create(inner, v[0].getType(),
-                                                                       OnnxLowering::clampIndex(inner, v[0], limit));
-                                   });
+  groups.value = lower.elementwise(
+      {groups}, slots, groups.element(), g.what, [&](ImplicitLocOpBuilder &inner, ValueRange v) -> Value {
+        return arith::IndexCastOp::create(inner, v[0].getType(), OnnxLowering::clampIndex(inner, v[0], limit));
+      });
   Value ones = lower.filled(slots, b.getF32FloatAttr(1.0f));
   Value routing = FromSlotsOp::create(b, groups.value, ones, experts);
   Value rows = rowsOfPairs(lower, g).value;
@@ -75,16 +74,16 @@ static Value lowerToExperts(OnnxNodeOp node, OnnxLowering &lower, const Grouped 
   if (g.bias.value) {
     AffineMap identity = b.getMultiDimIdentityMap(2), column = AffineMap::get(2, 0, b.getAffineDimExpr(1));
     Value init = destination();
-    sums = linalg::GenericOp::create(
-               b, TypeRange{init.getType()}, ValueRange{sums, block->getArgument(2)}, ValueRange{init},
-               ArrayRef<AffineMap>{identity, column, identity},
-               SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
-               [&](OpBuilder &nested, Location loc, ValueRange v) {
-                 Value own = v[1];
-                 if (own.getType() != g.sumType)
-                   own = arith::ExtFOp::create(nested, loc, g.sumType, own);
-                 linalg::YieldOp::create(nested, loc, Value(arith::AddFOp::create(nested, loc, v[0], own)));
-               })
+    sums = linalg::GenericOp::create(b, TypeRange{init.getType()}, ValueRange{sums, block->getArgument(2)},
+                                     ValueRange{init}, ArrayRef<AffineMap>{identity, column, identity},
+                                     SmallVector<utils::IteratorType>(2, utils::IteratorType::parallel),
+                                     [&](OpBuilder &nested, Location loc, ValueRange v) {
+                                       Value own = v[1];
+                                       if (own.getType() != g.sumType)
+                                         own = arith::ExtFOp::create(nested, loc, g.sumType, own);
+                                       linalg::YieldOp::create(nested, loc,
+                                                               Value(arith::AddFOp::create(nested, loc, v[0], own)));
+                                     })
                .getResult(0);
   }
   YieldOp::create(b, sums);
@@ -120,14 +119,13 @@ static Value lowerToLoop(OnnxLowering &lower, const Grouped &g) {
       });
   if (!g.bias.value)
     return sum.getResult(0);
-  return lower.elementwise({{sum.getResult(0), g.dims}}, g.dims, g.sumType, g.what,
-                           [&](ImplicitLocOpBuilder &inner, ValueRange v) -> Value {
-                             Value row = linalg::IndexOp::create(inner, 0), slot = linalg::IndexOp::create(inner, 1);
-                             Value column = linalg::IndexOp::create(inner, 2);
-                             Value own = tensor::ExtractOp::create(inner, g.bias.value,
-                                                                   ValueRange{groupAt(inner, row, slot), column});
-                             return arith::AddFOp::create(inner, v[0], widen(inner, own));
-                           });
+  return lower.elementwise(
+      {{sum.getResult(0), g.dims}}, g.dims, g.sumType, g.what, [&](ImplicitLocOpBuilder &inner, ValueRange v) -> Value {
+        Value row = linalg::IndexOp::create(inner, 0), slot = linalg::IndexOp::create(inner, 1);
+        Value column = linalg::IndexOp::create(inner, 2);
+        Value own = tensor::ExtractOp::create(inner, g.bias.value, ValueRange{groupAt(inner, row, slot), column});
+        return arith::AddFOp::create(inner, v[0], widen(inner, own));
+      });
 }
 
 static LogicalResult lowerGroupedMatMul(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
