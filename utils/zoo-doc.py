@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes docs/zoo.md from the programs in test/zoo, their references and lowerings.toml; with --check, compares
-instead and complains about programs that are too long or too wide, and about ops of docs/spec.md that name a wrong mechanism."""
+"""Writes docs/zoo.md from the programs in test/zoo, their references and lowerings.toml, and the lists of mechanisms in
+the descriptions of the ops (MoeOps.td); with --check, compares instead and complains about programs that are too long or too wide, and about ops of docs/spec.md that name a wrong mechanism."""
 
 import argparse
 import difflib
@@ -9,6 +9,7 @@ import pathlib
 import re
 import statistics
 import sys
+import textwrap
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -100,6 +101,24 @@ def description_complaints(programs):
     return out
 
 
+MARK = "    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): "
+TABLE = ROOT / "dialects" / "Moe" / "IR" / "MoeOps.td"
+
+
+def descriptions(programs):
+    """MoeOps.td with the list of mechanisms at the end of the description of every op that programs use."""
+    text = re.sub(rf"\n{re.escape(MARK)}.*?\.\n(?=  }}\];)", "", TABLE.read_text(), flags=re.S)
+    for op in sorted({op for p in programs for op in p.ops}):
+        begin = re.search(rf'^def Moe_\w+ : Moe_\w+<"{op}"', text, re.M)
+        if not begin:  # of the planned level
+            continue
+        users = ", ".join(p.slug for p in programs if op in p.ops)
+        lines = textwrap.fill(f"{MARK}{users}.", COLUMNS, subsequent_indent="    ", break_on_hyphens=False)
+        end = text.index("  }];", begin.start())
+        text = f"{text[:end]}\n{lines}\n{text[end:]}"
+    return text
+
+
 def load():
     lowerings = tomllib.loads((ZOO / "lowerings.toml").read_text())
     return [Program(p, lowerings) for p in sorted(ZOO.glob("*.mlir"))]
@@ -127,17 +146,21 @@ def document(programs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if docs/zoo.md differs from what would be written")
+    parser.add_argument("--check", action="store_true", help="fail if a file differs from what would be written")
     options = parser.parse_args()
     programs = load()
-    path, text = ROOT / "docs" / "zoo.md", document(programs)
+    written = {ROOT / "docs" / "zoo.md": document(programs), TABLE: descriptions(programs)}
     if not options.check:
-        path.write_text(text)
+        for path, text in written.items():
+            path.write_text(text)
         return 0
-    have = path.read_text() if path.exists() else ""
-    diff = list(difflib.unified_diff(have.splitlines(), text.splitlines(), "docs/zoo.md", "as generated", lineterm=""))
+    diff = []
+    for path, text in written.items():
+        have = path.read_text() if path.exists() else ""
+        name = str(path.relative_to(ROOT))
+        diff += difflib.unified_diff(have.splitlines(), text.splitlines(), name, "as generated", lineterm="")
     wrong = complaints(programs)
-    print("\n".join(wrong + diff[:40]) or "docs/zoo.md is up to date")
+    print("\n".join(wrong + diff[:40]) or "docs/zoo.md and the descriptions of the ops are up to date")
     return 1 if diff or wrong else 0
 
 

@@ -70,6 +70,32 @@ def ConvertOnnxToLinalgPass : Pass<"convert-onnx-to-linalg", "::mlir::func::Func
                            "::mlir::cf::ControlFlowDialect", "::mlir::moe::MoeDialect"];
 }
 
+def MoeFlattenContractionsPass : Pass<"moe-flatten-contractions"> {
+  let summary = "makes matmuls of the contractions in bodies whose dimensions can be joined";
+  let description = [{
+    A projection to heads has several dimensions of columns, a contraction over (head, feature) several dimensions of k, and a row that is a
+    block has positions. Where these lie side by side in the rows, in the expert's parameter and in the result, they are joined
+    (`tensor.collapse_shape` moves nothing), and the contraction is `[rows, k] x [k, n]`, or `[rows, positions, k] x [k, n]`, as
+    `linalg.contract`: the forms of which the fused lowering makes grouped matmuls.
+
+    Not done, with a remark that says why, if the dimensions lie in another order, or have unknown sizes.
+
+    - Before: calls in bodies are inlined.
+
+    Example (test/Conversion/LowerApply/flatten-contractions.mlir): a projection of `tensor<?x8xf32>` to 2 heads of 4
+    ```mlir
+    %h = linalg.generic ... ins(%rows, %w : tensor<?x8xf32>, tensor<8x2x4xf32>) outs(%z : tensor<?x2x4xf32>) { ... }
+    ```
+    becomes
+    ```mlir
+    %m = tensor.collapse_shape %w [[0], [1, 2]] : tensor<8x2x4xf32> into tensor<8x8xf32>
+    %c = linalg.contract ... ins(%rows, %m : tensor<?x8xf32>, tensor<8x8xf32>) outs(%y : tensor<?x8xf32>) -> tensor<?x8xf32>
+    %h = tensor.expand_shape %c [[0], [1, 2]] output_shape [%n, 2, 4] : tensor<?x8xf32> into tensor<?x2x4xf32>
+    ```
+  }];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect"];
+}
+
 def MoeNormalizeBodiesPass : Pass<"moe-normalize-bodies"> {
   let summary = "gives elementwise code in the bodies of moe.apply one form";
   let description = [{

@@ -37,11 +37,14 @@ static void buildOptimise(OpPassManager &pm, const PhaseOptions &options) {
     pm.addPass(createMoeEliminateDeadExpertsPass());
     pm.addPass(createMoePlaceSharedExpertsPass());
     pm.addPass(createMoeSpecialiseRaggedPass());
-    // A router that does not depend on the loop around it leaves the loop.
+    pm.addPass(createMoeFoldCapacitiesPass());
+    // A router that does not depend on the loop around it leaves the loop, and then all that upstream can move.
+    pm.addPass(createMoeHoistRoutersPass());
     pm.addPass(createLoopInvariantCodeMotionPass());
     addCleanup(pm);
   }
   pm.addPass(createMoeInsertChecksPass());
+  pm.addPass(createMoeFlattenContractionsPass());
   pm.addPass(createMoeNormalizeBodiesPass());
   addCleanup(pm);
 }
@@ -193,6 +196,8 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
     pm.addPass(createMoeChooseLoweringPass({options.forceLowering}));
     if (options.optLevel > 0 || !options.forceEncoding.empty())
       pm.addPass(createMoeChooseEncodingsPass({options.forceEncoding}));
+    if (options.optLevel > 0)
+      pm.addPass(createMoeShareSupportsPass());
     break;
   case Phase::Raise:
     if (!options.allowTracedExperts)
@@ -204,6 +209,7 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
   case Phase::Plan:
     pm.addPass(createMoeLowerApplyPass());
     addCleanup(pm);
+    pm.addPass(createMoeMergeMatmulsPass());
     pm.addPass(createMoeFuseDequantizePass());
     pm.addPass(createConvertMoeToPlannedPass());
     addCleanup(pm);

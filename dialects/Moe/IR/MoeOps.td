@@ -48,6 +48,24 @@ def Moe_RouteOp : Moe_RoutingOp<"route"> {
     %r = moe.route %p : tensor<?x64xf32>
     %m = moe.route %p mask(%allowed : tensor<64xi1>) : tensor<?x64xf32>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adamoe-null-experts, adaptive-gating,
+    autonomy-of-experts, bam-upcycling, base-layers, bip-balancing, blockffn, capacity-aware-inference,
+    chain-of-experts, cnn-sparse-moe, comet-tree-gate, competesmoe-v1, competesmoe-v2, compressed-experts,
+    d2moe-matryoshka, deepseekmoe, demix, driftmoe, dsti-dynamic-inference, dynamic-moe-top-p, dynamoe-percentile,
+    dynmoe-top-any, dynmole-tsallis, earth-adapter, evomoe, expert-choice, finedeep, flash-moba, flylora,
+    graph-of-tokens, grin, grove-moe, hmoe-heterogeneous, home-kuaishou, k-sparse-autoencoder, l3-expert-silencing,
+    lazy-neuron-topk-transformer, little-by-little-mora, llama-moe-v2, llava-mole, lora-mixer, m6-t-expert-prototyping,
+    maskmoe, meo, mh-moe, minimoe, modes-expert-skipping, moe-plus-plus, moe-redundancy-multimodal, moe-x, moextend,
+    mofme, moh-mixture-of-head, moiie, mole-latent-experts, moma, monet, mor1e, mosa, mote-ternary-experts,
+    mote-tunable-experts, mov-molora, mowst-weak-strong, multilinear-moe, nexus, pangu-pro-moge, peer-million-experts,
+    pre-gated-moe, promoe-prototype-routing, read-me, relu2-wins, rewiring-experts-on-the-fly, rice-cognitive-experts,
+    rmoe-recurrent-router, sam-switch-and-mixture, scmoe-self-contrast, selective-sinkhorn-routing,
+    shazeer-sparsely-gated, sigma-moe, sira, skillnet-nlu, smear, smoe-dropout, smora-single-rank, sparse-all-mlp,
+    sparse-mlp, sparsemax, stratified-smoe, switch-nerf-plus-plus, switch-transformer, task-aware-moe-mtl,
+    task-level-moe, task-moe, temperature-dense-to-sparse-theory, thor-stochastic-experts, turbo-sparse-drelu,
+    ultramemv2, umoe, union-of-experts, usmoe-unified-competitive, vision-moe-routers, vqmoe, wina, x-lora,
+    x-moe-hypersphere, xmoe-sparser-selection.
   }];
   let arguments = (ins Moe_FloatTensor:$weights, Optional<Moe_MaskTensor>:$mask);
   let results = (outs Moe_RoutingType:$result);
@@ -64,6 +82,10 @@ def Moe_FromSlotsOp : Moe_RoutingOp<"from_slots"> {
     ```mlir
     %r = moe.from_slots %idx, %w experts(36) : tensor<?x9xi32>, tensor<?x9xf32>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adamoe-null-experts, base-layers,
+    comet-tree-gate, home-kuaishou, jei-dnn-early-exit, mowe, peer-million-experts, sigma-moe, soft-moe,
+    task-aware-moe-mtl, thor-stochastic-experts, ultramemv2, vision-moe-routers, vqmoe.
   }];
   let arguments = (ins Moe_IntTensor:$indices, Moe_FloatTensor:$weights, Moe_IntAttr:$experts);
   let results = (outs Moe_RoutingType:$result);
@@ -87,6 +109,9 @@ def Moe_ConcatOp : Moe_RoutingOp<"concat"> {
     ```mlir
     %r = moe.concat %routed, %shared : !moe.routing<?x64xf32, max_per_row = 8>, !moe.routing<?x2xf32, max_per_row = 2>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): m6-t-expert-prototyping,
+    moh-mixture-of-head, promoe-prototype-routing.
   }];
   let arguments = (ins Variadic<Moe_RoutingType>:$inputs);
   let results = (outs Moe_RoutingType:$result);
@@ -104,6 +129,9 @@ def Moe_CastOp : Moe_Op<"cast", [Pure]> {
     ```mlir
     %w = moe.cast %r : !moe.routing<?x8xf32, max_per_row = 2> to !moe.routing<?x8xf32>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): shazeer-sparsely-gated, vision-moe-routers,
+    vqmoe.
   }];
   let arguments = (ins Moe_RoutingType:$input);
   let results = (outs Moe_RoutingType:$result);
@@ -153,6 +181,21 @@ def Moe_TopKOp : Moe_RoutingOp<"top_k", [AttrSizedOperandSegments]> {
     %c = moe.top_k %all k(%cap : index) axis(token) : !moe.routing<?x64xf32>
     %b = moe.top_k %all by(%biased : tensor<?x64xf32>) k(4) groups(8) keep(3) score(sum2) : !moe.routing<?x64xf32>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adamoe-null-experts, adaptive-gating,
+    autonomy-of-experts, bam-upcycling, base-layers, bip-balancing, capacity-aware-inference, chain-of-experts,
+    cnn-sparse-moe, competesmoe-v1, competesmoe-v2, compressed-experts, d2moe-matryoshka, deepseekmoe, driftmoe,
+    dynamoe-percentile, expert-choice, flash-moba, flylora, graph-of-tokens, grin, grove-moe, k-sparse-autoencoder,
+    l3-expert-silencing, lazy-neuron-topk-transformer, little-by-little-mora, llama-moe-v2, llava-mole, lora-mixer,
+    m6-t-expert-prototyping, maskmoe, meo, mh-moe, minimoe, modes-expert-skipping, moe-plus-plus,
+    moe-redundancy-multimodal, moe-x, moextend, mofme, moh-mixture-of-head, moiie, mole-latent-experts, moma, mosa,
+    mote-ternary-experts, mote-tunable-experts, multilinear-moe, nexus, pangu-pro-moge, peer-million-experts,
+    pre-gated-moe, promoe-prototype-routing, read-me, rewiring-experts-on-the-fly, rice-cognitive-experts,
+    rmoe-recurrent-router, sam-switch-and-mixture, scmoe-self-contrast, selective-sinkhorn-routing,
+    shazeer-sparsely-gated, sigma-moe, sira, smoe-dropout, smora-single-rank, sparse-all-mlp, sparse-mlp,
+    stratified-smoe, switch-nerf-plus-plus, switch-transformer, task-aware-moe-mtl, task-level-moe, task-moe,
+    turbo-sparse-drelu, ultramemv2, umoe, union-of-experts, usmoe-unified-competitive, vision-moe-routers, vqmoe, wina,
+    x-moe-hypersphere, xmoe-sparser-selection.
   }];
   let arguments = (ins Moe_RoutingType:$input, Optional<Moe_FloatTensor>:$key, Optional<Moe_AmountLike>:$k,
     OptionalAttr<Moe_IntAttr>:$staticK, DefaultValuedOptionalAttr<Moe_AxisAttr, "Axis::Expert">:$axis,
@@ -185,6 +228,11 @@ def Moe_SelectOp : Moe_RegionRoutingOp<"select"> {
       moe.yield %in : i1
     } : !moe.routing<?x8xf32>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adaptive-gating, compressed-experts,
+    dsti-dynamic-inference, dynamic-moe-top-p, dynamoe-percentile, dynmoe-top-any, dynmole-tsallis, evomoe, grin,
+    hmoe-heterogeneous, modes-expert-skipping, monet, scmoe-self-contrast, sparsemax, vision-moe-routers,
+    xmoe-sparser-selection.
   }];
   let arguments = (ins Moe_RoutingType:$input, Optional<Moe_FloatTensor>:$key);
   let regions = (region SizedRegion<1>:$predicate);
@@ -207,6 +255,9 @@ def Moe_LimitOp : Moe_RoutingOp<"limit", [AttrSizedOperandSegments]> {
     ```mlir
     %l = moe.limit %r cap(%c : index) order(row) : !moe.routing<?x4xf32, max_per_row = 1>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): capacity-aware-inference,
+    m6-t-expert-prototyping, moe-plus-plus, mowe, sira, sparse-mlp, switch-transformer, vision-moe-routers.
   }];
   let arguments = (ins Moe_RoutingType:$input, Optional<Moe_FloatTensor>:$key, Optional<Moe_AmountLike>:$cap,
     OptionalAttr<Moe_IntAttr>:$staticCap, DefaultValuedOptionalAttr<Moe_LimitOrderAttr, "LimitOrder::Row">:$order);
@@ -230,6 +281,19 @@ def Moe_NormalizeOp : Moe_RoutingOp<"normalize"> {
     ```mlir
     %n = moe.normalize %r by(sum) : !moe.routing<?x8xf32, max_per_row = 2>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adamoe-null-experts, adaptive-gating,
+    autonomy-of-experts, bam-upcycling, capacity-aware-inference, chain-of-experts, cnn-sparse-moe, comet-tree-gate,
+    competesmoe-v1, competesmoe-v2, compressed-experts, d2moe-matryoshka, deepseekmoe, driftmoe, dynamic-moe-top-p,
+    dynamoe-percentile, earth-adapter, evomoe, expert-choice, grin, grove-moe, hmoe-heterogeneous, l3-expert-silencing,
+    little-by-little-mora, llama-moe-v2, llava-mole, lora-mixer, m6-t-expert-prototyping, maskmoe, meo, mh-moe, minimoe,
+    modes-expert-skipping, moe-plus-plus, moe-redundancy-multimodal, moe-x, moextend, mofme, moh-mixture-of-head, moiie,
+    mole-latent-experts, monet, mor1e, mote-ternary-experts, mote-tunable-experts, mov-molora, nexus, pangu-pro-moge,
+    peer-million-experts, pre-gated-moe, rewiring-experts-on-the-fly, rice-cognitive-experts, rmoe-recurrent-router,
+    sam-switch-and-mixture, scmoe-self-contrast, selective-sinkhorn-routing, shazeer-sparsely-gated, sira, skillnet-nlu,
+    smear, smoe-dropout, smora-single-rank, sparse-all-mlp, sparse-mlp, stratified-smoe, switch-nerf-plus-plus,
+    task-aware-moe-mtl, task-moe, temperature-dense-to-sparse-theory, turbo-sparse-drelu, umoe, union-of-experts,
+    vision-moe-routers, vqmoe, wina, x-moe-hypersphere, xmoe-sparser-selection.
   }];
   let arguments = (ins Moe_RoutingType:$input, Moe_NormAttr:$by,
     DefaultValuedOptionalAttr<Moe_AxisAttr, "Axis::Expert">:$axis, DefaultValuedOptionalAttr<F64Attr, "0.0">:$eps);
@@ -255,6 +319,10 @@ def Moe_MapOp : Moe_RegionRoutingOp<"map"> {
       moe.yield %d : f32
     } : !moe.routing<?x8xf32, max_per_row = 2>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): blockffn, d2moe-matryoshka,
+    dsti-dynamic-inference, dynmoe-top-any, moh-mixture-of-head, mote-tunable-experts, rice-cognitive-experts,
+    sigma-moe, sparsemax, task-level-moe, vision-moe-routers.
   }];
   let arguments = (ins Moe_RoutingType:$input);
   let regions = (region SizedRegion<1>:$body);
@@ -279,6 +347,23 @@ def Moe_ToDenseOp : Moe_RoutingOp<"to_dense"> {
     %g = moe.to_dense %r : !moe.routing<?x8xf32, max_per_row = 2>
     %m = moe.to_dense %r of(mask) : !moe.routing<?x8xf32, max_per_row = 2>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adamoe-null-experts, adaptive-gating,
+    autonomy-of-experts, bam-upcycling, bip-balancing, blockffn, capacity-aware-inference, chain-of-experts,
+    cnn-sparse-moe, comet-tree-gate, competesmoe-v1, competesmoe-v2, compressed-experts, d2moe-matryoshka, deepseekmoe,
+    driftmoe, dsti-dynamic-inference, dynamic-moe-top-p, dynamoe-percentile, dynmoe-top-any, dynmole-tsallis,
+    earth-adapter, evomoe, expert-choice, flash-moba, flylora, graph-of-tokens, grin, grove-moe, hmoe-heterogeneous,
+    k-sparse-autoencoder, l3-expert-silencing, lazy-neuron-topk-transformer, little-by-little-mora, llama-moe-v2,
+    llava-mole, lora-mixer, m6-t-expert-prototyping, maskmoe, meo, mh-moe, minimoe, modes-expert-skipping,
+    moe-plus-plus, moe-redundancy-multimodal, moe-x, moextend, mofme, moh-mixture-of-head, moiie, mole-latent-experts,
+    moma, monet, mor1e, mosa, mote-ternary-experts, mote-tunable-experts, mov-molora, nexus, pangu-pro-moge,
+    peer-million-experts, pre-gated-moe, promoe-prototype-routing, relu2-wins, rewiring-experts-on-the-fly,
+    rice-cognitive-experts, rmoe-recurrent-router, sam-switch-and-mixture, scmoe-self-contrast,
+    selective-sinkhorn-routing, shazeer-sparsely-gated, sigma-moe, sira, skillnet-nlu, smear, smoe-dropout,
+    smora-single-rank, sparse-all-mlp, sparse-mlp, sparsemax, stratified-smoe, switch-transformer, task-aware-moe-mtl,
+    task-level-moe, task-moe, temperature-dense-to-sparse-theory, turbo-sparse-drelu, ultramemv2, umoe,
+    union-of-experts, usmoe-unified-competitive, vision-moe-routers, vqmoe, wina, x-moe-hypersphere,
+    xmoe-sparser-selection.
   }];
   let arguments = (ins Moe_RoutingType:$input, DefaultValuedOptionalAttr<Moe_DenseOfAttr, "DenseOf::Weight">:$of,
     OptionalAttr<F64Attr>:$fill);
@@ -300,6 +385,10 @@ def Moe_ToSlotsOp : Moe_RoutingOp<"to_slots"> {
     ```mlir
     %idx, %w = moe.to_slots %r : !moe.routing<?x8xf32, max_per_row = 2>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adamoe-null-experts, base-layers, driftmoe,
+    dynamoe-percentile, grin, mowe, multilinear-moe, peer-million-experts, read-me, scmoe-self-contrast, sigma-moe,
+    sparse-all-mlp, stratified-smoe, switch-nerf-plus-plus, task-level-moe, ultramemv2, vqmoe.
   }];
   let arguments = (ins Moe_RoutingType:$input);
   let results = (outs AnyRankedTensor:$indices, AnyRankedTensor:$weights);
@@ -314,6 +403,11 @@ def Moe_CountsOp : Moe_RoutingOp<"counts"> {
     %load = moe.counts %r per(expert) : !moe.routing<?x8xf32, max_per_row = 2>   // tensor<8xi32>
     %used = moe.counts %r per(row) : !moe.routing<?x8xf32, max_per_row = 2>      // tensor<?xi32>
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adamoe-null-experts, adaptive-gating,
+    blockffn, dynamic-moe-top-p, dynamoe-percentile, dynmoe-top-any, evomoe, hmoe-heterogeneous, l3-expert-silencing,
+    lazy-neuron-topk-transformer, llama-moe-v2, modes-expert-skipping, moma, relu2-wins, sparsemax, stratified-smoe,
+    switch-transformer, vision-moe-routers, xmoe-sparser-selection.
   }];
   let arguments = (ins Moe_RoutingType:$input, Moe_CountsPerAttr:$per);
   let results = (outs AnyRankedTensor:$result);
@@ -362,6 +456,22 @@ def Moe_ApplyOp : Moe_Op<"apply", [AttrSizedOperandSegments, RecursiveMemoryEffe
       moe.yield %o : tensor<?x24xf32>
     }
     ```
+
+    Mechanisms of test/zoo that use it (utils/zoo-doc.py writes this list): adamoe-null-experts, adaptive-gating,
+    autonomy-of-experts, bam-upcycling, base-layers, bip-balancing, blockffn, capacity-aware-inference,
+    chain-of-experts, cnn-sparse-moe, comet-tree-gate, competesmoe-v1, competesmoe-v2, compressed-experts,
+    d2moe-matryoshka, deepseekmoe, demix, driftmoe, dsti-dynamic-inference, dynamic-moe-top-p, dynamoe-percentile,
+    dynmoe-top-any, dynmole-tsallis, earth-adapter, evomoe, expert-choice, finedeep, graph-of-tokens, grin, grove-moe,
+    hmoe-heterogeneous, home-kuaishou, jei-dnn-early-exit, l3-expert-silencing, llama-moe-v2, llava-mole, lora-mixer,
+    m6-t-expert-prototyping, maskmoe, mh-moe, minimoe, modes-expert-skipping, moe-plus-plus, moe-redundancy-multimodal,
+    moe-x, moextend, mofme, moiie, mole-latent-experts, moma, mosa, mote-ternary-experts, mote-tunable-experts,
+    mov-molora, mowe, mowst-weak-strong, nexus, pangu-pro-moge, peer-million-experts, pre-gated-moe,
+    promoe-prototype-routing, read-me, rewiring-experts-on-the-fly, rice-cognitive-experts, rmoe-recurrent-router,
+    sam-switch-and-mixture, scmoe-self-contrast, selective-sinkhorn-routing, shazeer-sparsely-gated, sigma-moe, sira,
+    skillnet-nlu, smoe-dropout, soft-moe, sparse-all-mlp, sparse-mlp, sparsemax, stratified-smoe, switch-nerf-plus-plus,
+    switch-transformer, task-aware-moe-mtl, task-moe, thor-stochastic-experts, turbo-sparse-drelu, ultramemv2, umoe,
+    union-of-experts, usmoe-unified-competitive, vision-moe-routers, vqmoe, wina, x-lora, x-moe-hypersphere,
+    xmoe-sparser-selection.
   }];
   let arguments = (ins Moe_RoutingType:$routing, Variadic<AnyRankedTensor>:$rows, Variadic<AnyRankedTensor>:$experts,
     Variadic<AnyRankedTensor>:$pairs, Variadic<Index>:$capacities,

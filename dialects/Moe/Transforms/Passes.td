@@ -157,6 +157,120 @@ def MoePlaceSharedExpertsPass : Pass<"moe-place-shared-experts"> {
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::tensor::TensorDialect"];
 }
 
+def MoeFoldCapacitiesPass : Pass<"moe-fold-capacities"> {
+  let summary = "makes capacities that are known while compiling part of the type, and drops those out of reach";
+  let description = [{
+    Of `moe.limit` and `moe.top_k axis(token)`:
+
+    - a capacity that is a constant, or computed from static sizes, becomes the attribute, so that the type bounds the pairs of an expert;
+    - a capacity that no expert can reach goes: where no row has an expert twice, an expert has at most as many pairs as there are
+      tokens (`ValueBoundsOpInterface` compares with their number);
+    - of two limits one after the other in the same order, by row or by one key, the smaller one stays.
+
+    Not done, with a remark that says why, if the capacity is computed at run time.
+
+    Example (test/Dialect/Moe/Transforms/fold-capacities.mlir)
+    ```mlir
+    %c7 = arith.constant 7 : index
+    %l = moe.limit %r cap(%c7 : index) : !moe.routing<?x4xf32, max_per_row = 1>
+    ```
+    becomes
+    ```mlir
+    %l = moe.limit %r cap(7) : !moe.routing<?x4xf32, max_per_row = 1>
+    %w = moe.cast %l : !moe.routing<?x4xf32, max_per_row = 1, max_per_expert = 7> to !moe.routing<?x4xf32, max_per_row = 1>
+    ```
+  }];
+}
+
+def MoeHoistRoutersPass : Pass<"moe-hoist-routers"> {
+  let summary = "moves routers that do not depend on a loop out of it";
+  let description = [{
+    The ops in a loop that make a routing, and all that they need, move in front of the loop if they do not depend on it. Upstream's
+    `loop-invariant-code-motion` leaves `linalg.softmax` where it is, since it might fail in a loop that never runs, and so all that a
+    router makes of the probabilities; here the sizes of its operands are shown to agree (`EqualSizes.h`), and then nothing can fail.
+
+    Not done, with a remark that says why, if a router depends on what the loop carries, or if one of its ops might fail.
+
+    Example (test/Dialect/Moe/Transforms/hoist-routers.mlir)
+    ```mlir
+    %y = scf.for %i = %c0 to %n step %c1 iter_args(%h = %x) -> (tensor<?x8xf32>) {
+      %p = linalg.softmax dimension(1) ins(%l : tensor<?x4xf32>) outs(%e : tensor<?x4xf32>) -> tensor<?x4xf32>
+      %r = moe.route %p : tensor<?x4xf32>
+      %o = moe.apply %r rows(%h) ...
+    ```
+    becomes
+    ```mlir
+    %p = linalg.softmax dimension(1) ins(%l : tensor<?x4xf32>) outs(%e : tensor<?x4xf32>) -> tensor<?x4xf32>
+    %r = moe.route %p : tensor<?x4xf32>
+    %y = scf.for %i = %c0 to %n step %c1 iter_args(%h = %x) -> (tensor<?x8xf32>) {
+      %o = moe.apply %r rows(%h) ...
+    ```
+  }];
+}
+
+def MoeMergeMatmulsPass : Pass<"moe-merge-matmuls"> {
+  let summary = "makes sibling matmuls one pass over their rows";
+  let description = [{
+    A `moe.grouped_matmul` whose epilogue reads the result of another one with the same rows, element by element, multiplies the rows with the
+    other's banks as well: gate and up projections, and whatever else an elementwise op joins. The other's result never goes to memory, and its
+    rows are read once. Upstream has no op that multiplies with several matrices.
+
+    Not done, with a remark that says why, if something else reads the other's result, or it has other rows.
+
+    - Before: `moe-lower-apply`, CSE.
+
+    Example (test/Dialect/Moe/Transforms/merge-matmuls.mlir)
+    ```mlir
+    %g = moe.grouped_matmul %x offsets(%o : tensor<5xindex>) banks(%wg : tensor<4x24x40xf32>) outs(%i : tensor<?x40xf32>) {
+    ^bb0(%a: f32):
+      %s = math.tanh %a : f32
+      moe.yield %s : f32
+    } ...
+    %h = moe.grouped_matmul %x offsets(%o : tensor<5xindex>) banks(%wu : tensor<4x24x40xf32>) extras(%g : tensor<?x40xf32>) outs(%i : tensor<?x40xf32>) {
+    ^bb0(%u: f32, %s: f32):
+      %m = arith.mulf %s, %u : f32
+      moe.yield %m : f32
+    } ...
+    ```
+    becomes
+    ```mlir
+    %h = moe.grouped_matmul %x offsets(%o : tensor<5xindex>) banks(%wg, %wu : tensor<4x24x40xf32>, tensor<4x24x40xf32>) outs(%i : tensor<?x40xf32>) {
+    ^bb0(%a: f32, %u: f32):
+      %s = math.tanh %a : f32
+      %m = arith.mulf %s, %u : f32
+      moe.yield %m : f32
+    } ...
+    ```
+  }];
+}
+
+def MoeShareSupportsPass : Pass<"moe-share-supports"> {
+  let summary = "lets applies over one choice of experts share a plan";
+  let description = [{
+    A plan depends on the support of a routing alone. `normalize`, `map` and conversions keep it, so that applies behind one choice share a
+    plan as they are. This pass finds choices that are equal although different ops make them: `top_k`, `select` and `limit` by the
+    same key, limits by row or rank, masks and slots that are the same, of inputs with equal supports. The later apply takes the expert
+    numbers of the earlier one and its own weights; CSE then finds one `moe.plan`.
+
+    Not done, with a remark that says why, if rows choose by something else (the weights are the keys, and differ), or the bounds or the
+    encoding of the two differ.
+
+    - Before: `moe-choose-encodings`. After: `moe-lower-apply`, CSE.
+
+    Example (test/Dialect/Moe/Transforms/share-supports.mlir)
+    ```mlir
+    %a = moe.top_k %x by(%key : tensor<?x4xf32>) k(2) : !moe.routing<?x4xf32>
+    %b = moe.top_k %y by(%key : tensor<?x4xf32>) k(2) : !moe.routing<?x4xf32>
+    ```
+    and applies over both become applies over `%a` and
+    ```mlir
+    %indices, %0 = moe.to_slots %a : !moe.routing<?x4xf32, max_per_row = 2>
+    %1, %weights = moe.to_slots %b : !moe.routing<?x4xf32, max_per_row = 2>
+    %c = moe.from_slots %indices, %weights experts(4) : tensor<?x2xi32>, tensor<?x2xf32>
+    ```
+  }];
+}
+
 def MoeSpecialiseRaggedPass : Pass<"moe-specialise-ragged"> {
   let summary = "gives experts of different sizes bodies of their own";
   let description = [{

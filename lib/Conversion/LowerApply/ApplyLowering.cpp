@@ -9,20 +9,6 @@ using namespace mlir::moe;
 
 static RankedTensorType tensorType(Value value) { return cast<RankedTensorType>(value.getType()); }
 
-/// Looks through the ops that change weights, or how they are stored, only.
-static Value getSupport(Value routing) {
-  while (Operation *op = routing.getDefiningOp()) {
-    // Lists that a conversion sorts are other lists.
-    auto convert = dyn_cast<ConvertOp>(op);
-    bool keepsOrder = convert && (convert.getInput().getType().isDense() ||
-                                  isa_and_nonnull<RouteOp>(convert.getInput().getDefiningOp()));
-    if (!isa<NormalizeOp, MapOp>(op) && !keepsOrder)
-      break;
-    routing = op->getOperand(0);
-  }
-  return routing;
-}
-
 Value ApplyLowering::getIndices() {
   if (!indices)
     indices = ToSlotsOp::create(b, getSupport(op.getRouting())).getIndices();
@@ -234,21 +220,6 @@ FailureOr<Values> ApplyLowering::makePairBuffers(OpFoldResult pairs, std::string
     buffers.push_back(b.empty(shape, cast<RankedTensorType>(op.getResult(r).getType()).getElementType()));
   }
   return buffers;
-}
-
-bool moe::hasDistinctExperts(Value routing) {
-  Operation *op = routing.getDefiningOp();
-  if (!op)
-    return false;
-  if (isa<RouteOp>(op))
-    return true;
-  if (isa<FromSlotsOp>(op))
-    return cast<RoutingType>(routing.getType()).getSlots() <= 1;
-  if (isa<ConcatOp, CastOp, ConvertOp, TopKOp, SelectOp, LimitOp, NormalizeOp, MapOp>(op))
-    return llvm::all_of(op->getOperands(), [](Value operand) {
-      return !isa<RoutingType>(operand.getType()) || hasDistinctExperts(operand);
-    });
-  return false;
 }
 
 //===----------------------------------------------------------------------===//

@@ -8,7 +8,7 @@
 #define LIB_CONVERSION_LOWERAPPLY_APPLYLOWERING_H
 
 #include "../Support/LoopBuilder.h"
-#include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Dialect/Moe/IR/MoeRoutingFacts.h"
 
 namespace mlir::moe {
 
@@ -82,9 +82,6 @@ private:
 /// `op` in the form `slice` = a[at, 0, 0, ...][1, sizes...] with the first dimension dropped.
 Value rowOf(LoopBuilder &b, Value tensor, ValueRange at);
 Value setRow(LoopBuilder &b, Value row, Value tensor, ValueRange at);
-
-/// Whether no row's list can hold an expert twice.
-bool hasDistinctExperts(Value routing);
 
 } // namespace mlir::moe
 

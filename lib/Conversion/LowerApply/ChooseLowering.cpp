@@ -5,6 +5,7 @@
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Pass/Pass.h"
 #include "moe/Conversion/Passes.h"
+#include "moe/Dialect/Moe/IR/MoeRoutingFacts.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-choose-lowering"
@@ -12,7 +13,6 @@
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOECHOOSELOWERINGPASS
 #include "moe/Conversion/Passes.h.inc"
-bool hasDistinctExperts(Value routing);
 } // namespace mlir::moe
 
 using namespace mlir;

@@ -188,6 +188,21 @@ std::optional<FlatBody::Bank> FlatBody::viewOf(Value value) {
     return Bank{bank.tensor, AffineMap::get(bank.map.getNumDims(), 0, exprs, b.getContext())};
   }
 
+  // Joined dimensions of a part are joined in the bank.
+  if (auto collapse = value.getDefiningOp<tensor::CollapseShapeOp>(); collapse && parts.isExpert(collapse.getSrc())) {
+    std::optional<Bank> source = viewOf(collapse.getSrc());
+    if (!source || !source->map.isIdentity())
+      return std::nullopt;
+    SmallVector<ReassociationIndices> groups{{0}};
+    for (ReassociationIndices group : collapse.getReassociationIndices()) {
+      for (int64_t &d : group)
+        ++d;
+      groups.push_back(group);
+    }
+    return Bank{tensor::CollapseShapeOp::create(b, source->tensor, groups),
+                b.getMultiDimIdentityMap(1 + type.getRank())};
+  }
+
   // A slice of a part is a slice of the bank.
   auto slice = value.getDefiningOp<tensor::ExtractSliceOp>();
   if (!slice || !parts.isExpert(slice.getSource()) ||

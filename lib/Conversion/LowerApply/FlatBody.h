@@ -49,6 +49,8 @@ private:
   void cloneFor(ArrayRef<Value> wanted, IRMapping &inner);
 
   void lowerMatmul(linalg::LinalgOp matmul);
+  /// A column of numbers of rows as numbers of positions, of which every row has so many.
+  Value timesPositions(Value column, int64_t positions);
   bool fuseEpilogue(linalg::LinalgOp generic);
   void lowerWithExperts(linalg::LinalgOp linalgOp);
 

@@ -7,9 +7,16 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Grouped matmuls whose rows are the same.
-static bool haveSameRows(GroupedMatmulOp x, GroupedMatmulOp y) {
-  return x.getA() == y.getA() && x.getRows() == y.getRows() && x.getInit().getType() == y.getInit().getType();
+Value FlatBody::timesPositions(Value column, int64_t positions) {
+  Value init = b.empty(b.dimOrAttr(column, 0), b.getIndexType());
+  SmallVector<AffineMap> maps(2, b.getMultiDimIdentityMap(1));
+  return linalg::GenericOp::create(b, init.getType(), column, init, maps,
+                                   SmallVector<utils::IteratorType>{utils::IteratorType::parallel},
+                                   [&](OpBuilder &inner, Location loc, ValueRange args) {
+                                     LoopBuilder nested(loc, inner);
+                                     linalg::YieldOp::create(nested, nested.mul(args[0], nested.index(positions)));
+                                   })
+      .getResult(0);
 }
 
 void FlatBody::lowerMatmul(linalg::LinalgOp matmul) {
@@ -29,24 +36,34 @@ void FlatBody::lowerMatmul(linalg::LinalgOp matmul) {
   }
   const Bank &part = bankOf(matrix);
   // The part is indexed by (k, n) or (n, k); the bank's map is over (e, k, n).
-  AffineExpr k = maps[0].getResult(1);
+  AffineExpr k = maps[0].getResults().back();
   bool transposed = maps[1].getResult(1) == k;
   AffineExpr e = b.getAffineDimExpr(0), kDim = b.getAffineDimExpr(1), nDim = b.getAffineDimExpr(2);
   AffineMap bankMap = part.map.replaceDimsAndSymbols({e, transposed ? nDim : kDim, transposed ? kDim : nDim}, {}, 3, 0);
 
   Value a = matmul.getDpsInputs()[0], numbers, init = matmul.getDpsInits()[0];
-  if (auto inPlace = readInPlace(a))
+  // Rows that are blocks of positions: every position is a row, and an expert has so many times as many of them.
+  bool hasPositions = matmul.getNumLoops() == 4;
+  SmallVector<ReassociationIndices> joined{{0, 1}, {2}};
+  Value offsets = range.offsets, result = emptyLike(matmul->getResult(0));
+  if (hasPositions) {
+    offsets = timesPositions(offsets, cast<RankedTensorType>(a.getType()).getDimSize(1));
+    a = tensor::CollapseShapeOp::create(b, flat(a), joined);
+    result = tensor::CollapseShapeOp::create(b, result, joined);
+  } else if (auto inPlace = readInPlace(a)) {
     std::tie(a, numbers) = *inPlace;
-  else
+  } else {
     a = flat(a);
+  }
   Values extras;
   SmallVector<AffineMap> extraMaps;
   if (!isZero(init)) {
-    extras.push_back(flat(init));
+    Value added = flat(init);
+    extras.push_back(hasPositions ? Value(tensor::CollapseShapeOp::create(b, added, joined)) : added);
     extraMaps.push_back(AffineMap::get(3, 0, {kDim, nDim}, b.getContext()));
   }
-  auto grouped = GroupedMatmulOp::create(b, a, numbers, range.offsets, part.tensor, bankMap, extras, extraMaps,
-                                         emptyLike(matmul->getResult(0)), format, scales, zeroPoints);
+  auto grouped = GroupedMatmulOp::create(b, a, numbers, offsets, part.tensor, bankMap, extras, extraMaps, result,
+                                         format, scales, zeroPoints);
   setIntegerRows(grouped, integerRows);
   OpBuilder::InsertionGuard guard(b);
   Block &block = grouped.getEpilogue().front();
@@ -55,7 +72,14 @@ void FlatBody::lowerMatmul(linalg::LinalgOp matmul) {
   if (!extras.empty())
     value = arith::AddFOp::create(b, value, block.getArgument(1));
   YieldOp::create(b, value);
-  mapping.map(matmul->getResult(0), grouped.getResult());
+  Value whole = grouped.getResult();
+  if (hasPositions) {
+    b.setInsertionPointAfter(grouped);
+    auto type = cast<RankedTensorType>(matmul->getResult(0).getType());
+    whole = tensor::ExpandShapeOp::create(
+        b, type, whole, joined, {range.pairs, b.getIndexAttr(type.getDimSize(1)), b.getIndexAttr(type.getDimSize(2))});
+  }
+  mapping.map(matmul->getResult(0), whole);
 }
 
 bool FlatBody::fuseEpilogue(linalg::LinalgOp generic) {
@@ -71,43 +95,28 @@ bool FlatBody::fuseEpilogue(linalg::LinalgOp generic) {
         llvm::all_of(operand.get().getUsers(), [&](Operation *user) { return user == generic.getOperation(); });
     return onlyHere ? grouped : GroupedMatmulOp();
   };
-  // The grouped matmuls that join: those with the rows of the last one.
+  // The last matmul takes the op; `moe-merge-matmuls` joins the others with it.
   GroupedMatmulOp leader;
   for (OpOperand &operand : generic->getOpOperands())
     if (GroupedMatmulOp grouped = matmulOf(operand))
       leader = grouped;
   if (!leader)
     return false;
-  SmallVector<GroupedMatmulOp> joined;
-  for (OpOperand &operand : generic->getOpOperands())
-    if (GroupedMatmulOp grouped = matmulOf(operand))
-      if (haveSameRows(grouped, leader) && !llvm::is_contained(joined, grouped))
-        joined.push_back(grouped);
 
-  Values matrices, extras, scales, zeroPoints;
+  Values matrices(leader.getBanks()), extras(leader.getExtras());
   SmallVector<AffineMap> bankMaps, extraMaps;
   SmallVector<QuantAttr> formats;
-  for (GroupedMatmulOp grouped : joined) {
-    for (auto [i, bank] : llvm::enumerate(grouped.getBanks())) {
-      matrices.push_back(bank);
-      bankMaps.push_back(grouped.getBankMap(i));
-      formats.push_back(grouped.getFormat(i));
-    }
-    llvm::append_range(scales, grouped.getScales());
-    llvm::append_range(zeroPoints, grouped.getZeroPoints());
+  for (unsigned i = 0; i < matrices.size(); ++i) {
+    bankMaps.push_back(leader.getBankMap(i));
+    formats.push_back(leader.getFormat(i));
   }
-  for (GroupedMatmulOp grouped : joined)
-    for (auto [i, extra] : llvm::enumerate(grouped.getExtras())) {
-      extras.push_back(extra);
-      extraMaps.push_back(grouped.getExtraMap(i));
-    }
+  for (unsigned i = 0; i < extras.size(); ++i)
+    extraMaps.push_back(leader.getExtraMap(i));
   // The other operands of the op, over (e, p, n).
   AffineExpr e = b.getAffineDimExpr(0), p = b.getAffineDimExpr(1), n = b.getAffineDimExpr(2);
   SmallVector<int64_t> extraOf(generic->getNumOperands(), -1);
   for (OpOperand &operand : generic->getOpOperands()) {
-    GroupedMatmulOp grouped = matmulOf(operand);
-    bool isUnused = !generic.payloadUsesValueFromOperand(&operand);
-    if (isUnused || (grouped && llvm::is_contained(joined, grouped)))
+    if (!generic.payloadUsesValueFromOperand(&operand) || matmulOf(operand) == leader)
       continue;
     AffineMap map = generic.getMatchingIndexingMap(&operand).replaceDimsAndSymbols({p, n}, {}, 3, 0);
     Value extra;
@@ -120,9 +129,14 @@ bool FlatBody::fuseEpilogue(linalg::LinalgOp generic) {
     } else {
       extra = flat(operand.get());
     }
-    extraOf[operand.getOperandNumber()] = extras.size();
-    extras.push_back(extra);
-    extraMaps.push_back(map);
+    // One value twice is one extra operand, so that a sibling matmul has one reader.
+    auto known = llvm::find_if(llvm::seq<size_t>(0, extras.size()),
+                               [&](size_t i) { return extras[i] == extra && extraMaps[i] == map; });
+    extraOf[operand.getOperandNumber()] = *known;
+    if (*known == extras.size()) {
+      extras.push_back(extra);
+      extraMaps.push_back(map);
+    }
   }
   // Scalars of the expert that the payload reads are vectors over the experts.
   SmallVector<std::pair<Value, unsigned>> scalars;
@@ -133,31 +147,24 @@ bool FlatBody::fuseEpilogue(linalg::LinalgOp generic) {
       extraMaps.push_back(AffineMap::get(3, 0, e));
     }
 
-  auto merged = GroupedMatmulOp::create(b, leader.getA(), leader.getRows(), range.offsets, matrices, bankMaps, extras,
-                                        extraMaps, emptyLike(generic->getResult(0)), formats, scales, zeroPoints);
-  setIntegerRows(merged, llvm::all_of(joined, hasIntegerRows));
+  auto merged =
+      GroupedMatmulOp::create(b, leader.getA(), leader.getRows(), range.offsets, matrices, bankMaps, extras, extraMaps,
+                              emptyLike(generic->getResult(0)), formats, leader.getScales(), leader.getZeroPoints());
+  setIntegerRows(merged, hasIntegerRows(leader));
   OpBuilder::InsertionGuard guard(b);
   Block &block = merged.getEpilogue().front();
   b.setInsertionPointToStart(&block);
-  // The epilogues that were there, then the op itself.
-  unsigned nextBank = 0, nextExtra = matrices.size();
-  DenseMap<Operation *, Value> values;
-  for (GroupedMatmulOp grouped : joined) {
-    Values arguments;
-    for (unsigned i = 0; i < grouped.getBanks().size(); ++i)
-      arguments.push_back(block.getArgument(nextBank++));
-    for (unsigned i = 0; i < grouped.getExtras().size(); ++i)
-      arguments.push_back(block.getArgument(nextExtra++));
-    values[grouped] = b.inlineRegion(grouped.getEpilogue(), arguments).front();
-  }
+  // The epilogue that was there, then the op itself.
+  unsigned known = leader.getBanks().size() + leader.getExtras().size();
+  Value before = b.inlineRegion(leader.getEpilogue(), block.getArguments().take_front(known)).front();
   IRMapping inner = mapping;
   Block *payload = generic.getBlock();
   for (OpOperand &operand : generic->getOpOperands()) {
     unsigned i = operand.getOperandNumber();
     if (extraOf[i] >= 0)
       inner.map(payload->getArgument(i), block.getArgument(matrices.size() + extraOf[i]));
-    else if (GroupedMatmulOp grouped = matmulOf(operand))
-      inner.map(payload->getArgument(i), values[grouped]);
+    else if (matmulOf(operand) == leader)
+      inner.map(payload->getArgument(i), before);
   }
   for (auto [value, extra] : scalars)
     inner.map(value, block.getArgument(matrices.size() + extra));
@@ -165,11 +172,10 @@ bool FlatBody::fuseEpilogue(linalg::LinalgOp generic) {
     b.clone(scalar, inner);
   YieldOp::create(b, inner.lookupOrDefault(payload->getTerminator()->getOperand(0)));
   for (OpOperand &operand : generic->getOpOperands())
-    if (GroupedMatmulOp grouped = matmulOf(operand); grouped && llvm::is_contained(joined, grouped))
+    if (matmulOf(operand) == leader)
       mapping.erase(operand.get());
   mapping.map(generic->getResult(0), merged.getResult());
-  for (GroupedMatmulOp grouped : joined)
-    grouped.erase();
+  leader.erase();
   return true;
 }
 

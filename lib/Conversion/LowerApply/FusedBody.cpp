@@ -107,7 +107,8 @@ BodyPart FusedBody::partOf(Operation *inner, std::string &why) const {
 }
 
 bool FusedBody::isExpertMatmul(linalg::LinalgOp inner) const {
-  if (!linalg::isaContractionOpInterface(inner) || inner.getNumLoops() != 3 || inner.getNumDpsInputs() != 2 ||
+  unsigned loops = inner.getNumLoops(); // the fourth runs over the positions of a row
+  if (!linalg::isaContractionOpInterface(inner) || (loops != 3 && loops != 4) || inner.getNumDpsInputs() != 2 ||
       inner.getNumReductionLoops() != 1)
     return false;
   Value a = inner.getDpsInputs()[0], bank = inner.getDpsInputs()[1];
@@ -117,10 +118,12 @@ bool FusedBody::isExpertMatmul(linalg::LinalgOp inner) const {
     if (!isa<FloatType>(getElementTypeOrSelf(value)))
       return false;
   SmallVector<AffineMap> maps = inner.getIndexingMapsArray();
-  for (AffineMap map : maps)
-    if (map.getNumResults() != 2 || !map.isProjectedPermutation())
+  for (auto [i, map] : llvm::enumerate(maps))
+    if (map.getNumResults() != (i == 1 ? 2 : loops - 1) || !map.isProjectedPermutation())
       return false;
-  AffineExpr m = maps[0].getResult(0), k = maps[0].getResult(1), n = maps[2].getResult(1);
+  if (loops == 4 && (maps[0].getResult(1) != maps[2].getResult(1) || !isFlatType(a)))
+    return false;
+  AffineExpr m = maps[0].getResult(0), k = maps[0].getResults().back(), n = maps[2].getResults().back();
   if (maps[2].getResult(0) != m || n == k ||
       inner.getIteratorTypesArray()[cast<AffineDimExpr>(k).getPosition()] != utils::IteratorType::reduction)
     return false;
@@ -132,7 +135,8 @@ DequantizeOp FusedBody::getQuantisedMatrix(linalg::LinalgOp matmul) const {
   auto dequantize = matmul.getDpsInputs()[1].getDefiningOp<DequantizeOp>();
   // Kernels read codes along k, of banks that are stacks; the rows' size says where they end.
   SmallVector<AffineMap> maps = matmul.getIndexingMapsArray();
-  if (!dequantize || maps[1].getResult(1) != maps[0].getResult(1) || !isFlatType(matmul.getDpsInputs()[0]))
+  if (!dequantize || matmul.getNumLoops() != 3 || maps[1].getResult(1) != maps[0].getResult(1) ||
+      !isFlatType(matmul.getDpsInputs()[0]))
     return {};
   for (Value operand : dequantize->getOperands()) {
     auto part = dyn_cast<BlockArgument>(operand);

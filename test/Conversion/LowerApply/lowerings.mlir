@@ -1,5 +1,5 @@
 // RUN: moe-opt %s --moe-normalize-bodies --moe-choose-lowering=force=reference --moe-lower-apply --canonicalize --cse | FileCheck %s --check-prefix=REF
-// RUN: moe-opt %s --moe-normalize-bodies --canonicalize --moe-choose-lowering --moe-lower-apply --canonicalize --cse | FileCheck %s --check-prefix=FUSED
+// RUN: moe-opt %s --moe-normalize-bodies --canonicalize --moe-choose-lowering --moe-lower-apply --canonicalize --cse --moe-merge-matmuls | FileCheck %s --check-prefix=FUSED
 // RUN: moe-opt %s --moe-normalize-bodies --moe-choose-lowering=force=pairwise --moe-lower-apply --canonicalize --cse | FileCheck %s --check-prefix=PAIR
 // RUN: moe-opt %s --moe-normalize-bodies --moe-choose-lowering=force=dense --moe-lower-apply --canonicalize --cse | FileCheck %s --check-prefix=DENSE
 

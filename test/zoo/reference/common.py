@@ -34,7 +34,8 @@ def topk(values, k):
     if 0 < k < len(values):
         upper, lower = values[order[k - 1]], values[order[k]]
         if np.isfinite(upper) or np.isfinite(lower):
-            margin(upper - lower)
+            # In a tie the lowest index wins, so that whatever comes close to the tie could belong to it.
+            margin(upper - lower if upper != lower else values[np.isfinite(values)] - upper)
     return order[:k]
 
 

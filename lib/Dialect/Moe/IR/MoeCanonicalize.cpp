@@ -5,7 +5,7 @@
 // not care.
 //
 //===----------------------------------------------------------------------===//
-#include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Dialect/Moe/IR/MoeRoutingFacts.h"
 
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/PatternMatch.h"
@@ -21,44 +21,6 @@ static Value castTo(PatternRewriter &rewriter, Location loc, Value value, Routin
   if (value.getType() == type)
     return value;
   return CastOp::create(rewriter, loc, type, value);
-}
-
-/// No expert stands in a row of `value` twice: only `moe.from_slots` and what other code hands us can do that.
-static bool hasDistinctExperts(Value value) {
-  while (Operation *op = value.getDefiningOp()) {
-    if (isa<RouteOp>(op))
-      return true;
-    if (auto concat = dyn_cast<ConcatOp>(op))
-      return llvm::all_of(concat.getInputs(), hasDistinctExperts);
-    if (!isa<TopKOp, SelectOp, LimitOp, NormalizeOp, MapOp, CastOp>(op))
-      return false;
-    value = op->getOperand(0);
-  }
-  return false;
-}
-
-/// The most pairs that an expert of `value` can have, or nothing.
-static std::optional<int64_t> mostPairsPerExpert(Value value) {
-  RoutingType type = routingOf(value);
-  std::optional<int64_t> most;
-  if (type.hasPerExpert())
-    most = type.getPerExpert();
-  if (!ShapedType::isDynamic(type.getTokens())) {
-    int64_t perRow = hasDistinctExperts(value) ? std::min<int64_t>(1, type.getSlots()) : type.getSlots();
-    most = std::min(most.value_or(INT64_MAX), type.getTokens() * perRow);
-  }
-  return most;
-}
-
-/// The constant behind an amount: a number, or a tensor of one and the same number. Negative amounts count as 0.
-static std::optional<int64_t> getConstantAmount(Value amount) {
-  APInt number;
-  DenseIntElementsAttr elements;
-  if (amount && matchPattern(amount, m_ConstantInt(&number)))
-    return std::max<int64_t>(0, number.getSExtValue());
-  if (amount && matchPattern(amount, m_Constant(&elements)) && elements.isSplat())
-    return std::max<int64_t>(0, elements.getSplatValue<APInt>().getSExtValue());
-  return std::nullopt;
 }
 
 namespace {
