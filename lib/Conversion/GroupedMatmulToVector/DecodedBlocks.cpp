@@ -21,7 +21,7 @@ DecodedBlocks::DecodedBlocks(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, co
     : RowBlock(b, op, rowsOfA, getForm(op, rowsOfA, panels, decode, lanes), functions), panels(panels), decode(decode) {
   // The weights are near: nothing is fetched but codes, while others are decoded.
   for (int64_t rows = 1; rows <= form.schedule.maxRows; ++rows)
-    variants.push_back({rows, /*lines=*/0});
+    variants.push_back({rows});
 }
 
 void DecodedBlocks::emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value streamOfTask,

@@ -29,7 +29,8 @@ public:
       : KernelTiles(b, loc), form(form), variant(variant), a(block.getArgument(0)), numbers(block.getArgument(1)),
         first(block.getArgument(2)), weights(block.getArgument(3)), start(block.getArgument(4)),
         window(block.getArgument(5)), stream(block.getArgument(6)), steps(block.getArgument(7)),
-        tile(block.getArgument(8)), firstK(block.getArgument(9)), k(block.getArgument(10)) {}
+        tile(block.getArgument(8)), firstK(block.getArgument(9)), k(block.getArgument(10)),
+        lines(block.getArgument(11)) {}
 
   void run() {
     for (int64_t r = 0; r < variant.rows; ++r)
@@ -119,9 +120,9 @@ private:
       memref::PrefetchOp::create(b, loc, weights, ValueRange{at}, /*isWrite=*/false, /*localityHint=*/2,
                                  /*isDataCache=*/true);
     };
-    if (variant.own) {
+    if (variant.fetch == Fetch::Own) {
       Value at = sum(window, mul(step, form.stepElements()));
-      for (int64_t i = 0; i < variant.lines; ++i)
+      for (int64_t i = 0; i < form.schedule.allLines(); ++i)
         fetch(add(at, i * lineElements()));
       return;
     }
@@ -130,14 +131,16 @@ private:
       fetch(sum(start, progress));
   }
 
-  /// Where the streams of a share begin: the window has as many streams as an iteration has lines.
+  /// Where the streams of a share begin: the window has as many streams as an iteration has lines. Those that are too
+  /// many are the last one again.
   SmallVector<Value> emitStreams() {
     SmallVector<Value> streams;
-    if (variant.own)
+    if (variant.fetch != Fetch::Share)
       return streams;
     Value length = mul(b.createOrFold<arith::DivUIOp>(loc, steps, index(KernelSchedule::kUnroll)), lineElements());
-    for (int64_t i = 0; i < variant.lines; ++i)
-      streams.push_back(sum(window, arith::MulIOp::create(b, loc, add(stream, i), length)));
+    Value last = sub(lines, one);
+    for (int64_t i = 0; i < form.schedule.shareLines(); ++i)
+      streams.push_back(sum(window, arith::MulIOp::create(b, loc, sum(stream, min(index(i), last)), length)));
     return streams;
   }
 
@@ -192,7 +195,7 @@ private:
 
   const KernelFunctionForm &form;
   const KernelVariant &variant;
-  Value a, numbers, first, weights, start, window, stream, steps, tile, firstK, k;
+  Value a, numbers, first, weights, start, window, stream, steps, tile, firstK, k, lines;
   SmallVector<Value> sources, starts;
 };
 
@@ -203,9 +206,10 @@ void KernelFunctions::call(OpBuilder &b, Location loc, const KernelFunctionForm 
   std::string name;
   llvm::raw_string_ostream os(name);
   os << "moe_kernel_" << form.rows << "_" << form.stored << "_" << form.layout.width() << "_" << variant.rows << "_"
-     << (variant.panels > 1 ? "panels" + std::to_string(variant.panels)
-         : variant.own      ? "own"
-                            : std::to_string(variant.lines))
+     << (variant.panels > 1                ? "panels" + std::to_string(variant.panels)
+         : variant.fetch == Fetch::Own     ? "own"
+         : variant.fetch == Fetch::Nothing ? "near"
+                                           : "share")
      << (form.wholeSteps ? "" : "_any");
   func::FuncOp function = get(name, arguments.getTypes(), [&](OpBuilder &inner, Block &block) {
     KernelEmitter(inner, module.getLoc(), form, variant, block).run();

@@ -23,19 +23,12 @@ FetchShare moe::getFetchShare(int64_t all, int64_t passes, int64_t pass) {
 
 SmallVector<KernelVariant> KernelSchedule::getVariants() const {
   SmallVector<KernelVariant> variants;
-  auto add = [&](KernelVariant wanted) {
-    if (llvm::none_of(variants, [&](const KernelVariant &v) {
-          return v.rows == wanted.rows && v.lines == wanted.lines && v.own == wanted.own;
-        }))
-      variants.push_back(wanted);
-  };
   for (int64_t rows = 1; rows <= maxRows; ++rows)
-    add({rows, singleLines(), aheadElements > 0});
-  for (int64_t rows = maxRows + 1; rows <= maxBlockRows; ++rows) {
-    int64_t passes = llvm::divideCeil(rows, maxRows);
-    for (int64_t pass = 0; pass < passes; ++pass)
-      add({(pass + 1) * rows / passes - pass * rows / passes, getFetchShare(allLines(), passes, pass).lines});
-  }
+    variants.push_back({rows, aheadElements ? Fetch::Own : Fetch::Share});
+  // Several passes are of nearly equal size, so that none of them has fewer rows than this.
+  if (aheadElements)
+    for (int64_t rows = (maxRows + 1) / 2; rows <= maxRows; ++rows)
+      variants.push_back({rows, Fetch::Share});
   return variants;
 }
 

@@ -7,13 +7,19 @@
 
 namespace mlir::moe {
 
+/// What a kernel fetches into the second-level cache while it computes.
+enum class Fetch {
+  Nothing,
+  /// The lines that this pass is about to read, some kilobytes ahead.
+  Own,
+  /// A share of the next block.
+  Share
+};
+
 /// A kernel: it is for exactly this many rows.
 struct KernelVariant {
   int64_t rows;
-  /// Cache lines that an iteration fetches into the second-level cache while it computes.
-  int64_t lines;
-  /// They are those that this pass is about to read, some kilobytes ahead; else a share of the next block.
-  bool own = false;
+  Fetch fetch = Fetch::Nothing;
   /// Panels that are read side by side, each with sums of its own. Nothing is fetched then.
   int64_t panels = 1;
 };
@@ -74,8 +80,9 @@ struct KernelSchedule {
   static constexpr int64_t kUnroll = 4;
   /// Cache lines of an iteration.
   int64_t allLines() const { return lines * kUnroll; }
-  /// What a single pass fetches.
-  int64_t singleLines() const { return aheadElements ? allLines() : std::max<int64_t>(1, allLines() / 2); }
+  /// The most lines of a share in an iteration. A kernel fetches as many in each: with a smaller share, some of them
+  /// again, which costs a slot of a load unit that is idle, and spares a kernel for every number of lines.
+  int64_t shareLines() const { return std::max<int64_t>(1, allLines() / 2); }
   /// The kernels that any number of rows needs, but the one for several panels.
   SmallVector<KernelVariant> getVariants() const;
 };

@@ -85,10 +85,10 @@ private:
     Value together = sub(last, b.createOrFold<arith::RemUIOp>(loc, sub(last, first), index(schedule.panelsOfOneRow)));
     forEach(first, together, schedule.panelsOfOneRow, [&](Value panel) {
       clearTile(index(schedule.panelsOfOneRow));
-      KernelVariant variant{/*rows=*/1, /*lines=*/0, /*own=*/false, schedule.panelsOfOneRow};
+      KernelVariant variant{/*rows=*/1, Fetch::Nothing, schedule.panelsOfOneRow};
       functions.call(b, loc, form, variant,
                      {rowsOfA, sources, zero, weights, startOf(panel), zero, index(panelElements()), index(numSteps()),
-                      tile, zero, index(getK())});
+                      tile, zero, index(getK()), one});
       for (int64_t p = 0; p < schedule.panelsOfOneRow; ++p)
         emitEpilogue(begin, add(panel, p), index(p));
     });
@@ -135,9 +135,13 @@ private:
         if (schedule.aheadElements)
           own = arith::OrIOp::create(b, loc, own, cold);
         auto [lines, stream] = emitShare(passes, pass);
-        lines = select(own, index(schedule.singleLines()), lines);
-        stream = select(own, zero, stream);
-        Value window = schedule.aheadElements ? select(own, ahead, next) : next;
+        // A pass without a share of the next block fetches what is there already.
+        Value none = equal(lines, zero);
+        Value window = select(none, at, next);
+        lines = select(none, one, select(own, index(schedule.shareLines()), lines));
+        stream = select(arith::OrIOp::create(b, loc, none, own), zero, stream);
+        if (schedule.aheadElements)
+          window = select(own, ahead, window);
         emitPass(variants, {own, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k});
       });
     });

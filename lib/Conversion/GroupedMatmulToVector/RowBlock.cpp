@@ -36,21 +36,20 @@ void RowBlock::clearTile(Value count) {
 
 void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass) {
   // One switch over (kind of fetching, rows).
-  int64_t stride = form.schedule.maxRows + 1, kinds = form.schedule.allLines() + 1;
+  int64_t stride = form.schedule.maxRows + 1;
   SmallVector<int64_t> cases;
   for (const KernelVariant &variant : variants)
-    cases.push_back((variant.own * kinds + variant.lines) * stride + variant.rows);
-  Value kind = pass.lines;
-  if (llvm::any_of(variants, [](const KernelVariant &variant) { return variant.own; }))
-    kind = sum(kind, select(pass.own, index(kinds), zero));
-  auto choice =
-      scf::IndexSwitchOp::create(b, loc, TypeRange(), sum(mul(kind, index(stride)), pass.rows), cases, cases.size());
+    cases.push_back((variant.fetch == Fetch::Own) * stride + variant.rows);
+  Value number = pass.rows;
+  if (llvm::any_of(variants, [](const KernelVariant &variant) { return variant.fetch == Fetch::Own; }))
+    number = sum(number, select(pass.own, index(stride), zero));
+  auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), number, cases, cases.size());
   OpBuilder::InsertionGuard guard(b);
   for (auto [variant, region] : llvm::zip(variants, choice.getCaseRegions())) {
     b.createBlock(&region);
     functions.call(b, loc, form, variant,
                    {rowsOfA, sources, pass.from, pass.weights, pass.at, pass.window, pass.stream, pass.steps, tile,
-                    pass.firstK, pass.k});
+                    pass.firstK, pass.k, pass.lines});
     scf::YieldOp::create(b, loc);
   }
   // The variants are all that the schedule asks for. Should they ever not be, no sum may be missing in silence.

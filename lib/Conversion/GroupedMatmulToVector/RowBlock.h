@@ -25,8 +25,8 @@ public:
   /// The rows of `a` that the `count` pairs from `pair` on read.
   void emitSources(Value pair, Value count);
   void clearTile(Value count);
-  /// The kernel among `variants` for `rows` rows (and, where they differ in that, `lines` lines): adds the products of
-  /// rows `from` on with the weights. The rest of the arguments is that of KernelFunctions::call.
+  /// The kernel among `variants` for `rows` rows (and for what it fetches, where they differ in that): adds the
+  /// products of rows `from` on with the weights. The rest of the arguments is that of KernelFunctions::call.
   struct Pass {
     Value own, lines, rows, from, weights, at, window, stream, steps, firstK, k;
   };

@@ -17,11 +17,11 @@
 // CHECK: scf.for
 // CHECK: scf.index_switch
 // CHECK: case 1
-// CHECK: func.call @moe_kernel_f32_f32_32_1_0(
+// CHECK: func.call @moe_kernel_f32_f32_32_1_near(
 // WIDE: case 12
-// WIDE: func.call @moe_kernel_f32_f32_32_12_0(
+// WIDE: func.call @moe_kernel_f32_f32_32_12_near(
 // NARROW: case 3
-// NARROW: func.call @moe_kernel_f32_f32_32_3_0(
+// NARROW: func.call @moe_kernel_f32_f32_32_3_near(
 // NARROW-NOT: case 4
 // CHECK: default
 // CHECK: llvm.intr.trap
@@ -65,7 +65,7 @@ func.func @blocks(%x: memref<?x160xf32>, %o: memref<3xindex>, %w: memref<2x1x288
 // CHECK: scf.for {{.*}} = %c0{{.*}} to %c150{{.*}} step %c128
 // CHECK: scf.for {{.*}} step %c128
 // CHECK: func.call @moe_decode_int8_scale16_zero_32(
-// CHECK: func.call @moe_kernel_f32_f32_32_1_0_any(
+// CHECK: func.call @moe_kernel_f32_f32_32_1_near_any(
 // CHECK-LABEL: func private @moe_decode_int8_scale16_zero_32(
 // CHECK: arith.negf
 // CHECK: scf.for

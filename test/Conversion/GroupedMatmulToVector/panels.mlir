@@ -23,7 +23,7 @@
 // CHECK: scf.for
 // CHECK: scf.index_switch
 // WIDE: func.call @moe_kernel_f32_f32_32_1_own
-// NARROW: func.call @moe_kernel_f32_f32_32_1_4
+// NARROW: func.call @moe_kernel_f32_f32_32_1_share
 // CHECK: arith.mulf %{{.*}} : vector
 func.func @gate_up(%x: memref<?x1024xf32>, %rows: memref<?xindex>, %offsets: memref<9xindex>,
                    %w: memref<8x16x1024x32xf32>, %out: memref<?x256xf32>) {
@@ -81,7 +81,7 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 
 // One row: its own lines are fetched, all eight of four steps; with AVX2 half as many of the next block.
 // WIDE-LABEL: func private @moe_kernel_f32_f32_32_1_own(
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_4(
+// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_share(
 // WIDE: scf.for {{.*}} -> (vector<16xf32>, vector<16xf32>)
 // NARROW: scf.for {{.*}} -> (vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
 // WIDE-COUNT-8: memref.prefetch {{.*}} locality<2>
@@ -91,22 +91,15 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 // NARROW-COUNT-16: vector.fma
 // CHECK: return
 
-// The most rows of a pass; two passes fetch half of the lines each, from four places of the next block.
-// WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_4(
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_4(
+// The most rows of a pass; each fetches lines from four places of the next block. Those beyond its share are the last of
+// its lines again.
+// WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_share(
+// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_share(
+// CHECK-SAME: %[[LINES:[a-z0-9]+]]: index) attributes
+// CHECK: %[[LAST:.*]] = arith.subi %[[LINES]], %c1
+// CHECK-COUNT-4: arith.minsi %[[LAST]]
 // WIDE: %{{.*}}:24 = scf.for
 // NARROW: %{{.*}}:12 = scf.for
 // CHECK-COUNT-4: memref.prefetch
-// CHECK-NOT: memref.prefetch
-// CHECK: return
-
-// More than eight passes: eight of them fetch a line each, the others nothing.
-// WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_1(
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_1(
-// CHECK-COUNT-1: memref.prefetch
-// CHECK-NOT: memref.prefetch
-// CHECK: return
-// WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_0(
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_0(
 // CHECK-NOT: memref.prefetch
 // CHECK: return
