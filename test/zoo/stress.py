@@ -66,6 +66,8 @@ def all_sizes(contract, wanted):
 
 def calls(contract, options):
     """(what, dims, inputs, expected)"""
+    # Kinds whose decisions are ties of real numbers that are computed in several steps: rounding decides.
+    left_open = getattr(zoolib.reference_module(contract.slug), "LEFT_OPEN", [])
     for dims in all_sizes(contract, options.sizes):
         for seed in range(options.seeds):
             made = set()
@@ -77,7 +79,7 @@ def calls(contract, options):
                     print(f"note {contract.slug} {dims}: no inputs: {error!r}")
                     break
                 for kind, inputs in kinds(contract, args, rng):
-                    if kind in made:
+                    if kind in made or kind in left_open:
                         continue
                     try:
                         want, margins = zoolib.run_reference(contract, inputs, dims)
@@ -89,7 +91,7 @@ def calls(contract, options):
                     if all(m >= CLEAR or (exact and m == 0) for m in margins):
                         made.add(kind)
                         yield f"{kind} seed {seed}", dims, inputs, want
-                if len(made) == 6 or (attempt >= 4 and max(dims.values()) > 100):
+                if len(made) == 6 - len(left_open) or (attempt >= 4 and max(dims.values()) > 100):
                     break
 
 

@@ -11,7 +11,11 @@
 !x = tensor<?x12x24xf32>   !s = tensor<12x24xf32>   !p = tensor<4x72xf32>   !pt = tensor<4x3x24xf32>
 !r4 = tensor<4x3xf32>   !w = tensor<24x24xf32>   !ra = !moe.routing<4x3xf32, max_per_expert = 2>
 !rm = !moe.routing<4x3xf32, max_per_row = 2>   !all = !moe.routing<4x3xf32>   !out = tensor<?x4x3xf32>
-!wp = tensor<72x3xf32>   !pl = tensor<?x3x24xf32>
+!wp = tensor<72x3xf32>   !pl = tensor<?x3x24xf32>   !h = tensor<?x3x12xf32>
+!k = tensor<?x3x8xf32>   !kh = tensor<?x3x2x4xf32>   !a = tensor<2x?x3x?xf32>   !wk = tensor<24x8xf32>
+#rows = affine_map<(p, s, n, k) -> (p, s, k)>
+#cols = affine_map<(p, s, n, k) -> (k, n)>
+#out = affine_map<(p, s, n, k) -> (p, s, n)>
 
 func.func @main(%x: !x {moe.name = "x"}, %wra: !wp {moe.name = "wra"}, %wq: !w {moe.name = "wq"},
     %wk: !w {moe.name = "wk"}, %wv: !w {moe.name = "wv"}, %wo: !w {moe.name = "wo"}, %wrm: !wp {moe.name = "wrm"},
@@ -35,7 +39,7 @@ func.func @main(%x: !x {moe.name = "x"}, %wra: !wp {moe.name = "wra"}, %wq: !w {
 func.func private @sequence(%x: !s, %wra: !wp, %wq: !w, %wk: !w, %wv: !w, %wo: !w, %wrm: !wp, %w1: tensor<24x36xf32>,
     %w2: tensor<36x24xf32>) -> (!s, !r4, !r4) {
   %c0 = arith.constant 0 : index   %f0 = arith.constant 0.0 : f32   %f1 = arith.constant 1.0 : f32
-  %half = arith.constant 0.5 : f32   %root2 = arith.constant 0.70710678118654752 : f32
+  %c3 = arith.constant 3 : index   %half = arith.constant 0.5 : f32   %root2 = arith.constant 0.70710678118654752 : f32
   %zr = tensor.splat %f0 : !r4
   %patches = tensor.expand_shape %x [[0, 1], [2]] output_shape [4, 3, 24] : !s into !pt
   %flat = tensor.collapse_shape %patches [[0], [1, 2]] : !pt into !p
@@ -44,34 +48,30 @@ func.func private @sequence(%x: !s, %wra: !wp, %wq: !w, %wk: !w, %wv: !w, %wo: !
   %ra = moe.top_k %pr k(2) axis(token) : !all
   %attn = moe.apply %ra rows(%patches) experts(%wq along 1 split(8), %wk along 1 split(8), %wv along 1 split(8),
       %wo along 0 split(8)) weighted(after) out(sum) : !ra, !pt, !w, !w, !w, !w -> !pt {
-  ^bb0(%v: !pl, %q: tensor<24x8xf32>, %k: tensor<24x8xf32>, %val: tensor<24x8xf32>, %o: tensor<8x24xf32>):
-    // The tokens of the chosen patches, and attention of two heads among them.
-    %tokens = tensor.collapse_shape %v [[0, 1], [2]] : !pl into tensor<?x24xf32>
-    %n = tensor.dim %tokens, %c0 : tensor<?x24xf32>   %np = tensor.dim %v, %c0 : !pl
-    %z8 = tensor.splat %f0[%n] : tensor<?x8xf32>   %zs = tensor.splat %f0[%n, %n] : tensor<2x?x?xf32>
-    %zh = tensor.splat %f0[%n] : tensor<?x2x4xf32>   %zo = tensor.splat %f0[%n] : tensor<?x24xf32>
-    %q1 = linalg.matmul ins(%tokens, %q : tensor<?x24xf32>, tensor<24x8xf32>)
-        outs(%z8 : tensor<?x8xf32>) -> tensor<?x8xf32>
-    %k1 = linalg.matmul ins(%tokens, %k : tensor<?x24xf32>, tensor<24x8xf32>)
-        outs(%z8 : tensor<?x8xf32>) -> tensor<?x8xf32>
-    %v1 = linalg.matmul ins(%tokens, %val : tensor<?x24xf32>, tensor<24x8xf32>)
-        outs(%z8 : tensor<?x8xf32>) -> tensor<?x8xf32>
-    %qh = tensor.expand_shape %q1 [[0], [1, 2]] output_shape [%n, 2, 4] : tensor<?x8xf32> into tensor<?x2x4xf32>
-    %kh = tensor.expand_shape %k1 [[0], [1, 2]] output_shape [%n, 2, 4] : tensor<?x8xf32> into tensor<?x2x4xf32>
-    %vh = tensor.expand_shape %v1 [[0], [1, 2]] output_shape [%n, 2, 4] : tensor<?x8xf32> into tensor<?x2x4xf32>
-    %dots = linalg.contract indexing_maps = [affine_map<(h, i, j, d) -> (i, h, d)>,
-        affine_map<(h, i, j, d) -> (j, h, d)>, affine_map<(h, i, j, d) -> (h, i, j)>] ins(%qh, %kh
-            : tensor<?x2x4xf32>, tensor<?x2x4xf32>) outs(%zs : tensor<2x?x?xf32>) -> tensor<2x?x?xf32>
-    %halves = tensor.splat %half[%n, %n] : tensor<2x?x?xf32>   %scaled = arith.mulf %dots, %halves : tensor<2x?x?xf32>
-    %prob = linalg.softmax dimension(2) ins(%scaled : tensor<2x?x?xf32>)
-        outs(%zs : tensor<2x?x?xf32>) -> tensor<2x?x?xf32>
-    %c = linalg.contract indexing_maps = [affine_map<(i, h, d, j) -> (h, i, j)>, affine_map<(i, h, d, j) -> (j, h, d)>,
-        affine_map<(i, h, d, j) -> (i, h, d)>] ins(%prob, %vh : tensor<2x?x?xf32>, tensor<?x2x4xf32>) outs(%zh
-            : tensor<?x2x4xf32>) -> tensor<?x2x4xf32>
-    %cc = tensor.collapse_shape %c [[0], [1, 2]] : tensor<?x2x4xf32> into tensor<?x8xf32>
-    %u = linalg.matmul ins(%cc, %o : tensor<?x8xf32>, tensor<8x24xf32>) outs(%zo : tensor<?x24xf32>) -> tensor<?x24xf32>
-    %back = tensor.expand_shape %u [[0, 1], [2]] output_shape [%np, 3, 24] : tensor<?x24xf32> into !pl
-    moe.yield %back : !pl
+  ^bb0(%v: !pl, %q: !wk, %k: !wk, %val: !wk, %o: tensor<8x24xf32>):
+    // Attention of two heads among the tokens of the chosen patches.
+    %np = tensor.dim %v, %c0 : !pl   %n = arith.muli %np, %c3 : index
+    %z8 = tensor.splat %f0[%np] : !k   %zs = tensor.splat %f0[%np, %n] : !a   %zh = tensor.splat %f0[%np] : !kh
+    %zo = tensor.splat %f0[%np] : !pl   %halves = tensor.splat %half[%np, %n] : !a
+    %q1 = linalg.contract indexing_maps = [#rows, #cols, #out] ins(%v, %q : !pl, !wk) outs(%z8 : !k) -> !k
+    %k1 = linalg.contract indexing_maps = [#rows, #cols, #out] ins(%v, %k : !pl, !wk) outs(%z8 : !k) -> !k
+    %v1 = linalg.contract indexing_maps = [#rows, #cols, #out] ins(%v, %val : !pl, !wk) outs(%z8 : !k) -> !k
+    %qh = tensor.expand_shape %q1 [[0], [1], [2, 3]] output_shape [%np, 3, 2, 4] : !k into !kh
+    %kt = tensor.collapse_shape %k1 [[0, 1], [2]] : !k into tensor<?x8xf32>
+    %vt = tensor.collapse_shape %v1 [[0, 1], [2]] : !k into tensor<?x8xf32>
+    %kh = tensor.expand_shape %kt [[0], [1, 2]] output_shape [%n, 2, 4] : tensor<?x8xf32> into tensor<?x2x4xf32>
+    %vh = tensor.expand_shape %vt [[0], [1, 2]] output_shape [%n, 2, 4] : tensor<?x8xf32> into tensor<?x2x4xf32>
+    %dots = linalg.contract indexing_maps = [affine_map<(h, p, s, j, d) -> (p, s, h, d)>,
+        affine_map<(h, p, s, j, d) -> (j, h, d)>, affine_map<(h, p, s, j, d) -> (h, p, s, j)>]
+        ins(%qh, %kh : !kh, tensor<?x2x4xf32>) outs(%zs : !a) -> !a
+    %scaled = arith.mulf %dots, %halves : !a
+    %prob = linalg.softmax dimension(3) ins(%scaled : !a) outs(%zs : !a) -> !a
+    %c = linalg.contract indexing_maps = [affine_map<(p, s, h, d, j) -> (h, p, s, j)>,
+        affine_map<(p, s, h, d, j) -> (j, h, d)>, affine_map<(p, s, h, d, j) -> (p, s, h, d)>]
+        ins(%prob, %vh : !a, tensor<?x2x4xf32>) outs(%zh : !kh) -> !kh
+    %cc = tensor.collapse_shape %c [[0], [1], [2, 3]] : !kh into !k
+    %u = linalg.contract indexing_maps = [#rows, #cols, #out] ins(%cc, %o : !k, tensor<8x24xf32>) outs(%zo : !pl) -> !pl
+    moe.yield %u : !pl
   }
   %route_attn = moe.to_dense %ra : !ra
   %h = arith.addf %patches, %attn : !pt   %hflat = tensor.collapse_shape %h [[0], [1, 2]] : !pt into !p
@@ -81,20 +81,14 @@ func.func private @sequence(%x: !s, %wra: !wp, %wq: !w, %wk: !w, %wv: !w, %wo: !
   %mlp = moe.apply %rm rows(%h) experts(%w1 along 1 split(12), %w2 along 0 split(12)) weighted(after) out(sum)
       : !rm, !pt, tensor<24x36xf32>, tensor<36x24xf32> -> !pt {
   ^bb0(%v: !pl, %up: tensor<24x12xf32>, %down: tensor<12x24xf32>):
-    %tokens = tensor.collapse_shape %v [[0, 1], [2]] : !pl into tensor<?x24xf32>
-    %n = tensor.dim %tokens, %c0 : tensor<?x24xf32>   %np = tensor.dim %v, %c0 : !pl
-    %zh = tensor.splat %f0[%n] : tensor<?x12xf32>   %zo = tensor.splat %f0[%n] : tensor<?x24xf32>
-    %a = linalg.matmul ins(%tokens, %up : tensor<?x24xf32>, tensor<24x12xf32>)
-        outs(%zh : tensor<?x12xf32>) -> tensor<?x12xf32>
-    %one = tensor.splat %f1[%n] : tensor<?x12xf32>   %hf = tensor.splat %half[%n] : tensor<?x12xf32>
-    %rt = tensor.splat %root2[%n] : tensor<?x12xf32>
-    %g_s = arith.mulf %a, %rt : tensor<?x12xf32>   %g_f = math.erf %g_s : tensor<?x12xf32>
-    %g_c = arith.addf %g_f, %one : tensor<?x12xf32>   %g_h = arith.mulf %a, %hf : tensor<?x12xf32>
-    %g = arith.mulf %g_h, %g_c : tensor<?x12xf32>
-    %u = linalg.matmul ins(%g, %down : tensor<?x12xf32>, tensor<12x24xf32>)
-        outs(%zo : tensor<?x24xf32>) -> tensor<?x24xf32>
-    %back = tensor.expand_shape %u [[0, 1], [2]] output_shape [%np, 3, 24] : tensor<?x24xf32> into !pl
-    moe.yield %back : !pl
+    %n = tensor.dim %v, %c0 : !pl   %zh = tensor.splat %f0[%n] : !h   %zo = tensor.splat %f0[%n] : !pl
+    %one = tensor.splat %f1[%n] : !h   %hf = tensor.splat %half[%n] : !h   %rt = tensor.splat %root2[%n] : !h
+    %a = linalg.contract indexing_maps = [#rows, #cols, #out] ins(%v, %up : !pl, tensor<24x12xf32>) outs(%zh : !h) -> !h
+    %g_s = arith.mulf %a, %rt : !h   %g_f = math.erf %g_s : !h   %g_c = arith.addf %g_f, %one : !h
+    %g_h = arith.mulf %a, %hf : !h   %g = arith.mulf %g_h, %g_c : !h
+    %u = linalg.contract indexing_maps = [#rows, #cols, #out] ins(%g, %down : !h, tensor<12x24xf32>)
+        outs(%zo : !pl) -> !pl
+    moe.yield %u : !pl
   }
   %y3 = arith.addf %h, %mlp : !pt   %y = tensor.collapse_shape %y3 [[0, 1], [2]] : !pt into !s
   return %y, %route_attn, %route_mlp : !s, !r4, !r4

@@ -108,6 +108,11 @@ struct MoeChooseLoweringPass : moe::impl::MoeChooseLoweringPassBase<MoeChooseLow
     if (choice == "reference" && wanted.empty())
       report(op, "fused", legality.fused, /*chosen=*/false);
     report(op, choice, reasonFor(op, choice, !wanted.empty()), /*chosen=*/true);
+    if (choice == "fused")
+      for (unsigned c = 0; c < op.getBodies().size(); ++c)
+        if (FusedBody body(op, c); !body.getBlockReason().empty())
+          report(op, "fused as a whole", "some of it runs in a loop over the experts: " + body.getBlockReason(),
+                 /*chosen=*/false);
     ++(choice == "fused" ? numFused : choice == "pairwise" ? numPairwise : choice == "dense" ? numDense : numReference);
     op->setAttr("moe.lowering", StringAttr::get(&getContext(), choice));
     return success();

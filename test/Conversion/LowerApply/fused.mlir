@@ -140,3 +140,59 @@ func.func private @own_row(%r: !r, %x: !x, %w: tensor<4x8x16xf32>) -> !x {
   }
   return %y : !x
 }
+
+// -----
+
+!x = tensor<?x8xf32>
+!r = !moe.routing<?x4xf32, max_per_row = 2>
+!own = !moe.routing<?x8xf32>
+
+// A routing inside of a body that treats its rows one by one (which inputs of a row matter): it is made once, for all pairs.
+// CHECK-LABEL: func private @routing_inside
+// CHECK-NOT: scf.for
+// CHECK: moe.top_k
+// CHECK: moe.to_dense
+// CHECK: moe.grouped_matmul
+// CHECK-NOT: scf.for
+// CHECK: return
+func.func private @routing_inside(%r: !r, %x: !x, %w: tensor<4x8x8xf32>) -> !x {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %y = moe.apply %r rows(%x) experts(%w) weighted(after) out(sum) : !r, !x, tensor<4x8x8xf32> -> !x {
+  ^bb0(%rows: !x, %we: tensor<8x8xf32>):
+    %n = tensor.dim %rows, %c0 : !x
+    %z = tensor.splat %zero[%n] : !x
+    %all = moe.route %rows : !x
+    %best = moe.top_k %all k(3) : !own
+    %kept = moe.to_dense %best : !moe.routing<?x8xf32, max_per_row = 3>
+    %o = linalg.matmul ins(%kept, %we : !x, tensor<8x8xf32>) outs(%z : !x) -> !x
+    moe.yield %o : !x
+  }
+  return %y : !x
+}
+
+// -----
+
+!x = tensor<?x8xf32>
+!r = !moe.routing<?x4xf32, max_per_row = 2>
+!own = !moe.routing<?x8xf32>
+
+// The best rows of each input among those of the expert: the rows of an expert are needed together.
+// CHECK-LABEL: func private @routing_of_rows
+// CHECK: scf.for
+// CHECK: moe.top_k {{.*}} axis(token)
+func.func private @routing_of_rows(%r: !r, %x: !x, %w: tensor<4x8x8xf32>) -> !x {
+  %c0 = arith.constant 0 : index
+  %zero = arith.constant 0.0 : f32
+  %y = moe.apply %r rows(%x) experts(%w) weighted(after) out(sum) : !r, !x, tensor<4x8x8xf32> -> !x {
+  ^bb0(%rows: !x, %we: tensor<8x8xf32>):
+    %n = tensor.dim %rows, %c0 : !x
+    %z = tensor.splat %zero[%n] : !x
+    %all = moe.route %rows : !x
+    %best = moe.top_k %all k(3) axis(token) : !own
+    %kept = moe.to_dense %best : !moe.routing<?x8xf32, max_per_expert = 3>
+    %o = linalg.matmul ins(%kept, %we : !x, tensor<8x8xf32>) outs(%z : !x) -> !x
+    moe.yield %o : !x
+  }
+  return %y : !x
+}

@@ -125,6 +125,30 @@ void RowIndependence::visitLinalg(Operation *op) {
   }
 }
 
+/// An op of the routed level in a body, whose tokens are the rows: what decides, changes or reads them one by one.
+void RowIndependence::visitRouted(Operation *op) {
+  auto perToken = [](auto routed) { return routed.getAxis() == Axis::Expert; };
+  bool oneByOne = isa<RouteOp, ConcatOp, CastOp, ToDenseOp, ToSlotsOp>(op);
+  if (auto topK = dyn_cast<TopKOp>(op))
+    oneByOne = perToken(topK);
+  else if (auto normalize = dyn_cast<NormalizeOp>(op))
+    oneByOne = perToken(normalize);
+  else if (auto counts = dyn_cast<CountsOp>(op))
+    oneByOne = counts.getPer() == CountsPer::Row;
+  if (!oneByOne)
+    return couple(op, "may see several rows at once");
+  for (Value operand : op->getOperands()) {
+    BodyFact fact = getFact(operand);
+    auto type = dyn_cast<RankedTensorType>(operand.getType());
+    // All but a mask over the experts.
+    bool perRow = isa<RoutingType>(operand.getType()) || (type && !(isa<RouteOp>(op) && type.getRank() == 1));
+    if (fact.rowCount || (fact.seesRows() ? fact.rowDim != 0 : perRow))
+      return couple(op, "has tokens that are not the rows");
+  }
+  for (Value result : op->getResults())
+    facts[result].rowDim = 0;
+}
+
 void RowIndependence::visit(Operation *op) {
   if (isa<linalg::LinalgOp>(op))
     return visitLinalg(op);
@@ -147,6 +171,9 @@ void RowIndependence::visit(Operation *op) {
       facts[result].expert = all.expert;
     return;
   }
+
+  if (isa<MoeDialect>(op->getDialect()) && !isa<ApplyOp, DequantizeOp>(op))
+    return visitRouted(op);
 
   Value result = op->getNumResults() == 1 ? op->getResult(0) : Value();
   auto resultHas = [&](int64_t rowDim) { facts[result].rowDim = rowDim; };

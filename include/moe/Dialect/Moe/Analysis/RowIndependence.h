@@ -41,6 +41,7 @@ public:
 private:
   void visit(Operation *op);
   void visitLinalg(Operation *op);
+  void visitRouted(Operation *op);
   void couple(Operation *op, const Twine &why);
   bool readsOwnRow(linalg::LinalgOp op, Value block, unsigned rowLoop) const;
 
