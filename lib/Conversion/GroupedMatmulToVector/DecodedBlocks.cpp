@@ -37,18 +37,17 @@ void DecodedBlocks::emit(Value expertOfTask, Value begin, Value count, Value fir
     Value from = split(count, blocks, block), rows = sub(split(count, blocks, add(block, 1)), from);
     Value pair = sum(begin, from);
     emitSources(pair, rows);
-    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), pair, rows); });
+    Passes passes = divide(rows);
+    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), pair, rows, passes); });
   });
 }
 
-void DecodedBlocks::emitPanel(Value panel, Value base, Value pair, Value count) {
+void DecodedBlocks::emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes) {
   clearTile(count);
-  Value passes = arith::CeilDivUIOp::create(b, loc, count, index(form.schedule.maxRows));
   forEach(zero, index(panels.k), decode.blockLength, [&](Value k) {
     Value length = min(index(decode.blockLength), sub(index(panels.k), k));
     emitDecode(base, k, length);
-    forEach(zero, passes, 1, [&](Value pass) {
-      Value from = split(count, passes, pass), rows = sub(split(count, passes, add(pass, 1)), from);
+    forEachPass(passes, [&](Value, Value from, Value rows) {
       emitPass(variants, {Value(), zero, rows, from, scratch, /*at=*/zero, /*window=*/zero, /*stream=*/zero,
                           /*steps=*/length, /*firstK=*/k, /*k=*/length});
     });

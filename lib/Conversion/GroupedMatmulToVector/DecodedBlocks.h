@@ -33,7 +33,7 @@ public:
             function_ref<Value(Value panel)> startOf);
 
 private:
-  void emitPanel(Value panel, Value base, Value pair, Value count);
+  void emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes);
   /// Decodes `length` k from `k` on into the scratch.
   void emitDecode(Value base, Value k, Value length);
   func::FuncOp getDecodeFunction();

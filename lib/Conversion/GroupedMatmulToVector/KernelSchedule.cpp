@@ -14,10 +14,10 @@ FetchShare moe::getFetchShare(int64_t all, int64_t passes, int64_t pass) {
     int64_t sum(int64_t x, int64_t y) { return x + y; }
     int64_t sub(int64_t x, int64_t y) { return x - y; }
     int64_t div(int64_t x, int64_t y) { return x / y; }
-    bool less(int64_t x, int64_t y) { return x < y; }
-    int64_t select(bool c, int64_t x, int64_t y) { return c ? x : y; }
+    int64_t min(int64_t x, int64_t y) { return std::min(x, y); }
+    int64_t selectIfLess(int64_t x, int64_t y, int64_t less, int64_t other) { return x < y ? less : other; }
   };
-  auto [lines, stream] = computeFetchShare<int64_t>(Numbers(), all, passes, pass);
+  auto [lines, stream] = FetchRule<int64_t, Numbers>(Numbers(), all, passes).getShare(pass);
   return {lines, stream};
 }
 

@@ -32,28 +32,34 @@ struct FetchShare {
 
 /// The passes over a block fetch the next one together, spread as evenly over their time as whole powers of two of
 /// lines allow; `all` is the number of lines of an iteration. One rule for numbers of the compiler and for those that a
-/// program computes: `ops` says what arithmetic on numbers (not negative) and conditions is. Returns lines and stream.
-template <typename Number, typename Ops>
-std::pair<Number, Number> computeFetchShare(Ops ops, int64_t all, Number passes, Number pass) {
-  // The most lines that all passes can fetch, and what they then fetch together.
-  Number lines = ops.number(1), together = passes;
-  for (int64_t more = 2; more <= all; more *= 2) {
-    Number product = ops.mul(passes, ops.number(more));
-    auto fits = ops.less(product, ops.number(all + 1));
-    lines = ops.select(fits, ops.number(more), lines);
-    together = ops.select(fits, product, together);
+/// program computes: `Ops` says what arithmetic on numbers (not negative) is.
+template <typename Number, typename Ops> struct FetchRule {
+  Ops ops;
+  int64_t all;
+  /// Lines of a pass; the first `twice` passes fetch twice as many.
+  Number lines, twice;
+
+  FetchRule(Ops numbers, int64_t all, Number passes) : ops(numbers), all(all) {
+    // The most lines that all passes can fetch, and what they then fetch together. More passes than lines: some have
+    // none.
+    lines = ops.number(1);
+    Number together = ops.min(passes, ops.number(all));
+    for (int64_t more = 2; more <= all; more *= 2) {
+      Number product = ops.mul(passes, more);
+      lines = ops.selectIfLess(product, all + 1, ops.number(more), lines);
+      together = ops.selectIfLess(product, all + 1, product, together);
+    }
+    twice = ops.div(ops.sub(ops.number(all), together), lines);
   }
-  // More passes than lines: some have none.
-  auto many = ops.less(ops.number(all), passes);
-  together = ops.select(many, ops.number(all), together);
-  // So many passes fetch twice as many.
-  Number twice = ops.div(ops.sub(ops.number(all), together), lines);
-  auto first = ops.less(pass, twice);
-  Number mine = ops.select(first, ops.mul(lines, ops.number(2)), lines);
-  mine = ops.select(many, ops.select(ops.less(pass, ops.number(all)), lines, ops.number(0)), mine);
-  Number stream = ops.select(first, ops.mul(mine, pass), ops.mul(lines, ops.sum(pass, twice)));
-  return {mine, stream};
-}
+
+  /// Lines and stream of number `pass`.
+  std::pair<Number, Number> getShare(Number pass) {
+    Number doubled = ops.mul(lines, 2);
+    Number mine = ops.selectIfLess(pass, twice, doubled, lines);
+    Number stream = ops.selectIfLess(pass, twice, ops.mul(doubled, pass), ops.mul(lines, ops.sum(pass, twice)));
+    return {ops.selectIfLess(stream, all, mine, ops.number(0)), stream};
+  }
+};
 FetchShare getFetchShare(int64_t all, int64_t passes, int64_t pass);
 
 /// What is known of a grouped matmul's kernels before any row is: everything but the expert's number of rows.

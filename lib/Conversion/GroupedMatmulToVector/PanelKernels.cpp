@@ -68,6 +68,26 @@ public:
   }
 
 private:
+  /// The rule of KernelSchedule.h for numbers that are known at run time.
+  struct Numbers {
+    PanelEmitter &emitter;
+    Value number(int64_t x) { return emitter.index(x); }
+    Value mul(Value x, Value y) { return emitter.mul(x, y); }
+    Value mul(Value x, int64_t y) { return emitter.mul(x, emitter.index(y)); }
+    Value sum(Value x, Value y) { return emitter.sum(x, y); }
+    Value sub(Value x, Value y) { return emitter.sub(x, y); }
+    Value div(Value x, Value y) { return arith::DivUIOp::create(emitter.b, emitter.loc, x, y); }
+    Value min(Value x, Value y) { return arith::MinUIOp::create(emitter.b, emitter.loc, x, y); }
+    Value selectIfLess(Value x, Value y, Value less, Value other) {
+      Value isLess = arith::CmpIOp::create(emitter.b, emitter.loc, arith::CmpIPredicate::ult, x, y);
+      return emitter.select(isLess, less, other);
+    }
+    Value selectIfLess(Value x, int64_t y, Value less, Value other) {
+      return selectIfLess(x, emitter.index(y), less, other);
+    }
+  };
+  using Fetches = FetchRule<Value, Numbers>;
+
   int64_t getK() { return cast<ShapedType>(op.getA().getType()).getDimSize(1); }
   int64_t numSteps() const { return bankType.getDimSize(2); }
   int64_t panelElements() const { return form.panelElements(numSteps()); }
@@ -92,7 +112,9 @@ private:
       for (int64_t p = 0; p < schedule.panelsOfOneRow; ++p)
         emitEpilogue(begin, add(panel, p), index(p));
     });
-    forEach(together, last, 1, [&](Value panel) { emitPanel(panel, begin, one, zero, zero); });
+    Fetches fetches(Numbers{*this}, schedule.allLines(), one);
+    forEach(together, last, 1,
+            [&](Value panel) { emitPanel(panel, begin, one, {one, one, zero}, fetches, zero, zero); });
   }
 
   void emitBlocks() {
@@ -102,12 +124,15 @@ private:
       Value pair = sum(begin, from), count = sub(to, from);
       emitSources(pair, count);
       Value left = sub(sub(blocks, block), one);
-      forEach(first, last, 1, [&](Value panel) { emitPanel(panel, pair, count, block, left); });
+      Passes passes = divide(count);
+      Fetches fetches(Numbers{*this}, schedule.allLines(), passes.count);
+      forEach(first, last, 1, [&](Value panel) { emitPanel(panel, pair, count, passes, fetches, block, left); });
     });
   }
 
   /// The `count` pairs from `pair` on, which are block number `block` of the rows, with `left` to come.
-  void emitPanel(Value panel, Value pair, Value count, Value block, Value left) {
+  void emitPanel(Value panel, Value pair, Value count, const Passes &passes, Fetches &fetches, Value block,
+                 Value left) {
     clearTile(count);
     int64_t blockElements = form.panelElements(schedule.blockSteps), total = bankType.getNumElements();
     Value start = startOf(panel), limit = index(std::max<int64_t>(0, total - blockElements));
@@ -117,7 +142,6 @@ private:
     Value again = both(equal(add(panel, 1), last), arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, left, zero));
     Value behind = select(again, startOf(first), sum(start, index(panelElements())));
     Value isFirst = both(equal(panel, first), equal(block, zero));
-    Value passes = arith::CeilDivUIOp::create(b, loc, count, index(schedule.maxRows));
     forEach(zero, index(numSteps()), schedule.blockSteps, [&](Value step) {
       Value steps = min(index(schedule.blockSteps), sub(index(numSteps()), step));
       Value at = sum(start, mul(step, index(form.stepElements())));
@@ -127,14 +151,13 @@ private:
       Value ahead = min(sum(at, index(schedule.aheadElements)), limit);
       Value firstK = mul(step, index(layout.group));
       Value k = min(mul(steps, index(layout.group)), sub(index(getK()), firstK));
-      forEach(zero, passes, 1, [&](Value pass) {
-        Value from = split(count, passes, pass), rowsOfPass = sub(split(count, passes, add(pass, 1)), from);
+      forEachPass(passes, [&](Value pass, Value from, Value rowsOfPass) {
         // Nobody has fetched the first block of a task before its first pass.
         Value cold = both(both(isFirst, equal(step, zero)), equal(pass, zero));
-        Value own = equal(passes, one);
+        Value own = equal(passes.count, one);
         if (schedule.aheadElements)
           own = arith::OrIOp::create(b, loc, own, cold);
-        auto [lines, stream] = emitShare(passes, pass);
+        auto [lines, stream] = fetches.getShare(pass);
         // A pass without a share of the next block fetches what is there already.
         Value none = equal(lines, zero);
         Value window = select(none, at, next);
@@ -146,23 +169,6 @@ private:
       });
     });
     forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });
-  }
-
-  /// getFetchShare for numbers that are known at run time.
-  std::pair<Value, Value> emitShare(Value passes, Value pass) {
-    struct Numbers {
-      PanelEmitter &emitter;
-      Value number(int64_t x) { return emitter.index(x); }
-      Value mul(Value x, Value y) { return emitter.mul(x, y); }
-      Value sum(Value x, Value y) { return emitter.sum(x, y); }
-      Value sub(Value x, Value y) { return emitter.sub(x, y); }
-      Value div(Value x, Value y) { return arith::DivUIOp::create(emitter.b, emitter.loc, x, y); }
-      Value less(Value x, Value y) {
-        return arith::CmpIOp::create(emitter.b, emitter.loc, arith::CmpIPredicate::ult, x, y);
-      }
-      Value select(Value c, Value x, Value y) { return emitter.select(c, x, y); }
-    };
-    return computeFetchShare<Value>(Numbers{*this}, schedule.allLines(), passes, pass);
   }
 
   MemRefType bankType;

@@ -34,6 +34,13 @@ void RowBlock::clearTile(Value count) {
   });
 }
 
+RowBlock::Passes RowBlock::divide(Value rows) {
+  Value count = arith::CeilDivUIOp::create(b, loc, rows, index(form.schedule.maxRows));
+  Value atLeastOne = b.createOrFold<arith::MaxUIOp>(loc, count, one);
+  Value size = arith::DivUIOp::create(b, loc, rows, atLeastOne);
+  return {count, size, sub(rows, mul(size, count))};
+}
+
 void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass) {
   // One switch over (kind of fetching, rows).
   int64_t stride = form.schedule.maxRows + 1;

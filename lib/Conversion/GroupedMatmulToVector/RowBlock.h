@@ -41,6 +41,20 @@ public:
   /// Where number `i` of `parts` nearly equal parts of `total` begins.
   Value split(Value total, Value parts, Value i) { return arith::DivUIOp::create(b, loc, mul(i, total), parts); }
 
+  /// `rows` rows in as few passes as there can be, of nearly equal size: the first `larger` ones have `size` + 1 rows.
+  struct Passes {
+    Value count, size, larger;
+  };
+  Passes divide(Value rows);
+  /// Calls `body` with the number of each pass, the first of its rows, and how many these are.
+  template <typename Fn> void forEachPass(const Passes &passes, const Fn &body) {
+    forEach(zero, passes.count, 1, [&](Value pass) {
+      Value isLarger = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, pass, passes.larger);
+      Value from = sum(mul(pass, passes.size), b.createOrFold<arith::MinUIOp>(loc, pass, passes.larger));
+      body(pass, from, select(isLarger, add(passes.size, 1), passes.size));
+    });
+  }
+
   template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
     auto loop = scf::ForOp::create(b, loc, from, to, index(step));
     OpBuilder::InsertionGuard guard(b);

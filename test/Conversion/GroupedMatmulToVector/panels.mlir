@@ -16,11 +16,15 @@
 // The blocks of rows, the panels, the blocks of k, the passes.
 // CHECK: arith.ceildivui
 // CHECK: scf.for
+// CHECK: arith.ceildivui
+// CHECK: arith.divui
 // CHECK: scf.for
 // CHECK: vector.store
-// CHECK: arith.ceildivui
+// No pass divides.
+// CHECK-NOT: arith.{{.*}}div
 // CHECK: scf.for {{.*}} = %c0{{.*}} to %c1024{{.*}} step %c512
 // CHECK: scf.for
+// CHECK-NOT: arith.{{.*}}div
 // CHECK: scf.index_switch
 // WIDE: func.call @moe_kernel_f32_f32_32_1_own
 // NARROW: func.call @moe_kernel_f32_f32_32_1_share
