@@ -163,7 +163,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--linears", type=int, default=8)
-    parser.add_argument("--mcpu", default="")
+    parser.add_argument("--flag", action="append", default=[], help="another option of moe-compile")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     rng, values = random.Random(args.seed), np.random.default_rng(args.seed)
@@ -176,8 +176,7 @@ def main():
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18),
                                                       helper.make_opsetid("com.microsoft", 1)], ir_version=10), model)
     module = args.work / "packed.moe"
-    target = [f"--mcpu={args.mcpu}"] if args.mcpu else []
-    subprocess.run(["moe-compile", model, "-o", module, "-q", *target], check=True)
+    subprocess.run(["moe-compile", model, "-o", module, "-q", *args.flag], check=True)
     stored = load_file(args.work / "packed.safetensors")
     # Each layer's and linear's weights are packed; only those too narrow for a panel keep the form of the file.
     plain = {name for name in stored if name.startswith(("fc", "w_", "v_")) and ".panels" not in name}

@@ -180,7 +180,7 @@ LogicalResult Compilation::generateVersions() {
   std::vector<PhaseRun> runs;
   for (Version &version : versions) {
     PhaseRun &run = runs.emplace_back(PhaseRun{*version.module, options.phases});
-    run.options.vectorLanes = version.target->vectorLanes;
+    run.options.vectorLanes = options.vectorLanes ? options.vectorLanes : version.target->vectorLanes;
     run.options.entrySuffix = version.target->suffix;
     StringRef dot = options.integerDot.empty() ? StringRef(version.target->integerDot) : StringRef(options.integerDot);
     run.program->setAttr(kIntegerDot, StringAttr::get(&context, dot));

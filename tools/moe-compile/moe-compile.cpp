@@ -91,6 +91,9 @@ static cl::opt<std::string> numerics(
 static cl::opt<std::string>
     integerDot("integer-dot", cl::desc("The attribute moe.integer_dot of the module, for all versions of its code"),
                cl::value_desc("name"), cl::Hidden, cl::cat(category));
+static cl::opt<unsigned>
+    vectorLanes("vector-lanes", cl::desc("The kernels for vectors of so many f32 lanes, for all versions of the code"),
+                cl::init(0), cl::Hidden, cl::cat(category));
 static cl::opt<std::string> forceEncoding("force-encoding",
                                           cl::desc("One encoding for all routings that have a choice: slots or dense"),
                                           cl::value_desc("name"), cl::cat(category));
@@ -202,6 +205,7 @@ int main(int argc, char **argv) {
     return usageError("--numerics=fast goes with --target=cpu");
   options.phases.numerics = numerics;
   options.integerDot = integerDot;
+  options.vectorLanes = vectorLanes;
   options.phases.threads = !singleThread;
   options.phases.raiseDecomposed = !noRaising;
   if (!quantizeFormat.empty()) {

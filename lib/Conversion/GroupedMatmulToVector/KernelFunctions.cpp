@@ -111,6 +111,8 @@ private:
     }
   }
 
+  static constexpr int64_t kManySums = 14;
+
   int64_t lineElements() { return 64 * 8 / form.stored.getIntOrFloatBitWidth(); }
 
   /// Lines of the window, in iteration `step / kUnroll`. A pass of its own stream takes them as they come. Shares come
@@ -163,20 +165,28 @@ private:
         for (int64_t u = 0; u < count; ++u)
           emitStep(panel, add(step, u), many, sums.slice(p * perPanel, perPanel));
     };
-    auto loopOver = [&](Value from, Value to, int64_t by) {
-      auto loop = scf::ForOp::create(b, loc, from, to, index(by), acc);
+    auto loopOver = [&](Value from, Value to, int64_t by, ValueRange init,
+                        function_ref<void(Value, SmallVector<Value> &)> body) {
+      auto loop = scf::ForOp::create(b, loc, from, to, index(by), init);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(loop.getBody());
       SmallVector<Value> sums(loop.getRegionIterArgs());
-      if (by > 1)
-        emitFetches(loop.getInductionVar(), streams);
-      emitSteps(loop.getInductionVar(), by, group, sums);
+      body(loop.getInductionVar(), sums);
       scf::YieldOp::create(b, loc, sums);
-      acc.assign(loop.getResults().begin(), loop.getResults().end());
+      return SmallVector<Value>(loop.getResults());
     };
-    loopOver(zero, main, unroll);
+    auto oneStep = [&](Value step, SmallVector<Value> &sums) { emitSteps(step, 1, group, sums); };
+    // A step of many rows is long enough to be a loop's body: four copies of it would only take time to compile.
+    bool longSteps = perPanel >= kManySums;
+    acc = loopOver(zero, main, unroll, acc, [&](Value step, SmallVector<Value> &sums) {
+      emitFetches(step, streams);
+      if (longSteps)
+        sums = loopOver(step, add(step, unroll), 1, sums, oneStep);
+      else
+        emitSteps(step, unroll, group, sums);
+    });
     if (!form.wholeSteps)
-      loopOver(main, whole, 1);
+      acc = loopOver(main, whole, 1, acc, oneStep);
     if (group > 1 && !form.wholeSteps) {
       Value rest = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, mul(whole, group), k);
       auto branch = scf::IfOp::create(b, loc, ValueRange(acc).getTypes(), rest, /*withElse=*/true);

@@ -96,7 +96,7 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 // CHECK: return
 
 // The most rows of a pass; each fetches lines from four places of the next block. Those beyond its share are the last of
-// its lines again.
+// its lines again. Of so many rows, a step is a loop's body; of fewer, four steps are.
 // WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_share(
 // NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_share(
 // CHECK-SAME: %[[LINES:[a-z0-9]+]]: index) attributes
@@ -105,5 +105,9 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 // WIDE: %{{.*}}:24 = scf.for
 // NARROW: %{{.*}}:12 = scf.for
 // CHECK-COUNT-4: memref.prefetch
+// WIDE: %{{.*}}:24 = scf.for {{.*}} step %c1
+// WIDE-COUNT-24: vector.fma
+// NARROW-COUNT-48: vector.fma
+// CHECK-NOT: vector.fma
 // CHECK-NOT: memref.prefetch
 // CHECK: return
