@@ -26,6 +26,9 @@ from chain import (DTYPES, ROUTINGS, SHAPES, expert_bytes, layer_bytes, make_row
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
 MOST_SHARE = 1.03
+# Between neighbouring T, the share may fall by this much.
+MOST_FALL = 0.10
+SWEEP = [*range(1, 41), *sorted(int(t) for t in np.random.default_rng(0).choice(np.arange(41, 1025), 20, replace=False))]
 
 
 class Engine:
@@ -144,11 +147,18 @@ class Bench:
         for threads in options.threads:
             for key in inputs:
                 self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], touched[key])
+            # What looks like a cliff may be a moment in which the machine was busy: both sides are measured again.
+            for _, *pair in [fall for fall in self.falls() if fall[0] > MOST_FALL] if self.options.sweep else []:
+                for cell in pair:
+                    if cell["shape"] == shape and cell["threads"] == threads and cell["dtype"] == dtype:
+                        key = cell["tokens"], cell["routing"]
+                        self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], touched[key], cell)
         for engine in engines:
             engine.close()
         measure_limits(self.tools, options.threads, self.limits)
 
-    def measure_cell(self, engines, shape, dtype, layers, threads, key, files, touched):
+    def measure_cell(self, engines, shape, dtype, layers, threads, key, files, touched, known=None):
+        """Adds a cell, or measurements to a known one."""
         tokens, routing = key
         rows, bias = files
         hidden, inner, experts, k = SHAPES[shape]
@@ -168,6 +178,11 @@ class Bench:
                 one = engine.ask(calls=len(rows))["seconds"]
                 calls = max(1, min(200, math.ceil(self.options.seconds / np.median(one))))
                 seconds[engine.name] += engine.ask(calls=max(2, calls))["seconds"]
+        if known:
+            for name, times in seconds.items():
+                known["seconds"][name] += [t / layers for t in times]
+            self.finish(known)
+            return print(self.line(known), flush=True)
         disturbed = self.measure_disturbed(engines, len(rows), layers) if self.options.disturb else None
         self.cells.append({
             "shape": shape, "dtype": dtype, "routing": routing, "tokens": tokens, "threads": threads, "layers": layers,
@@ -227,6 +242,25 @@ class Bench:
                      f"p90 {np.quantile(disturbed, 0.9) / ours['median']:.2f} of the median")
         return text
 
+    def falls(self):
+        """(how far our share falls, cell before, cell) for cells that differ from the one before in T only."""
+        result = []
+        for before, cell in zip(self.cells, self.cells[1:]):
+            if all(before[key] == cell[key] for key in ("shape", "dtype", "routing", "threads")):
+                result.append((before["engines"]["ours"]["share"] - cell["engines"]["ours"]["share"], before, cell))
+        return result
+
+    def report_sweep(self):
+        falls = self.falls()
+        worst = max(falls, key=lambda fall: fall[0])
+        print(f"largest fall of the share between neighbouring T: {worst[0]:.2f}, from T = {worst[1]['tokens']} to "
+              f"{worst[2]['tokens']} ({worst[2]['shape']}, {worst[2]['threads']} threads)")
+        wrong = [fall for fall in falls if fall[0] > MOST_FALL]
+        for fall, before, cell in wrong:
+            print(f"error: the share falls by {fall:.2f} from T = {before['tokens']} to {cell['tokens']} ({cell['shape']} "
+                  f"{cell['dtype']} {cell['routing']}, {cell['threads']} threads)", file=sys.stderr)
+        return 1 if wrong else 0
+
     def report(self):
         for cell in self.cells:
             self.finish(cell)
@@ -248,7 +282,8 @@ class Bench:
             print(f"error: {name} has a share of {cell['engines'][name]['share']:.2f} for {cell['shape']}, T = "
                   f"{cell['tokens']}, {cell['threads']} threads: the machine's limits were measured too low, or the "
                   f"weights were in a cache (--pool)", file=sys.stderr)
-        return 1 if wrong else 0
+        swept = self.report_sweep() if self.options.sweep else 0
+        return 1 if wrong else swept
 
 
 def write(path, text):
@@ -275,6 +310,8 @@ def parse(arguments):
     parser.add_argument("--rounds", type=int, default=3, help="turns of each engine per cell")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each turn, at least")
     parser.add_argument("--disturb", action="store_true", help="also time our module while a process spins on one core")
+    parser.add_argument("--sweep", action="store_true",
+                        help=f"T from 1 to 40 and 20 more up to 1024, our module only; fails where the share falls by more than {MOST_FALL} from one T to the next")
     parser.add_argument("--allow-cached", action="store_true", help="do not fail where weights stay in a cache")
     parser.add_argument("--compile-flag", action="append", default=[], help="another option for moe-compile")
     parser.add_argument("--build", default=str(HERE.parent / "build"), help="build folder with the tools")
@@ -283,6 +320,8 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     if options.shapes == ["all"]:
         options.shapes = [name for name in SHAPES if name != "tiny"]
+    if options.sweep:
+        options.tokens, options.engines = SWEEP, ["ours"]
     if options.engines is None:
         options.engines = ["ours", "onnxruntime"] + (["torch", "torch-loop"] if options.torch_python else [])
     for given, known in ((options.shapes, SHAPES), (options.routings, ROUTINGS), (options.dtypes, DTYPES),

@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
-"""Measures quantised MoE layers (com.microsoft.QMoE) beside onnxruntime: chains as in bench.py, whose experts have 4 bits in
-blocks of 32 or 8 bits per row, with exact products (f32 activations) and integer ones (--numerics=fast). A cell's roofline share is
-    max(bytes of codes and scales of the experts that are touched / stream bandwidth, operations / peak) / median time.
+"""Measures quantised layers beside onnxruntime: chains as in bench.py, with exact products (f32 activations) and integer ones
+(--numerics=fast). Formats:
+    int4, int8    com.microsoft.QMoE, 4 bits in blocks of 32 or 8 bits per row
+    mxfp4         MoE of f32 that moe-compile --quantize=mxfp4 quantises (half a minute a layer); onnxruntime has none on CPUs
+    nbits4        dense MLPs of com.microsoft.MatMulNBits, 4 bits in blocks of 32, as wide as the experts of a token together
+A cell's roofline share is
+    max(bytes of the codes and scales that are touched / stream bandwidth, operations / peak) / median time.
 The peak is the measured one of f32 for exact products; for integer ones 4 times that with VNNI (a vpdpbusd does 64 products
 where an FMA does 16), else 2 times (four instructions for 32 products, two of them on the ports of the FMA).
 """
@@ -16,9 +20,10 @@ import tempfile
 import numpy as np
 
 from bench import Engine, measure_limits, run
-from chain import SHAPES, make_rows, routing_bias
+from chain import SHAPES, make_rows, routing_bias, write_model
 
-FORMATS = {"int4": (4, 32), "int8": (8, 0)}  # bits, block
+# name: (bits, block, bytes of a scale)
+FORMATS = {"int4": (4, 32, 2), "int8": (8, 0, 2), "mxfp4": (4, 32, 1), "nbits4": (4, 32, 4)}
 
 
 ENGINES = {"exact": "ours", "fast": "ours", "onnxruntime": "onnxruntime"}
@@ -31,14 +36,14 @@ def integer_factor():
     return 4 if "avx512_vnni" in flags or "avx_vnni" in flags else 2
 
 
-def expert_bytes(shape, bits, block):
+def expert_bytes(shape, bits, block, scale):
     hidden, inner, _, _ = SHAPES[shape]
     scales = 3 * hidden * inner / block if block else 2 * inner + hidden
-    return 3 * hidden * inner * bits / 8 + 2 * scales
+    return 3 * hidden * inner * bits / 8 + scale * scales
 
 
-def write_quantized(path, shape, layers, bits, block):
-    """Writes x [T, H], bias [E] -> y [T, H] with random codes; every layer has its own."""
+def write_quantized(path, shape, layers, bits, block, dense=False):
+    """Writes x [T, H], bias [E] -> y [T, H] with random codes; every layer has its own. `dense`: MLPs instead of experts."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -63,8 +68,25 @@ def write_quantized(path, shape, layers, bits, block):
         scales = scales if block else scales[..., 0]
         return [external(name, codes.shape, codes), external(name + "_scales", scales.shape, scales)]
 
+    def matmul(name, source, out, rows, columns, deviation):
+        codes = rng.integers(0, 256, (rows, columns // block, block * bits // 8), np.uint8)
+        step = deviation / (2**bits / 12**0.5)
+        scales = (rng.uniform(0.8, 1.2, rows * (columns // block)) * step).astype(np.float32)
+        inputs = [source, external(name, codes.shape, codes), external(name + "_scales", scales.shape, scales)]
+        return helper.make_node("MatMulNBits", inputs, [out], domain="com.microsoft", K=columns, N=rows, bits=bits, block_size=block)
+
     with open(path.with_suffix(".data"), "wb") as file:
-        for n in range(layers):
+        for n in range(layers if dense else 0):
+            out = "y" if n == layers - 1 else f"h{n + 1}"
+            nodes += [matmul(f"fc1_{n}", value, f"both{n}", 2 * k * inner, hidden, hidden**-0.5),
+                      helper.make_node("Split", [f"both{n}"], [f"gate{n}", f"up{n}"], axis=-1, num_outputs=2),
+                      helper.make_node("Sigmoid", [f"gate{n}"], [f"sigmoid{n}"]),
+                      helper.make_node("Mul", [f"gate{n}", f"sigmoid{n}"], [f"silu{n}"]),
+                      helper.make_node("Mul", [f"silu{n}", f"up{n}"], [f"act{n}"]),
+                      matmul(f"fc2_{n}", f"act{n}", f"down{n}", hidden, k * inner, 0.05 * (k * inner)**-0.5),
+                      helper.make_node("Add", [value, f"down{n}"], [out])]
+            value = out
+        for n in range(0 if dense else layers):
             router = external(f"router{n}", [hidden, experts], (rng.standard_normal((hidden, experts)) * hidden**-0.5).astype(np.float32))
             fc1 = bank(f"fc1_{n}", 2 * inner, hidden, hidden**-0.5)
             fc2 = bank(f"fc2_{n}", hidden, inner, 0.05 * inner**-0.5)
@@ -88,7 +110,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./run bench --quantized", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["granite-1b", "olmoe"], choices=SHAPES)
-    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--formats", nargs="+", default=["int4", "int8", "nbits4"], choices=FORMATS)
     parser.add_argument("--tokens", nargs="+", type=int, default=[1, 16, 512])
     parser.add_argument("--threads", nargs="+", type=int, default=[os.cpu_count()])
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
@@ -106,22 +128,29 @@ def main():
     for shape in options.shapes:
         hidden, inner, experts, k = SHAPES[shape]
         for name in options.formats:
-            bits, block = FORMATS[name]
-            each = expert_bytes(shape, bits, block)
-            layers = max(1, math.ceil(options.pool * 1e9 / (each * experts)))
+            bits, block, scale = FORMATS[name]
+            dense, floats = name.startswith("nbits"), name == "mxfp4"
+            each = expert_bytes(shape, bits, block, scale)
+            layers = max(1, math.ceil(options.pool * 1e9 / (each * (k if dense else experts))))
             with tempfile.TemporaryDirectory() as folder:
                 folder = pathlib.Path(folder)
                 model = folder / "chain.onnx"
-                write_quantized(model, shape, layers, bits, block)
+                if floats:
+                    write_model(model, shape, layers)
+                else:
+                    write_quantized(model, shape, layers, bits, block, dense)
                 modules = {e: folder / f"{e}.moe" for e in ours}
                 for e, module in modules.items():
                     # The streams of weights are the same for both kinds of products, and so are the files.
-                    run([tools / "moe-compile", model, "-o", module, f"--numerics={e}", "--mcpu=native"])
+                    run([tools / "moe-compile", model, "-o", module, f"--numerics={e}", "--mcpu=native",
+                         *([f"--quantize={name}"] if floats else [])])
                     module.with_suffix(".build").write_text(str(tools.parent))
                 np.save(folder / "bias.npy", routing_bias(shape, "uniform"))
                 measure_limits(tools, options.threads, limits)
                 engines = []
                 for e in options.engines:
+                    if e == "onnxruntime" and floats:
+                        continue
                     engines.append(Engine(ENGINES[e], sys.executable, modules.get(e, model), shape, "f32"))
                     engines[-1].name = e
                 for threads in options.threads:
@@ -138,7 +167,7 @@ def main():
                         first = next(iter(outputs.values()))
                         for engine, other in outputs.items():
                             error = np.abs(other - first).max() / np.abs(first).max()
-                            if not error <= max(TOLERANCES[engine], TOLERANCES[options.engines[0]]):
+                            if not error <= max(TOLERANCES[engine], TOLERANCES[engines[0].name]):
                                 raise SystemExit(f"{shape} {name} T={tokens}: the result of {engine} differs by {error:.1e}")
                         for _ in range(options.rounds):
                             for engine in engines:
@@ -146,7 +175,7 @@ def main():
                                 calls = max(2, min(200, math.ceil(options.seconds / one)))
                                 seconds[engine.name] += engine.ask(calls=calls)["seconds"]
                         # Rows choose nearly uniformly and independently.
-                        touched = experts * (1 - (1 - k / experts) ** tokens)
+                        touched = k if dense else experts * (1 - (1 - k / experts) ** tokens)
                         limit = limits[threads]
                         work = tokens * k * 6 * hidden * inner
                         medians = {e: float(np.median(t)) / layers for e, t in seconds.items()}

@@ -1,9 +1,10 @@
 """Quantises the experts of bytelm and judges the result: perplexity on unseen text and the size of the weights
 file.
 
-    bytelm-quantised.py WORK BOUND SHARE FLAG...
+    bytelm-quantised.py WORK BOUND SHARE [integers] FLAG...
 
-BOUND is the largest perplexity, SHARE the largest size of the experts' weights as a share of their f32 size.
+BOUND is the largest perplexity, SHARE the largest size of the experts' weights as a share of their f32 size. `integers`: also
+with integer products, which may add 0.01 to it.
 """
 import json
 import os
@@ -30,8 +31,10 @@ def perplexity(module, work):
 
 def main():
     work, bound, share, flags = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
-    done = subprocess.run(["moe-compile", os.path.join(MODEL, "model.onnx"), "-o", work + ".moe", "-O1", "--mcpu=native", "--json", *flags],
-                          check=True, capture_output=True, text=True)
+    integers = flags[:1] == ["integers"]
+    flags = flags[integers:]
+    compile = ["moe-compile", os.path.join(MODEL, "model.onnx"), "-O1", "--mcpu=native", "--json", *flags]
+    done = subprocess.run([*compile, "-o", work + ".moe"], check=True, capture_output=True, text=True)
     summary = json.loads(done.stdout)
     experts = [p for p in summary["quantized"] if "expert" in p]
     assert len(experts) == 4 * 8, "four layers of eight experts"
@@ -50,6 +53,12 @@ def main():
     result = perplexity(work + ".moe", work)
     print(f"perplexity {result:.4f}, bound {bound}; weights file {size} bytes")
     assert result <= bound
+    if integers:
+        subprocess.run([*compile, "--numerics=fast", "-o", work + "-integers.moe"], check=True, capture_output=True)
+        other = perplexity(work + "-integers.moe", work)
+        print(f"with integer products {other:.4f}")
+        assert other != result, "the products are others"
+        assert other <= result + 0.01
 
 
 main()
