@@ -83,7 +83,7 @@ def write_quantized(path, shape, layers, bits, block, dense=False):
                       helper.make_node("Sigmoid", [f"gate{n}"], [f"sigmoid{n}"]),
                       helper.make_node("Mul", [f"gate{n}", f"sigmoid{n}"], [f"silu{n}"]),
                       helper.make_node("Mul", [f"silu{n}", f"up{n}"], [f"act{n}"]),
-                      matmul(f"fc2_{n}", f"act{n}", f"down{n}", hidden, k * inner, 0.05 * (k * inner)**-0.5),
+                      matmul(f"fc2_{n}", f"act{n}", f"down{n}", hidden, k * inner, 0.005 * (k * inner)**-0.5),
                       helper.make_node("Add", [value, f"down{n}"], [out])]
             value = out
         for n in range(0 if dense else layers):

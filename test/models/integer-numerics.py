@@ -224,6 +224,16 @@ def experts(work, rng):
                    helper.make_tensor_value_info(slots[1], TensorProto.FLOAT, ["t", count])]
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["t", hidden]))
         layers[name] = matrices
+    # accuracy_level = 4 asks for it where there are blocks: gate and up, and down of three cases, and no other ones.
+    for node in nodes:
+        node.attribute.append(helper.make_attribute("accuracy_level", 4))
+    build(work + ".onnx", nodes, inputs, outputs, tensors)
+    for flags, count in ((["--compile-to=raise"], 9), (["--compile-to=tile"], 6), (["--compile-to=tile", "--numerics=exact"], 0)):
+        text = subprocess.run(["moe-compile", work + ".onnx", *flags], check=True, capture_output=True, text=True).stdout
+        assert text.count("moe.integer_rows") == count, (flags, text.count("moe.integer_rows"))
+        assert count in (0, 9) or text.count("moe.grouped_matmul") == 8
+    for node in nodes:
+        node.attribute.pop()
     build(work + ".onnx", nodes, inputs, outputs, tensors)
     runs = []
     # No rows, one, several, and many of which most choose the same expert.

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "FusedMoe.h"
+#include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -172,7 +173,9 @@ void mlir::moe::buildExperts(OnnxNodeOp node, const FusedMoe &moe, NodeBuilder &
                        Value scales = arguments[next++], zeroPoints = linear.zeroPoints ? arguments[next++] : Value();
                        auto type = RankedTensorType::get(
                            {cast<RankedTensorType>(matrix.getType()).getDimSize(0), linear.columns}, body.getF32Type());
-                       matrix = DequantizeOp::create(body, type, matrix, scales, zeroPoints, linear.format);
+                       auto numbers = DequantizeOp::create(body, type, matrix, scales, zeroPoints, linear.format);
+                       setIntegerRows(numbers, linear.integerRows);
+                       matrix = numbers;
                      }
                      return buildMatmul(body, x, matrix, /*transposed=*/true);
                    };

@@ -24,6 +24,7 @@ struct ExpertLinear {
   Value matrices, scales, zeroPoints, bias;
   QuantAttr format;
   int64_t columns = 0; // in
+  bool integerRows = false;
 
   explicit operator bool() const { return bool(matrices); }
 };
