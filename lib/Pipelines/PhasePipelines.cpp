@@ -184,7 +184,7 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(createConvertControlFlowToLLVMPass());
   pm.addPass(createConvertFuncToLLVMPass());
   pm.addPass(createReconcileUnrealizedCastsPass());
-  addCleanup(pm);
+  // LLVM folds what is left, faster.
   pm.addPass(createMoeBuildEntryPointsPass({options.entrySuffix}));
 }
 
