@@ -52,7 +52,8 @@ func.func @main(%x: !x {moe.name = "x"}, %target: tensor<?xi32> {moe.name = "tar
   %ti = arith.index_cast %t : index to i32   %tf = arith.sitofp %ti : i32 to f32
   %zl = tensor.splat %f0[%t] : !l   %zx = tensor.splat %f0[%t] : !x   %zs = tensor.splat %f0[%t] : !s
   %zf = tensor.splat %f0[%t] : !f   %zd = tensor.splat %f0 : !d   %z0 = tensor.splat %f0 : tensor<f32>
-  %losses0 = tensor.splat %f0 : tensor<2xf32>
+  %losses0 = tensor.splat %f0 : tensor<2xf32>   %minf = arith.constant 0xFF800000 : f32
+  %lows = tensor.splat %minf[%t] : !f
   %rate = tensor.extract %lr[%c0] : tensor<1xf32>
   %rates = tensor.splat %rate : !d
   %delta, %losses = scf.for %step = %c0 to %c2 step %c1 iter_args(%d = %delta_in, %sofar = %losses0)
@@ -61,10 +62,15 @@ func.func @main(%x: !x {moe.name = "x"}, %target: tensor<?xi32> {moe.name = "tar
         -> (!x, !s, !o)
     %logits = linalg.matmul ins(%h, %wv : !x, tensor<24x17xf32>) outs(%zl : !l) -> !l
     %r = linalg.softmax dimension(1) ins(%logits : !l) outs(%zl : !l) -> !l
-    // -(1/T) ln r[target], and the gradient of the logits (1/T) (r - onehot(target))
+    // -(1/T) ln r[target], where ln r[i] = logit[i] - max logit + ln max r, so that no logarithm sees a number that is
+    // too small for f32; and the gradient of the logits (1/T) (r - onehot(target)).
+    %tops = linalg.reduce {arith.maximumf} ins(%logits : !l) outs(%lows : !f) dimensions = [1]
+    %most = linalg.reduce {arith.maximumf} ins(%r : !l) outs(%zf : !f) dimensions = [1]
     %terms = linalg.map ins(%target : tensor<?xi32>) outs(%zf : !f) (%y: i32, %init: f32) {
-      %row = linalg.index 0 : index   %i = arith.index_cast %y : i32 to index   %p = tensor.extract %r[%row, %i] : !l
-      %log = math.log %p : f32   %mean = arith.divf %log, %tf : f32   %nll = arith.negf %mean : f32
+      %row = linalg.index 0 : index   %i = arith.index_cast %y : i32 to index
+      %l = tensor.extract %logits[%row, %i] : !l   %top = tensor.extract %tops[%row] : !f
+      %p = tensor.extract %most[%row] : !f   %log = math.log %p : f32   %over = arith.subf %top, %l : f32
+      %sum = arith.subf %over, %log : f32   %nll = arith.divf %sum, %tf : f32
       linalg.yield %nll : f32
     }
     %loss0 = linalg.reduce {arith.addf} ins(%terms : !f) outs(%z0 : tensor<f32>) dimensions = [0]

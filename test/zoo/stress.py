@@ -27,7 +27,7 @@ def kinds(contract, args, rng):
     """(name, inputs) for each kind."""
     yield "random", args
     for name, factor in (("large", 20.0), ("small", 1e-3)):
-        yield name, {a["name"]: (args[a["name"]] * np.float32(factor) if a["role"] == "input" and a["dtype"] == "f32" else args[a["name"]])
+        yield name, {a["name"]: (np.asarray(args[a["name"]] * np.float32(factor)) if a["role"] == "input" and a["dtype"] == "f32" else args[a["name"]])
                      for a in contract.args}
     yield "ties", zoolib.tie(contract, args, rng, zeros=True)
     alike, zero = dict(args), dict(args)
