@@ -140,6 +140,16 @@ static LogicalResult lowerGroupedMatMul(OnnxNodeOp node, OnnxLowering &lower, Sm
     return lower.refuse(node) << "the rows and the matrices must be floats of one type";
   g.sumType = element.getWidth() < 32 ? Type(lower.b.getF32Type()) : g.element;
   DimList input = {g.groups.dims[0], g.bank.dims[1]};
+  auto differ = [](const DimExpr &x, const DimExpr &y) { return x.isConstant() && y.isConstant() && x != y; };
+  auto list = [](ArrayRef<DimExpr> dims) {
+    std::string text;
+    for (const DimExpr &dim : dims)
+      text += (text.empty() ? "[" : ", ") + (dim.isConstant() ? std::to_string(dim.constant()) : "?");
+    return text + "]";
+  };
+  if (differ(g.x.dims[0], input[0]) || differ(g.x.dims[1], input[1]))
+    return lower.refuse(node) << "rows " << list(g.x.dims) << ", matrices " << list(g.bank.dims) << " and groups "
+                              << list(g.groups.dims) << " do not fit; expected [M, K], [G, K, N] and [M, k]";
   g.dims = {g.groups.dims[0], g.groups.dims[1], g.bank.dims[2]};
   g.x = {lower.reshape(g.x, input, g.what), input};
   if (node.hasInput(3)) {
@@ -147,6 +157,8 @@ static LogicalResult lowerGroupedMatMul(OnnxNodeOp node, OnnxLowering &lower, Sm
     if (g.bias.rank() != 2 || g.bias.element() != g.element)
       return lower.refuse(node) << "the bias must be a matrix of the type of the rows";
     DimList perGroup = {g.bank.dims[0], g.bank.dims[2]};
+    if (differ(g.bias.dims[0], perGroup[0]) || differ(g.bias.dims[1], perGroup[1]))
+      return lower.refuse(node) << "a bias " << list(g.bias.dims) << ", expected " << list(perGroup);
     g.bias = {lower.reshape(g.bias, perGroup, g.what), perGroup};
   }
   lower.requireInBounds(g.groups, g.bank.dims[0], g.what + ": a group is out of bounds");

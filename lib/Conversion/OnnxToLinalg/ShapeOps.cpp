@@ -8,6 +8,10 @@ using namespace mlir::moe;
 
 static LogicalResult lowerReshape(OnnxNodeOp node, OnnxLowering &lower, SmallVectorImpl<Value> &results) {
   // Squeeze, Unsqueeze and Flatten are reshapes to what the shape function says as well.
+  DimExpr from = productOf(lower.input(node, 0).dims), to = productOf(lower.dimsOf(node.getResult(0)));
+  if (from.isConstant() && to.isConstant() && from != to)
+    return lower.refuse(node) << "a tensor of " << from.constant() << " elements cannot have a shape of "
+                              << to.constant();
   results.push_back(lower.reshape(lower.input(node, 0), lower.dimsOf(node.getResult(0)), OnnxLowering::describe(node)));
   return success();
 }

@@ -44,10 +44,10 @@ private:
   Type importType(const onnx::TypeProto &type, std::string &error);
   ArrayAttr importDimNames(const onnx::TypeProto &type, bool onlyKnown);
   InFlightDiagnostic error(Location loc, const onnx::NodeProto &node) {
-    return emitError(loc) << "node '" << node.name() << "' (" << node.op_type() << "): ";
+    return emitError(loc) << "node '" << nameOf(node) << "' (" << node.op_type() << "): ";
   }
   Location nodeLoc(const onnx::NodeProto &node) {
-    return NameLoc::get(StringAttr::get(context, node.name().empty() ? node.op_type() : node.name()), fileLoc);
+    return NameLoc::get(StringAttr::get(context, nameOf(node)), fileLoc);
   }
 
   std::shared_ptr<onnx::ModelProto> model;
@@ -65,6 +65,21 @@ private:
 
 } // namespace
 
+/// Why a tensor of this shape can be nothing but a mistake; nothing if it can.
+static std::string findBadShape(const onnx::TensorShapeProto &shape) {
+  if (shape.dim_size() > kMaxRank)
+    return "it has " + std::to_string(shape.dim_size()) + " dimensions, at most " + std::to_string(kMaxRank) +
+           " are supported";
+  uint64_t elements = 1;
+  for (const auto &dim : shape.dim()) {
+    int64_t size = dim.has_dim_value() ? dim.dim_value() : 1;
+    if (size < 0 || (size > 0 && elements > (uint64_t(1) << 46) / static_cast<uint64_t>(size)))
+      return "dimension " + std::to_string(size) + " is negative or makes the tensor too large";
+    elements *= std::max<int64_t>(size, 1);
+  }
+  return {};
+}
+
 Type ModelImporter::importType(const onnx::TypeProto &type, std::string &error) {
   if (!type.has_tensor_type()) {
     error = type.value_case() == onnx::TypeProto::VALUE_NOT_SET ? "it has no type" : "only tensors are supported";
@@ -78,21 +93,12 @@ Type ModelImporter::importType(const onnx::TypeProto &type, std::string &error) 
   }
   if (!tensor.has_shape())
     return UnrankedTensorType::get(element);
+  error = findBadShape(tensor.shape());
+  if (!error.empty())
+    return {};
   SmallVector<int64_t> shape;
-  uint64_t elements = 1;
-  for (const auto &dim : tensor.shape().dim()) {
-    if (!dim.has_dim_value()) {
-      shape.push_back(ShapedType::kDynamic);
-      continue;
-    }
-    int64_t size = dim.dim_value();
-    if (size < 0 || (size > 0 && elements > (uint64_t(1) << 46) / static_cast<uint64_t>(size))) {
-      error = "dimension " + std::to_string(size) + " is negative or makes the tensor too large";
-      return {};
-    }
-    elements *= std::max<int64_t>(size, 1);
-    shape.push_back(size);
-  }
+  for (const auto &dim : tensor.shape().dim())
+    shape.push_back(dim.has_dim_value() ? dim.dim_value() : ShapedType::kDynamic);
   return RankedTensorType::get(shape, element);
 }
 
@@ -260,7 +266,7 @@ LogicalResult ModelImporter::importNode(const onnx::NodeProto &node, Scope &scop
   auto opset = opsets.find(domain);
   int since = opset == opsets.end() ? 0 : onnxSinceVersion(node.op_type(), opset->second, domain);
   auto op = OnnxNodeOp::create(builder, loc, types, inputs, node.op_type(), domain, since,
-                               attributes.getDictionary(context), node.name(),
+                               attributes.getDictionary(context), nameOf(node),
                                graphs.empty() ? ArrayAttr() : builder.getStrArrayAttr(graphNames), graphs.size());
   for (auto [i, name] : llvm::enumerate(node.output()))
     if (!name.empty())
@@ -297,15 +303,14 @@ LogicalResult ModelImporter::importGraph(const onnx::GraphProto &graph, Scope &s
   if (graph.sparse_initializer_size() > 0)
     return emitError(fileLoc) << "sparse initializers are not supported: store '"
                               << graph.sparse_initializer(0).values().name() << "' as a dense tensor";
-  auto addTypes = [&](const auto &infos) {
-    for (const onnx::ValueInfoProto &info : infos) {
-      std::string message;
+  for (const auto *infos : {&graph.value_info(), &graph.output()})
+    for (const onnx::ValueInfoProto &info : *infos) {
+      std::string message = findBadShape(info.type().tensor_type().shape());
+      if (!message.empty())
+        return emitError(fileLoc) << "value '" << info.name() << "': " << message;
       if (Type type = importType(info.type(), message))
         scope.types[info.name()] = type;
     }
-  };
-  addTypes(graph.value_info());
-  addTypes(graph.output());
   for (const onnx::NodeProto &node : graph.node())
     if (failed(importNode(node, scope)))
       return failure();
@@ -346,7 +351,12 @@ OwningOpRef<ModuleOp> ModelImporter::run() {
     return nullptr;
   SmallVector<Value> results;
   SmallVector<DictionaryAttr> resultAttrs;
+  llvm::StringSet<> outputNames;
   for (const onnx::ValueInfoProto &output : graph.output()) {
+    if (!outputNames.insert(output.name()).second)
+      return emitError(fileLoc) << "output '" << output.name()
+                                << "' is listed twice; give the second one a name of its own (by an Identity)",
+             nullptr;
     FailureOr<Value> value = lookup(output.name(), fileLoc, scope);
     if (failed(value))
       return nullptr;

@@ -15,6 +15,9 @@ namespace mlir::moe {
 /// Parses, sorts, checks, inlines and infers. Returns false with the reason in `error`.
 bool loadOnnxModel(const std::string &path, onnx::ModelProto &model, std::string &error);
 
+/// What a message calls a node: its name, or that of its first output where it has none.
+std::string nameOf(const onnx::NodeProto &node);
+
 /// The version in which the operator that `opset` selects was defined; 0 if there is no such operator.
 int onnxSinceVersion(const std::string &opType, int opset, const std::string &domain);
 

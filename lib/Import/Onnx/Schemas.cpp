@@ -13,9 +13,64 @@ using namespace mlir::moe;
 
 static const std::vector<std::string> floats = {"tensor(float)", "tensor(float16)", "tensor(bfloat16)"};
 
+/// The kinds of the attributes that com.microsoft's operators have, the same for all that have one of the name: a
+/// number that was written as a string would be taken for one that is not there.
+static void addAttributes(onnx::OpSchema &schema) {
+  using Kind = onnx::AttributeProto;
+  static const std::pair<const char *, onnx::AttributeProto_AttributeType> kinds[] = {
+      {"k", Kind::INT},
+      {"normalize_routing_weights", Kind::INT},
+      {"use_sparse_mixer", Kind::INT},
+      {"swiglu_fusion", Kind::INT},
+      {"expert_weight_bits", Kind::INT},
+      {"fc1_expert_weight_bits", Kind::INT},
+      {"fc2_expert_weight_bits", Kind::INT},
+      {"fc3_expert_weight_bits", Kind::INT},
+      {"block_size", Kind::INT},
+      {"weights_prepacked", Kind::INT},
+      {"weight_prepacked", Kind::INT},
+      {"K", Kind::INT},
+      {"N", Kind::INT},
+      {"bits", Kind::INT},
+      {"accuracy_level", Kind::INT},
+      {"num_heads", Kind::INT},
+      {"kv_num_heads", Kind::INT},
+      {"do_rotary", Kind::INT},
+      {"rotary_interleaved", Kind::INT},
+      {"rotary_embedding_dim", Kind::INT},
+      {"interleaved", Kind::INT},
+      {"is_packed_batching", Kind::INT},
+      {"local_window_size", Kind::INT},
+      {"smooth_softmax", Kind::INT},
+      {"qk_output", Kind::INT},
+      {"past_present_share_buffer", Kind::INT},
+      {"unidirectional", Kind::INT},
+      {"transA", Kind::INT},
+      {"transB", Kind::INT},
+      {"transBatchA", Kind::INT},
+      {"transBatchB", Kind::INT},
+      {"gather_axis", Kind::INT},
+      {"quantize_axis", Kind::INT},
+      {"alpha", Kind::FLOAT},
+      {"epsilon", Kind::FLOAT},
+      {"scale", Kind::FLOAT},
+      {"softcap", Kind::FLOAT},
+      {"mask_filter_value", Kind::FLOAT},
+      {"activation_alpha", Kind::FLOAT},
+      {"activation_beta", Kind::FLOAT},
+      {"swiglu_limit", Kind::FLOAT},
+      {"activation_type", Kind::STRING},
+      {"quant_type", Kind::STRING},
+      {"qkv_hidden_sizes", Kind::INTS},
+  };
+  for (auto [name, kind] : kinds)
+    schema.Attr(name, "", kind, onnx::OPTIONAL_VALUE);
+}
+
 static onnx::OpSchema contrib(const char *name, const char *file, int line) {
   onnx::OpSchema schema(name, file, line);
   schema.SetDomain("com.microsoft").SinceVersion(1).AllowUncheckedAttributes();
+  addAttributes(schema);
   return schema;
 }
 
@@ -138,6 +193,7 @@ static void skipNormalization(onnx::InferenceContext &ctx) {
 static onnx::OpSchema looseSchema(const LooseSchema &line) {
   onnx::OpSchema schema(line.name, __FILE__, __LINE__);
   schema.SetDomain(line.domain).SinceVersion(1).AllowUncheckedAttributes();
+  addAttributes(schema);
   std::vector<std::string> integers = {"tensor(int32)", "tensor(int64)"};
   auto optional = onnx::OpSchema::Optional, single = onnx::OpSchema::Single;
   schema.TypeConstraint("T", floats, "");

@@ -194,6 +194,15 @@ bool TensorReader::read(const onnx::TensorProto &tensor, Weight &weight, std::st
     return false;
   }
   weight.dtype = kind->dtype;
+  if (tensor.has_segment()) {
+    error = "it is stored in segments, which is not supported; store it as a whole";
+    return false;
+  }
+  if (tensor.dims_size() > kMaxRank) {
+    error = "it has " + std::to_string(tensor.dims_size()) + " dimensions, at most " + std::to_string(kMaxRank) +
+            " are supported";
+    return false;
+  }
   uint64_t count = 1;
   for (int64_t dim : tensor.dims()) {
     if (dim < 0 || (dim > 0 && count > (uint64_t(1) << 46) / static_cast<uint64_t>(dim))) {

@@ -10,6 +10,9 @@
 
 namespace mlir::moe {
 
+/// Tensors of more dimensions are refused: each is a loop, and no model has as many.
+constexpr int kMaxRank = 64;
+
 /// The MLIR element type of an ONNX one (signed integers signless, unsigned ones `ui8`...); null if not supported.
 Type onnxElementType(int32_t dataType, MLIRContext *context);
 /// The name of an ONNX element type in a message.

@@ -4,6 +4,7 @@ import os
 import random
 import sys
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
@@ -93,6 +94,56 @@ def main():
     open(os.path.join(out, "short.bin"), "wb").write(b"x" * 10)
     variant("external_short", external("short.bin"))
     variant("external_offset", external("short.bin", "-5"))
+
+    # Names that are no text, numbers of the wrong kind, sizes that only a mistake can mean.
+    def not_text(name, change):
+        model = onnx.load(source)
+        change(model)
+        broken = model.SerializeToString().replace(b"BADNAME", b"\xff\xfeDNAME")
+        open(os.path.join(out, f"field_{name}.onnx"), "wb").write(broken)
+
+    def rename_input(m):
+        old = graph(m).input[0].name
+        graph(m).input[0].name = "BADNAME"
+        for node in graph(m).node:
+            for i, name in enumerate(node.input):
+                if name == old:
+                    node.input[i] = "BADNAME"
+
+    not_text("text_node", lambda m: setattr(graph(m).node[0], "name", "BADNAME"))
+    not_text("text_input", rename_input)
+    not_text("text_dim", lambda m: setattr(graph(m).input[0].type.tensor_type.shape.dim[0], "dim_param", "BADNAME"))
+
+    def attribute(m):
+        moe = next(node for node in graph(m).node if node.op_type == "MoE")
+        k = next(a for a in moe.attribute if a.name == "k")
+        k.CopyFrom(onnx.helper.make_attribute("k", "two"))
+
+    def chain(*nodes, **constants):
+        """Nodes behind the model's own, and an output of what the last one makes."""
+        def change(m):
+            for name, value in constants.items():
+                graph(m).initializer.append(onnx.numpy_helper.from_array(np.array(value, np.int64), name))
+            graph(m).node.extend(nodes)
+            graph(m).output.append(onnx.helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, ["n"]))
+        return change
+
+    node = onnx.helper.make_node
+    variant("attribute_kind", attribute)
+    variant("cycle_of_two", lambda m: graph(m).node[0].input.__setitem__(0, graph(m).node[1].output[0]))
+    variant("many_dims", lambda m: graph(m).input.append(
+        onnx.helper.make_tensor_value_info("wide", TensorProto.FLOAT, [1] * 3002)))
+    variant("two_opsets", lambda m: m.opset_import.append(onnx.helper.make_opsetid("", 13)))
+    variant("no_opset", lambda m: m.ClearField("opset_import"))
+    variant("segment", lambda m: setattr(graph(m).initializer[0].segment, "end", 3))
+    variant("output_twice", lambda m: graph(m).output.append(graph(m).output[0]))
+    variant("function_arguments", lambda m: (functions(function("outer", ["inner"]), onnx.helper.make_function(
+        "f", "inner", ["a"], ["b"], [node("Relu", ["a"], ["b"])], [onnx.helper.make_opsetid("", 17)]))(m),
+        graph(m).node[-1].input.append(graph(m).input[0].name)))
+    variant("range", chain(node("Range", ["a", "b", "c"], ["r"], name="range"), node("Cast", ["r"], ["f"], to=1),
+                           a=0, b=1 << 62, c=1))
+    variant("reshape", chain(node("ConstantOfShape", ["s"], ["z"]), node("Reshape", ["z", "t"], ["f"], name="reshape"),
+                             s=[2, 4], t=[9]))
 
 
 main()

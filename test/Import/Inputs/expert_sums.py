@@ -109,6 +109,11 @@ def reference(x, p, o):
     gates = np.take_along_axis(scores, index, -1)
     if o["router"] == "topk_softmax":
         gates = softmax(gates)
+    elif o["router"] == "mixer":
+        left = np.array(logits)
+        for r in range(o["k"]):
+            gates[:, r] = np.take_along_axis(softmax(left), index[:, r:r + 1], -1)[:, 0]
+            np.put_along_axis(left, index[:, r:r + 1], -np.inf, -1)
     elif o["router"] != "softmax_topk":
         gates = gates / gates.sum(-1, keepdims=True)
     sigmoid = lambda v: 1 / (1 + np.exp(-v))
@@ -155,12 +160,21 @@ def build(path, seed, **options):
     scores = logits if kind == "topk_softmax" else g.node("Sigmoid", logits) if kind == "sigmoid_bias" else g.node(
         "Softmax", logits, axis=-1)
     key = g.node("Add", scores, g.constant(p["correction"])) if kind == "sigmoid_bias" else scores
-    values, index = g.node("TopK", key, g.ints(k), outputs=2, axis=-1)
+    if kind == "mixer":  # each round leaves out what was chosen before
+        left, gates, numbers = logits, [], []
+        for _ in range(k):
+            numbers.append(g.node("ArgMax", left, axis=-1, keepdims=1))
+            gates.append(g.node("GatherElements", g.node("Softmax", left, axis=-1), numbers[-1], axis=-1))
+            none = g.node("Expand", g.constant(np.float32(-np.inf)), g.node("Shape", numbers[-1]))
+            left = g.node("ScatterElements", left, numbers[-1], none, axis=-1)
+        values, index = g.node("Concat", *gates, axis=-1), g.node("Concat", *numbers, axis=-1)
+    else:
+        values, index = g.node("TopK", key, g.ints(k), outputs=2, axis=-1)
     if kind == "sigmoid_bias":
         values = g.node("GatherElements", scores, index, axis=-1)
     if kind == "topk_softmax":
         values = g.node("Softmax", values, axis=-1)
-    elif kind != "softmax_topk":
+    elif kind not in ("softmax_topk", "mixer"):
         values = g.node("Div", values, g.reduce_sum(values, -1, 1))
     form, banks = o["form"], {}
     number = lambda e: g.constant(np.int64(e))
@@ -285,6 +299,7 @@ NAMED = {
     "stacked_einsum": dict(form="stack_einsum", shared=True, rank=3),
     "loop_add": dict(form="loop_add", weights="bank", activation="fused_swiglu"),
     "loop_read_write": dict(form="loop_read_write", opset=13, rank=3, swap=True, bias=True),
+    "loop_mixer": dict(form="loop_read_write", opset=17, router="mixer"),
     "loop_elements": dict(form="loop_elements", residual=True, shared=True, weights="gemm", rename=True, shuffle=True),
     "loop_flat": dict(form="loop_flat", router="sigmoid_bias", k=3, E=7, activation="clamped"),
     "one_expert": dict(form="onehot", k=1, E=4, columns=6, activation="relu"),

@@ -147,3 +147,37 @@ def hit_masked(name, experts):
 
 hit("hit", [0, 1, 2])
 hit_masked("hit_gaps", [0, 2, 5])
+
+
+def sorted_rows(name, cut):
+    """Pairs sorted by expert, of which each expert takes the next ones, then put back: as many as the trace had."""
+    g = Graph()
+    values, index = router(g)
+    flat = g.node("Reshape", index, g.ints(-1))
+    _, order = g.node("TopK", flat, g.node("Shape", flat), outputs=2, axis=0, largest=0, name="sort")
+    rows = g.node("Gather", "x", g.node("Div", order, g.constant(np.int64(K))), axis=0)
+    pieces = cut(g, rows, flat)
+    outs = [g.node("MatMul", piece, g.constant(np.ones((H, H), np.float32) * e)) for e, piece in enumerate(pieces)]
+    out = g.node("Mul", g.node("Concat", *outs, axis=0),
+                 g.node("Unsqueeze", g.node("Gather", g.node("Reshape", values, g.ints(-1)), order, axis=0), g.ints(1)))
+    zeros = g.node("Expand", g.constant(np.float32(0)), g.node("Shape", "x"))
+    token = g.node("Unsqueeze", g.node("Div", order, g.constant(np.int64(K))), g.ints(1))
+    g.save(name, g.node("ScatterND", zeros, token, out, reduction="add"))
+
+
+def counted(g, rows, flat):
+    """How many each expert has is counted: no trace."""
+    equal = g.node("Equal", g.node("Unsqueeze", flat, g.ints(1)), g.constant(np.arange(E, dtype=np.int64)))
+    counts = g.node("ReduceSum", g.node("Cast", equal, to=TensorProto.INT64), g.ints(0), keepdims=0)
+    return g.node("Split", rows, counts, outputs=E, axis=0)
+
+
+def sliced(g, rows, flat):
+    places = [0, 3, 4, 8, 9, 10, 14]
+    return [g.node("Slice", rows, g.ints(a), g.ints(b), g.ints(0), name=f"take{a}") for a, b in zip(places, places[1:])]
+
+
+sorted_rows("sorted_split", lambda g, rows, flat: g.node("Split", rows, g.ints(3, 1, 4, 1, 1, 4), outputs=E, axis=0,
+                                                         name="take"))
+sorted_rows("sorted_slice", sliced)
+sorted_rows("sorted_counted", counted)

@@ -74,6 +74,9 @@ private:
   std::map<MemoKey, PairExpr *> ownMemo;
 };
 
+/// Whether exp and sigmoid of a constant are zero: minus infinity, or what exporters write for it.
+bool isMinusInfinity(Value value);
+
 /// What gates over all experts, [tokens..., experts], are made of.
 struct DenseGates {
   Value indices; ///< the gates are zero at all other experts; null if no such list is known

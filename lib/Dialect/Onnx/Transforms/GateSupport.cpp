@@ -11,8 +11,7 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-/// Whether exp and sigmoid of a constant are zero: minus infinity, or what exporters write for it.
-static bool isMinusInfinity(Value value) {
+bool mlir::moe::isMinusInfinity(Value value) {
   auto number = splatNumber(value);
   if (!number)
     if (auto node = value.getDefiningOp<OnnxNodeOp>()) {

@@ -421,6 +421,63 @@ LogicalResult SumReader::checkTraced(ArrayRef<Term *> group, int64_t bankSize) {
   return failure();
 }
 
+/// Whether the scores that `later` chose from are minus infinity at the numbers `earlier`.
+static bool excludes(Value later, Value earlier) {
+  auto strip = [](Value value) {
+    while (auto node = value.getDefiningOp<OnnxNodeOp>()) {
+      if (!node.is("Cast") && !node.is("Identity"))
+        break;
+      value = node.getInputs()[0];
+    }
+    return value;
+  };
+  auto choice = strip(later).getDefiningOp<OnnxNodeOp>();
+  if (!choice || !(choice.is("ArgMax") || choice.is("TopK")) || !choice.getInt("largest", 1))
+    return false;
+  Value scores = choice.getInputs()[0];
+  for (unsigned depth = 0; depth < 8; ++depth) {
+    auto node = strip(scores).getDefiningOp<OnnxNodeOp>();
+    if (!node)
+      return false;
+    if (node.is("Where")) { // masked further
+      scores = isMinusInfinity(node.getInputs()[1]) ? node.getInputs()[2] : node.getInputs()[1];
+      if (!isMinusInfinity(node.getInputs()[1]) && !isMinusInfinity(node.getInputs()[2]))
+        return false;
+      continue;
+    }
+    if (!node.is("ScatterElements") || node.getString("reduction", "none") != "none" ||
+        !isMinusInfinity(node.getInputs()[2]))
+      return false;
+    if (strip(node.getInputs()[1]) == strip(earlier))
+      return true;
+    scores = node.getInputs()[0];
+  }
+  return false;
+}
+
+/// Whether no token chooses an expert twice: the numbers of one TopK, or choices that each leave out those before (a
+/// sparse mixer).
+static bool areDistinct(Value indices) {
+  auto source = indices.getDefiningOp<OnnxNodeOp>();
+  if (!source)
+    return false;
+  if (source.is("TopK"))
+    return true;
+  auto type = dyn_cast<RankedTensorType>(indices.getType());
+  if (!source.is("Concat") || !type || normalizeAxis(source.getInt("axis", 0), type.getRank()) != type.getRank() - 1)
+    return false;
+  auto parts = source.getInputs();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    auto part = dyn_cast<RankedTensorType>(parts[i].getType());
+    if (!part || part.getShape().back() != 1)
+      return false;
+    for (size_t j = 0; j < i; ++j)
+      if (!excludes(parts[i], parts[j]))
+        return false;
+  }
+  return true;
+}
+
 LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, ValueRange others, Value &result) {
   const GateForm &gate = group.front()->gate;
   int64_t experts = group.size();
@@ -458,8 +515,7 @@ LogicalResult SumReader::raiseGroup(SmallVectorImpl<Term *> &group, ValueRange o
       return failure();
     }
     slots = perToken->constant();
-    auto source = gate.indices.getDefiningOp<OnnxNodeOp>();
-    bool distinct = slots == 1 || (source && source.is("TopK"));
+    bool distinct = slots == 1 || areDistinct(gate.indices);
     for (Term *term : group)
       if (term->chosen ? term->replaces ? slots != 1 || terms.size() != group.size() : !distinct && !term->accumulates
                        : !gate.summed && slots != 1) {
