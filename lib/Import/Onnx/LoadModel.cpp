@@ -11,6 +11,7 @@
 #include <onnx/defs/schema.h>
 #include <onnx/inliner/inliner.h>
 #include <onnx/shape_inference/implementation.h>
+#include <string_view>
 #include <unistd.h>
 #include <unordered_map>
 #include <unordered_set>
@@ -38,9 +39,9 @@ static bool parseFile(const std::string &path, onnx::ModelProto &model, std::str
 }
 
 /// Names that the graph's nodes (and, for subgraphs, whatever they capture) read.
-static void collectReads(const onnx::NodeProto &node, std::vector<std::string> &reads) {
+static void collectReads(const onnx::NodeProto &node, std::vector<const std::string *> &reads) {
   for (const std::string &name : node.input())
-    reads.push_back(name);
+    reads.push_back(&name);
   for (const onnx::AttributeProto &attr : node.attribute())
     if (attr.has_g())
       for (const onnx::NodeProto &inner : attr.g().node())
@@ -55,27 +56,34 @@ static std::string describe(const onnx::NodeProto &node) {
 /// Some tools write nodes out of order; the checker wants them sorted. Returns a complaint if there is a cycle.
 static std::string sortTopologically(onnx::GraphProto &graph) {
   int count = graph.node_size();
-  std::unordered_map<std::string, int> producer;
+  std::unordered_map<std::string_view, int> producer;
+  producer.reserve(count);
   for (int i = 0; i < count; ++i)
     for (const std::string &name : graph.node(i).output())
       if (!name.empty())
         producer.emplace(name, i);
-  std::vector<std::vector<int>> users(count), makers(count);
-  std::vector<int> missing(count, 0);
+  // The nodes that make what node i reads, each once.
+  std::vector<const std::string *> reads;
+  auto makersOf = [&](int i, std::vector<int> &makers) {
+    reads.clear();
+    makers.clear();
+    collectReads(graph.node(i), reads);
+    for (const std::string *name : reads)
+      if (auto it = producer.find(*name); it != producer.end())
+        makers.push_back(it->second);
+    std::sort(makers.begin(), makers.end());
+    makers.erase(std::unique(makers.begin(), makers.end()), makers.end());
+  };
+  std::vector<std::vector<int>> users(count);
+  std::vector<int> missing(count, 0), makers;
   bool sorted = true;
   for (int i = 0; i < count; ++i) {
-    std::vector<std::string> reads;
-    collectReads(graph.node(i), reads);
-    std::unordered_set<int> seen;
-    for (const std::string &name : reads) {
-      auto it = producer.find(name);
-      if (it == producer.end() || !seen.insert(it->second).second)
-        continue;
-      sorted &= it->second < i;
-      users[it->second].push_back(i);
-      makers[i].push_back(it->second);
-      ++missing[i];
+    makersOf(i, makers);
+    for (int maker : makers) {
+      sorted &= maker < i;
+      users[maker].push_back(i);
     }
+    missing[i] = makers.size();
   }
   if (sorted)
     return {};
@@ -100,7 +108,8 @@ static std::string sortTopologically(onnx::GraphProto &graph) {
   if (static_cast<int>(order.size()) != count) {
     // What was never ready waits for something that was never ready: going back long enough ends on a cycle.
     auto back = [&](int i) {
-      return *std::find_if(makers[i].begin(), makers[i].end(), [&](int maker) { return missing[maker] > 0; });
+      makersOf(i, makers);
+      return *std::find_if(makers.begin(), makers.end(), [&](int maker) { return missing[maker] > 0; });
     };
     int at = std::find_if(missing.begin(), missing.end(), [](int n) { return n > 0; }) - missing.begin();
     for (int i = 0; i < count; ++i)

@@ -105,14 +105,24 @@ PairExpr *PlaceEvaluator::evaluateNode(OnnxNodeOp node, unsigned result, const L
   if (size && *size == tokens && (node.is("Einsum") || node.is("MatMul")))
     for (unsigned i : {0u, 1u}) {
       Value moved = node.getInputs()[i], rows = node.getInputs()[1 - i];
-      if (moved != dispatch || layout.size() != 3 || layout.back().size() != 1)
+      if (layout.size() < 2 || layout.back().size() != 1)
         continue;
       unsigned k = addAxis(LayerAxis::Feature, *size);
       Layout left, right;
       if (!contractionLayouts(node, layout, k, left, right))
         continue;
-      const Layout &atDispatch = i ? right : left, &atRows = i ? left : right;
-      if (atDispatch != Layout{{k}, {slotAxis}, {tokenAxes[0]}} || atRows != Layout{{k}, layout.back()})
+      Layout atDispatch = i ? right : left, inner;
+      const Layout &atRows = i ? left : right;
+      // As a matrix: its places side by side, or turned.
+      while (moved != dispatch) {
+        auto step = moved.getDefiningOp<OnnxNodeOp>();
+        if (!step || !stepBack(step, atDispatch, inner))
+          break;
+        atDispatch = inner;
+        moved = step.getInputs()[0];
+      }
+      if (moved != dispatch || atDispatch != Layout{{k}, {slotAxis}, {tokenAxes[0]}} ||
+          atRows != Layout{{k}, layout.back()})
         continue;
       PairExpr row{PairExpr::Row, rows, {}, {}, {layout.back()[0]}};
       row.leading = 1;
@@ -140,10 +150,30 @@ static Value countedMask(Value position, SymbolicShapes &shapes) {
   return sum.getInputs()[0];
 }
 
-bool mlir::moe::raiseDispatch(OnnxNodeOp root, SymbolicShapes &shapes) {
-  // sum over (e, c) of combine[t, e, c] * out[e, c, h], in either order.
+/// The tensor of three dimensions whose last two, or first two, a value has as one.
+static Value unjoined(Value value, bool last, SymbolicShapes &shapes) {
+  auto node = value.getDefiningOp<OnnxNodeOp>();
+  const DimList *joined = shapes.getShape(value);
+  const DimList *dims =
+      node && (node.is("Reshape") || node.is("Flatten")) ? shapes.getShape(node.getInputs()[0]) : nullptr;
+  if (!dims || dims->size() != 3 || !joined || joined->size() != 2)
+    return {};
+  return (*joined)[last ? 0 : 1] == (*dims)[last ? 0 : 2] ? node.getInputs()[0] : Value();
+}
+
+/// The operands of a sum over (e, c) of combine[t, e, c] * out[e, c, h], in either order; as an Einsum, or a MatMul of
+/// the two as matrices.
+static std::optional<std::pair<Value, Value>> readCombine(OnnxNodeOp root, SymbolicShapes &shapes) {
+  if (root.is("MatMul")) {
+    Value combine = unjoined(root.getInputs()[0], /*last=*/true, shapes),
+          out = unjoined(root.getInputs()[1], /*last=*/false, shapes);
+    const DimList *left = combine ? shapes.getShape(combine) : nullptr, *right = out ? shapes.getShape(out) : nullptr;
+    if (!left || !right || (*left)[1] != (*right)[0] || (*left)[2] != (*right)[1])
+      return std::nullopt;
+    return std::pair(combine, out);
+  }
   if (!root.is("Einsum") || root.getInputs().size() != 2)
-    return false;
+    return std::nullopt;
   std::string equation;
   for (char c : root.getString("equation"))
     if (c != ' ')
@@ -151,13 +181,20 @@ bool mlir::moe::raiseDispatch(OnnxNodeOp root, SymbolicShapes &shapes) {
   auto [inputs, output] = StringRef(equation).split("->");
   auto [first, second] = inputs.split(',');
   if (output.size() != 2 || first.size() != 3 || second.size() != 3)
-    return false;
+    return std::nullopt;
   bool swapped = first.front() != output[0];
   StringRef combineTerm = swapped ? second : first, outTerm = swapped ? first : second;
   if (combineTerm[0] != output[0] || outTerm[2] != output[1] || combineTerm.drop_front() != outTerm.drop_back() ||
       combineTerm[1] == combineTerm[2] || outTerm.contains(output[0]))
+    return std::nullopt;
+  return std::pair(root.getInputs()[swapped ? 1 : 0], root.getInputs()[swapped ? 0 : 1]);
+}
+
+bool mlir::moe::raiseDispatch(OnnxNodeOp root, SymbolicShapes &shapes) {
+  auto product = readCombine(root, shapes);
+  if (!product)
     return false;
-  Value combine = root.getInputs()[swapped ? 1 : 0], out = root.getInputs()[swapped ? 0 : 1];
+  auto [combine, out] = *product;
   const DimList *dims = shapes.getShape(combine), *outDims = shapes.getShape(out);
   auto type = dyn_cast<RankedTensorType>(root.getResult(0).getType());
   if (!dims || !outDims || dims->size() != 3 || outDims->size() != 3 || !type || !(*dims)[1].isConstant() ||

@@ -59,6 +59,25 @@ static bool entersRouting(OnnxNodeOp router, bool &meets) {
   return false;
 }
 
+/// The node that sorts the pairs by the expert that `router` chose, or null.
+static OnnxNodeOp sortOfPairs(OnnxNodeOp router) {
+  if (!router.is("TopK"))
+    return {};
+  llvm::SetVector<Value> todo;
+  todo.insert(router.getResult(1));
+  for (size_t i = 0; i < todo.size() && i < 64; ++i)
+    for (Operation *user : todo[i].getUsers()) {
+      auto node = dyn_cast<OnnxNodeOp>(user);
+      if (!node || node.getInputs()[0] != todo[i])
+        continue;
+      if (node.is("TopK"))
+        return node;
+      if (llvm::is_contained({"Reshape", "Flatten", "Cast", "Identity", "Transpose", "Squeeze"}, node.getOpType()))
+        todo.insert(node.getResult(0));
+    }
+  return {};
+}
+
 /// A router whose choice reaches no layer although nothing else was said: so that silence does not look like success.
 static void noteRoutersLeft(func::FuncOp function) {
   if (function->hasAttr("moe.not_raised"))
@@ -74,9 +93,16 @@ static void noteRoutersLeft(func::FuncOp function) {
         meets)
       left.push_back(node);
   }
-  for (OnnxNodeOp node : left)
-    noteNotRaised(node, "what the router '" + node.getNodeName() +
-                            "' chose is used, but no sum over slots or experts of gated products was found");
+  for (OnnxNodeOp node : left) {
+    std::string used = ("what the router '" + node.getNodeName() + "' chose is used, but ").str();
+    if (OnnxNodeOp sort = sortOfPairs(node))
+      noteNotRaised(node, used + "node '" + sort.getNodeName() +
+                              "' sorts the rows by expert, and each expert takes as many as were counted for it: that "
+                              "form is not read; export with experts that gather their weights (batched_mm), or that "
+                              "are all run and masked");
+    else
+      noteNotRaised(node, used + "no sum over slots or experts of gated products was found");
+  }
 }
 
 namespace {
