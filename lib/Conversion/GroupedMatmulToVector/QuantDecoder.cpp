@@ -36,9 +36,12 @@ Value QuantDecoder::loadFloats(Value at, int64_t bytes) {
 }
 
 float QuantDecoder::codeFactor() const {
-  bool integers = panels.format.getKind() != QuantKind::E2M1, table = lanes == 16 && panels.storedBits() < 8;
-  // Scales of other types might become denormal numbers.
-  return integers && !table && panels.scaleBytes == 2 ? std::ldexp(1.0f, panels.storedBits() - 32) : 1.0f;
+  if (lanes == 16 && panels.storedBits() < 8)
+    return 1.0f;
+  bool isFloat = panels.format.getKind() == QuantKind::E2M1;
+  // Doubled, codes of e2m1 are bytes.
+  float factor = isFloat ? 0.5f : 1.0f;
+  return inUpperBits() ? std::ldexp(factor, (isFloat ? 8 : panels.storedBits()) - 32) : factor;
 }
 
 std::pair<Value, Value> QuantDecoder::loadScales(Value scalesAt, int64_t vector, float factor) {
@@ -69,26 +72,35 @@ Value QuantDecoder::decode(Value raw, int64_t j) {
     Value at = j ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(j * bits))) : raw;
     return intrinsic("llvm.x86.avx512.permvar.sf.512", {getTable(), at});
   }
-  if (!isFloat) {
-    int32_t above = 32 - bits * (j + 1);
-    Value high = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
-    if (codeFactor() != 1.0f) {
-      Value alone = arith::AndIOp::create(b, loc, high, splat(int32_t(~0u << (32 - bits))));
-      return arith::SIToFPOp::create(b, loc, floats, alone);
-    }
-    return arith::SIToFPOp::create(b, loc, floats, arith::ShRSIOp::create(b, loc, high, splat(int32_t(32 - bits))));
+  if (isFloat) {
+    raw = lookUpBytes(raw, j % 2);
+    bits = 8;
+    j /= 2;
   }
-  // The permutation reads the three lowest bits; the sign is the fourth.
-  Value code = j ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(j * bits))) : raw;
-  Value value = intrinsic("llvm.x86.avx2.permps", {getTable(), code});
   int32_t above = 32 - bits * (j + 1);
-  Value top = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
-  Value sign = arith::AndIOp::create(b, loc, top, splat(int32_t(0x80000000)));
-  Value signedBits = arith::OrIOp::create(b, loc, vector::BitCastOp::create(b, loc, words, value), sign);
-  return vector::BitCastOp::create(b, loc, floats, signedBits);
+  Value high = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
+  Value alone = inUpperBits() ? arith::AndIOp::create(b, loc, high, splat(int32_t(~0u << (32 - bits)))).getResult()
+                              : arith::ShRSIOp::create(b, loc, high, splat(int32_t(32 - bits))).getResult();
+  return arith::SIToFPOp::create(b, loc, floats, alone);
 }
 
-/// The values of the codes, a table that the lowest four bits of a word index; three without the sign on AVX2.
+/// The even or the odd codes of e2m1 of each word, as four bytes: twice their values.
+Value QuantDecoder::lookUpBytes(Value raw, bool odd) {
+  static const int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  auto bytes = VectorType::get({4 * lanes}, b.getI8Type());
+  SmallVector<int8_t> table;
+  for (int64_t i = 0; i < 4 * lanes; ++i)
+    table.push_back(doubled[i % 16]);
+  Value values = arith::ConstantOp::create(b, loc, DenseElementsAttr::get(bytes, ArrayRef<int8_t>(table)));
+  Value codes = odd ? arith::ShRUIOp::create(b, loc, raw, splat(4)).getResult() : raw;
+  codes = vector::BitCastOp::create(b, loc, bytes, arith::AndIOp::create(b, loc, codes, splat(0x0f0f0f0f)));
+  Value found =
+      LLVM::CallIntrinsicOp::create(b, loc, bytes, b.getStringAttr("llvm.x86.avx2.pshuf.b"), ValueRange{values, codes})
+          .getResult(0);
+  return vector::BitCastOp::create(b, loc, words, found);
+}
+
+/// The values of the codes, a table that the lowest four bits of a word index.
 Value QuantDecoder::getTable() {
   static const float e2m1[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
   SmallVector<float> values;

@@ -1,7 +1,7 @@
 //===- QuantDecoder.h - codes of quantised panels as floats ------*- C++ -*-===//
 //
-// Reads vectors of columns from a stream of panels (QuantPanels.h). Integers become floats by shifts and a conversion,
-// floats and, on AVX-512, 4 bits and less by a table in a register.
+// Reads vectors of columns from a stream of panels (QuantPanels.h). On AVX-512, 4 bits and less become floats by a
+// table in a register; else integers by shifts and a conversion, and codes of e2m1 by a table of bytes before that.
 //
 //===----------------------------------------------------------------------===//
 #ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_QUANTDECODER_H
@@ -42,6 +42,9 @@ private:
   Value splat(int32_t value) { return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(words, value)); }
   Value intrinsic(StringRef name, ValueRange operands);
   Value getTable();
+  Value lookUpBytes(Value raw, bool odd);
+  /// Whether integers stay in the upper bits. Scales of other types might become denormal numbers with that factor.
+  bool inUpperBits() const { return panels.scaleBytes == 2; }
 
   const QuantPanels &panels;
   int64_t lanes;
