@@ -286,6 +286,26 @@ apply("apply_s5_sum", "rows(%x) weighted(after) out(sum)", RESULT, PASS, RESULT,
 apply("apply_s5_mean", "rows(%x) weighted(after) out(mean)", RESULT, PASS, RESULT, f32([[2.5, 5], [0, 0], [22.5, 27]]), **TWO)
 apply("apply_s5_max", "rows(%x) weighted(after) out(max)", RESULT, PASS, RESULT, f32([[3, 6], [0, 0], [25, 30]]), **TWO)
 apply("apply_s5_max_of_nan", "rows(%x) weighted(after) out(max)", RESULT, PASS, RESULT, f32([[NAN, NAN]]), i=i32([[0, 1]]), w=f32([[1, NAN]]), x=f32([[1, 2]]))
+for kind, dtype, mode, rows, want in [
+    ("integer_sum_wraps", np.int32, "sum", [[2**31 - 1, 2], [3, 4], [5, 6]], [[-2, 4], [0, 0], [10, 12]]),
+    ("integer_mean_towards_zero", np.int8, "mean", [[-100, 2], [3, 4], [127, -128]], [[-100, 2], [0, 0], [127, -128]]),
+    ("integer_max_has_a_sign", np.int8, "max", [[-100, -2], [3, 4], [-128, 6]], [[-100, -2], [0, 0], [-128, 6]]),
+    ("boolean_sum", np.bool_, "sum", [[True, False], [True, True], [False, True]], [[True, False], [False, False], [False, True]]),
+]:
+    of = {np.int32: "i32", np.int8: "i8", np.bool_: "i1"}[dtype]
+    apply(f"apply_s5_{kind}", f"rows(%x) out({mode})", f"tensor<?x2x{of}>", PASS.replace("f32", of), f"tensor<?x2x{of}>",
+          np.array(want, dtype), i=TWO["i"], w=TWO["w"], x=np.array(rows, dtype))
+tensors("apply_s5_integer_mean_of_two", """  %r = moe.from_slots %i, %w experts(2) : tensor<?x2xi32>, tensor<?x2xf32>
+  %y = moe.apply %r rows(%x) index(expert) out(mean) : !moe.routing<?x2xf32, max_per_row = 2>, tensor<?x1xi8> -> tensor<?x1xi8> {
+  ^bb0(%v: tensor<?x1xi8>, %e: index):
+    %c0 = arith.constant 0 : index
+    %n = tensor.dim %v, %c0 : tensor<?x1xi8>
+    %e8 = arith.index_cast %e : index to i8
+    %s = tensor.splat %e8[%n] : tensor<?x1xi8>
+    %o = arith.subi %v, %s : tensor<?x1xi8>
+    moe.yield %o : tensor<?x1xi8>
+  }""", {"y": ("tensor<?x1xi8>", np.array([[-3], [1]], np.int8))}, i=i32([[0, 1], [0, 1]]), w=f32([[1, 1], [1, 1]]),
+        x=np.array([[-3], [2]], np.int8))
 tensors("apply_s6_half_precision_sums_in_f32", """  %x = arith.truncf %xf : tensor<?x1xf32> to tensor<?x1xf16>
   %r = moe.from_slots %i, %w experts(3) : tensor<?x3xi32>, tensor<?x3xf32>
   %y = moe.apply %r rows(%x) weighted(after) out(sum) : !moe.routing<?x3xf32, max_per_row = 3>, tensor<?x1xf16> -> tensor<?x1xf16> {

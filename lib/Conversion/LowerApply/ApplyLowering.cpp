@@ -255,13 +255,6 @@ Value moe::setRow(LoopBuilder &b, Value row, Value tensor, ValueRange at) {
   return tensor::InsertSliceOp::create(b, row, tensor, offsets, sizes, strides);
 }
 
-/// a + b, elementwise; true wins for booleans.
-static Value addElements(LoopBuilder &b, Value x, Value y) {
-  if (isa<FloatType>(x.getType()))
-    return arith::AddFOp::create(b, x, y);
-  return x.getType().isInteger(1) ? b.lor(x, y) : b.add(x, y);
-}
-
 FailureOr<Values> ApplyLowering::finish(ValueRange buffers, const PairList &pairs, std::string &why) {
   Values results;
   unsigned bucket = 0;
@@ -290,7 +283,7 @@ FailureOr<Values> ApplyLowering::finish(ValueRange buffers, const PairList &pair
                                               SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
                                               [&](OpBuilder &inner, Location loc, ValueRange args) {
                                                 LoopBuilder nested(loc, inner);
-                                                linalg::YieldOp::create(nested, addElements(nested, args[1], args[0]));
+                                                linalg::YieldOp::create(nested, nested.addNumbers(args[1], args[0]));
                                               })
                                               .getResult(0);
                               return {setRow(b, sum, state[0], {t, e})};

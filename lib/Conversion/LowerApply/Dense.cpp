@@ -8,6 +8,15 @@
 using namespace mlir;
 using namespace mlir::moe;
 
+/// The number that no other one is smaller than.
+static TypedAttr getLeast(OpBuilder &b, Type type) {
+  if (auto real = dyn_cast<FloatType>(type))
+    return b.getFloatAttr(type, APFloat::getInf(real.getFloatSemantics(), /*Negative=*/true));
+  if (type.isInteger(1))
+    return b.getBoolAttr(false);
+  return b.getIntegerAttr(type, APInt::getSignedMinValue(type.getIntOrFloatBitWidth()));
+}
+
 LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
   Value tokens = b.dim(getIndices(), 0);
   auto dense = [&](DenseOf of) -> Value { return ToDenseOp::create(b, op.getRouting(), of, FloatAttr()); };
@@ -27,16 +36,16 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
       return failure();
     }
     Type element = cast<RankedTensorType>(op.getResult(r).getType()).getElementType();
-    // Elements narrower than f32 are added in f32 and rounded once.
-    if (op.getOutMode(r) != OutMode::Dense && isa<FloatType>(element) && element.getIntOrFloatBitWidth() < 32)
-      element = b.getF32Type();
+    // Elements that are too narrow are added in 32 bits and rounded once.
+    if (op.getOutMode(r) != OutMode::Dense)
+      element = b.getSumType(element, op.getOutMode(r) == OutMode::Mean);
     SmallVector<OpFoldResult> shape{getTokens()};
     if (op.getOutMode(r) == OutMode::Dense)
       shape.push_back(b.getIndexAttr(routing.getExperts()));
     llvm::append_range(shape, *trailing);
     TypedAttr start = b.getZeroAttr(element);
     if (op.getOutMode(r) == OutMode::Max)
-      start = b.getFloatAttr(element, APFloat::getInf(cast<FloatType>(element).getFloatSemantics(), true));
+      start = getLeast(b, element);
     state.push_back(b.filled(shape, arith::ConstantOp::create(b, start)));
   }
 
@@ -83,14 +92,14 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
                               LoopBuilder nested(loc, nestedBuilder);
                               Value value = args[0];
                               if (value.getType() != args[3].getType())
-                                value = nested.toFloat(value, args[3].getType());
+                                value = nested.toNumber(value, args[3].getType());
                               if (op.getWeighted() == WeightMode::After && mode != OutMode::Dense)
                                 value = arith::MulFOp::create(nested, value, nested.toFloat(args[2], value.getType()));
                               Value reduced = value;
                               if (mode == OutMode::Max)
-                                reduced = arith::MaximumFOp::create(nested, args[3], value);
+                                reduced = nested.largerNumber(args[3], value);
                               else if (mode != OutMode::Dense)
-                                reduced = arith::AddFOp::create(nested, args[3], value);
+                                reduced = nested.addNumbers(args[3], value);
                               linalg::YieldOp::create(nested, nested.select(args[1], reduced, args[3]));
                             })
                             .getResult(0);
@@ -117,10 +126,10 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
                     Type element = args[1].getType();
                     Value quotient = args[1];
                     if (mode == OutMode::Mean)
-                      quotient =
-                          arith::DivFOp::create(nested, args[1], arith::SIToFPOp::create(nested, element, args[0]));
+                      quotient = nested.divideByCount(args[1], nested.maximum(args[0], nested.i32(1)));
                     Value none = nested.less(args[0], nested.i32(1));
-                    linalg::YieldOp::create(nested, nested.select(none, nested.number(element, 0.0), quotient));
+                    Value zero = arith::ConstantOp::create(nested, cast<TypedAttr>(nested.getZeroAttr(element)));
+                    linalg::YieldOp::create(nested, nested.select(none, zero, quotient));
                   })
                   .getResult(0);
     }
@@ -133,7 +142,7 @@ LogicalResult ApplyLowering::lowerDense(Values &results, std::string &why) {
                                         SmallVector<utils::IteratorType>(rank, utils::IteratorType::parallel),
                                         [&](OpBuilder &inner, Location loc, ValueRange args) {
                                           LoopBuilder nested(loc, inner);
-                                          linalg::YieldOp::create(nested, nested.toFloat(args[0], stored));
+                                          linalg::YieldOp::create(nested, nested.toNumber(args[0], stored));
                                         })
                   .getResult(0);
     }

@@ -21,8 +21,7 @@ namespace {
 Value combinePerElement(LoopBuilder &b, CombineOp op) {
   auto type = cast<RankedTensorType>(op.getInit().getType());
   Type stored = type.getElementType();
-  bool isNarrow = isa<FloatType>(stored) && stored.getIntOrFloatBitWidth() < 32, isFloat = isa<FloatType>(stored);
-  Type element = isNarrow ? b.getF32Type() : stored;
+  Type element = b.getSumType(stored, op.getMode() == OutMode::Mean);
   Value pairs = op.getPairs(), inverse = op.getInverse(), weights = op.getWeights();
   Value slots = b.dim(inverse, 1);
   OutMode mode = op.getMode();
@@ -41,18 +40,14 @@ Value combinePerElement(LoopBuilder &b, CombineOp op) {
         Values from(at);
         from.front() = p;
         Value value = nested.extract(pairs, from);
-        if (isNarrow)
-          value = nested.toFloat(value, element);
+        value = nested.toNumber(value, element);
         if (weights)
           value = arith::MulFOp::create(nested, value, nested.toFloat(nested.extract(weights, {t, s}), element));
         Value next;
         if (mode == OutMode::Max) {
-          Value larger = isFloat ? Value(arith::MaximumFOp::create(nested, c[0], value))
-                                 : Value(arith::MaxSIOp::create(nested, c[0], value));
-          next = nested.select(nested.equal(c[1], none), value, larger);
+          next = nested.select(nested.equal(c[1], none), value, nested.largerNumber(c[0], value));
         } else {
-          next = isFloat ? Value(arith::AddFOp::create(nested, c[0], value))
-                         : Value(arith::AddIOp::create(nested, c[0], value));
+          next = nested.addNumbers(c[0], value);
         }
         return {next, nested.add(c[1], nested.index(1))};
       });
@@ -62,12 +57,10 @@ Value combinePerElement(LoopBuilder &b, CombineOp op) {
       result = nested
                    .when(nested.less(none, sum[1]), result,
                          [&]() -> Values {
-                           Value count =
-                               arith::SIToFPOp::create(nested, element, nested.toType(sum[1], nested.getI32Type()));
-                           return {arith::DivFOp::create(nested, result, count)};
+                           return {nested.divideByCount(result, nested.toType(sum[1], nested.getI32Type()))};
                          })
                    .front();
-    linalg::YieldOp::create(nested, isNarrow ? nested.toFloat(result, stored) : result);
+    linalg::YieldOp::create(nested, nested.toNumber(result, stored));
   };
   return linalg::GenericOp::create(b, type, ValueRange(), op.getInit(), ArrayRef<AffineMap>{map}, parallel, body)
       .getResult(0);

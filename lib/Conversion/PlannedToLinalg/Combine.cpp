@@ -35,9 +35,9 @@ static Value update(LoopBuilder &b, ValueRange inputs, Value row, function_ref<V
 Values moe::lowerCombine(LoopBuilder &b, CombineOp op) {
   Value pairs = op.getPairs(), inverse = op.getInverse(), weights = op.getWeights();
   Type stored = cast<RankedTensorType>(pairs.getType()).getElementType();
-  // Elements narrower than f32 are added in f32 and rounded once.
-  bool isNarrow = isa<FloatType>(stored) && stored.getIntOrFloatBitWidth() < 32;
-  Type element = isNarrow ? b.getF32Type() : stored;
+  // Elements that are too narrow are added in 32 bits and rounded once.
+  Type element = b.getSumType(stored, op.getMode() == OutMode::Mean);
+  bool isNarrow = element != stored;
   Value zero = arith::ConstantOp::create(b, cast<TypedAttr>(b.getZeroAttr(element)));
   Value sums = op.getInit();
   if (isNarrow)
@@ -54,14 +54,14 @@ Values moe::lowerCombine(LoopBuilder &b, CombineOp op) {
              Value weight = weights ? b.toFloat(b.extract(weights, {t, s}), element) : Value();
              Value reduced =
                  update(b, getRow(b, pairs, p), getRow(b, c[0], t), [&](LoopBuilder &nested, ValueRange args) {
-                   Value value = isNarrow ? nested.toFloat(args[0], element) : args[0];
+                   Value value = nested.toNumber(args[0], element);
                    if (weight)
                      value = arith::MulFOp::create(nested, value, weight);
                    if (mode == OutMode::Max) {
-                     Value larger = arith::MaximumFOp::create(nested, args[1], value);
+                     Value larger = nested.largerNumber(args[1], value);
                      return nested.select(isFirst, value, larger);
                    }
-                   return Value(arith::AddFOp::create(nested, args[1], value));
+                   return nested.addNumbers(args[1], value);
                  });
              return {getRow(b, c[0], t, reduced), b.add(c[1], b.index(1))};
            });
@@ -69,9 +69,9 @@ Values moe::lowerCombine(LoopBuilder &b, CombineOp op) {
          if (mode != OutMode::Mean)
            return {row[0]};
          return b.when(b.less(none, row[1]), row[0], [&]() -> Values {
-           Value count = arith::SIToFPOp::create(b, element, b.toType(row[1], b.getI32Type()));
+           Value count = b.toType(row[1], b.getI32Type());
            Value mean = update(b, {}, getRow(b, row[0], t), [&](LoopBuilder &nested, ValueRange args) -> Value {
-             return arith::DivFOp::create(nested, args[0], count);
+             return nested.divideByCount(args[0], count);
            });
            return {getRow(b, row[0], t, mean)};
          });
@@ -79,5 +79,5 @@ Values moe::lowerCombine(LoopBuilder &b, CombineOp op) {
   if (!isNarrow)
     return {result};
   return {update(b, result, op.getInit(),
-                 [&](LoopBuilder &nested, ValueRange args) { return nested.toFloat(args[0], stored); })};
+                 [&](LoopBuilder &nested, ValueRange args) { return nested.toNumber(args[0], stored); })};
 }

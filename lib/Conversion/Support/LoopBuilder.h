@@ -64,6 +64,35 @@ public:
       return arith::ExtSIOp::create(*this, type, v);
     return arith::TruncIOp::create(*this, type, v);
   }
+  /// x + y of numbers of any kind: integers wrap, of booleans one must be true.
+  Value addNumbers(Value x, Value y) {
+    if (isa<FloatType>(x.getType()))
+      return arith::AddFOp::create(*this, x, y);
+    return x.getType().isInteger(1) ? lor(x, y) : add(x, y);
+  }
+  /// The larger of two numbers; integers have signs, NaN is the largest of floats.
+  Value largerNumber(Value x, Value y) {
+    if (isa<FloatType>(x.getType()))
+      return arith::MaximumFOp::create(*this, x, y);
+    return x.getType().isInteger(1) ? lor(x, y) : maximum(x, y);
+  }
+  /// What numbers of type `element` are added up in, to be rounded once: f32 for shorter floats, and i32 for shorter
+  /// integers if their mean is asked for.
+  Type getSumType(Type element, bool isMean) {
+    if (element.getIntOrFloatBitWidth() >= 32)
+      return element;
+    if (isa<FloatType>(element))
+      return getF32Type();
+    return isMean ? Type(getI32Type()) : element;
+  }
+  /// A number as one of another type of the same kind.
+  Value toNumber(Value v, Type type) { return isa<FloatType>(type) ? toFloat(v, type) : toType(v, type); }
+  /// `sum` divided by a positive i32; integers are rounded towards zero.
+  Value divideByCount(Value sum, Value count) {
+    if (isa<FloatType>(sum.getType()))
+      return arith::DivFOp::create(*this, sum, arith::SIToFPOp::create(*this, sum.getType(), count));
+    return arith::DivSIOp::create(*this, sum, toType(count, sum.getType()));
+  }
   Value toIndex(Value v) { return toType(v, getIndexType()); }
   /// A float in another float type.
   Value toFloat(Value v, Type type) {

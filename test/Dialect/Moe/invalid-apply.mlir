@@ -354,6 +354,17 @@ func.func @apply_c26_sum_of_indices(%r: !moe.routing<?x4xf32>, %x: tensor<?x8xin
 
 // -----
 
+func.func @apply_c26_mean_of_booleans(%r: !moe.routing<?x4xf32>, %x: tensor<?x8xi1>) {
+  // expected-error @+1 {{expected result 0 of out(mean) with integers or floating-point numbers, got 'tensor<?x8xi1>'}}
+  %y = moe.apply %r rows(%x) out(mean) : !moe.routing<?x4xf32>, tensor<?x8xi1> -> tensor<?x8xi1> {
+  ^bb0(%rows: tensor<?x8xi1>):
+    moe.yield %rows : tensor<?x8xi1>
+  }
+  return
+}
+
+// -----
+
 func.func @apply_c27_weighted_integers(%r: !moe.routing<?x4xf32>, %x: tensor<?x8xi32>) {
   // expected-error @+1 {{expected result 0 of floating-point numbers with weighted(after), got 'tensor<?x8xi32>'}}
   %y = moe.apply %r rows(%x) weighted(after) out(sum) : !moe.routing<?x4xf32>, tensor<?x8xi32> -> tensor<?x8xi32> {

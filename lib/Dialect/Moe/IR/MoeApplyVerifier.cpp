@@ -255,7 +255,9 @@ static LogicalResult verifyResults(ApplyOp op, RoutingType routing) {
       return op.emitOpError() << "expected result " << i << " with static dimensions behind the first " << lead.size()
                               << ", got " << type;
     bool reduced = mode != OutMode::Dense && mode != OutMode::Buckets;
-    if (reduced && !type.getElementType().isIntOrFloat()) // apply_c26
+    bool isNumber =
+        type.getElementType().isIntOrFloat() && !(mode == OutMode::Mean && type.getElementType().isInteger(1));
+    if (reduced && !isNumber) // apply_c26
       return op.emitOpError() << "expected result " << i << " of out(" << stringifyEnum(mode)
                               << ") with integers or floating-point numbers, got " << type;
     if (reduced && op.getWeighted() == WeightMode::After && !isa<FloatType>(type.getElementType())) // apply_c27
