@@ -7,9 +7,11 @@ processes of their own that take turns, and must agree on the result. The roofli
     max(bytes of the experts that are touched / stream bandwidth, operations / peak) / median time
 with limits that moe-run --machine measures in the same run. A share above 1.03 would mean that they are wrong: then the
 benchmark fails.
+
+With --device=cuda the same chains run on the first GPU, ours and PyTorch's (--torch-python: its grouped product), and the limits are
+those of the GPU's clocks and widths. The times of ours have the way of the rows to the device and back in them, once per chain.
 """
 import argparse
-import ctypes
 import json
 import math
 import os
@@ -20,6 +22,7 @@ import tempfile
 
 import numpy as np
 
+import cuda
 import plot
 from chain import (DTYPES, ROUTINGS, SHAPES, expert_bytes, layer_bytes, make_rows, routing_bias, write_model)
 
@@ -34,11 +37,11 @@ SWEEP = [*range(1, 41), *sorted(int(t) for t in np.random.default_rng(0).choice(
 class Engine:
     """A worker process (engines.py)."""
 
-    def __init__(self, name, python, model, shape, dtype):
+    def __init__(self, name, python, model, shape, dtype, device="cpu"):
         self.name = name
         # No thread of an engine that waits for its turn may spin.
         environment = {**os.environ, "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-        self.process = subprocess.Popen([python, HERE / "engines.py", name, model, shape, dtype], env=environment,
+        self.process = subprocess.Popen([python, HERE / "engines.py", name, model, shape, dtype, device], env=environment,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.answer()
 
@@ -83,17 +86,24 @@ def ratio_interval(ours, theirs):
 
 
 class Bench:
-    def __init__(self, options, folder):
-        self.options, self.folder = options, folder
+    def __init__(self, options, folder, gpu=None):
+        """`gpu`: the limits of the device that runs the modules (cuda.py), or None for the processor."""
+        self.options, self.folder, self.gpu = options, folder, gpu
         self.tools = pathlib.Path(options.build).resolve() / "bin"
         self.limits, self.cells = {}, []
+
+    def measure_limits(self):
+        if self.gpu:  # given
+            self.limits[1] = self.gpu
+        else:
+            measure_limits(self.tools, self.options.threads, self.limits)
 
     def make_models(self, shape, dtype, layers):
         """The chain, its compiled module, and the chain that tells its routing."""
         model = self.folder / "chain.onnx"
         write_model(model, shape, layers, dtype)
         module = self.folder / "chain.moe"
-        run([self.tools / "moe-compile", model, "-o", module, *self.options.compile_flag])
+        run([self.tools / "moe-compile", model, "-o", module, *self.device_flags(), *self.options.compile_flag])
         module.with_suffix(".build").write_text(str(self.tools.parent))
         counting = self.folder / "routing.onnx"
         if dtype == "f32":
@@ -102,6 +112,9 @@ class Bench:
             # Experts are chosen by nearly the same scores in every type; not every engine runs all of them.
             write_model(counting, shape, 1, "f32", with_logits=True)
         return model, module, counting
+
+    def device_flags(self):
+        return ["--target=cuda", f"--chip={self.gpu['chip']}"] if self.gpu else []
 
     def count_touched(self, shape, counting, inputs):
         worker = Engine("routing", sys.executable, counting, shape, "f32")
@@ -132,7 +145,7 @@ class Bench:
 
     def measure_shape(self, shape, dtype):
         options = self.options
-        measure_limits(self.tools, options.threads, self.limits)
+        self.measure_limits()
         # Chains of a type that is half as wide have as many layers: the ratio between types is one of equal work.
         layers = max(1, math.ceil(options.pool * 1e9 / layer_bytes(shape, "f32")))
         model, module, counting = self.make_models(shape, dtype, layers)
@@ -143,7 +156,7 @@ class Bench:
             if name == "onnxruntime" and dtype == "bf16":
                 continue  # its MoE operator has no bf16 on CPU
             python = options.torch_python if name.startswith("torch") else sys.executable
-            engines.append(Engine(name, python, module if name == "ours" else model, shape, dtype))
+            engines.append(Engine(name, python, module if name == "ours" else model, shape, dtype, options.device))
         for threads in options.threads:
             for key in inputs:
                 self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], touched[key])
@@ -155,7 +168,7 @@ class Bench:
                         self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], touched[key], cell)
         for engine in engines:
             engine.close()
-        measure_limits(self.tools, options.threads, self.limits)
+        self.measure_limits()
 
     def measure_cell(self, engines, shape, dtype, layers, threads, key, files, touched, known=None):
         """Adds a cell, or measurements to a known one."""
@@ -208,7 +221,8 @@ class Bench:
     def finish(self, cell):
         """The figures that depend on the limits, which may still rise."""
         limit = self.limits[cell["threads"]]
-        least = max(cell["bytes"] / limit["bytes_per_second"], cell["flop"] / limit["flop_per_second"])
+        peak = limit["flop_per_second"][cell["dtype"]] if self.gpu else limit["flop_per_second"]
+        least = max(cell["bytes"] / limit["bytes_per_second"], cell["flop"] / peak)
         cell["roofline_seconds"] = least
         cell["engines"] = {}
         for name, times in cell["seconds"].items():
@@ -226,12 +240,18 @@ class Bench:
     HEADER = (f"{'shape':17}{'type':>5}{'routing':>11}{'T':>6}{'thr':>4}{'ours ms':>9}{'p10':>8}{'p90':>8}{'GB/s':>7}{'GFLOP/s':>8}"
               f"{'share':>7}  {'best peer':12}{'ms':>8}{'share':>7}{'ratio':>7}  95 %")
 
+    def header(self):
+        return self.HEADER.replace("GFLOP/s", "TFLOP/s") if self.gpu else self.HEADER
+
+    def rate(self, flop_per_second):
+        return f"{flop_per_second / 1e12:8.2f}" if self.gpu else f"{flop_per_second / 1e9:8.0f}"
+
     def line(self, cell):
         ours = cell["engines"].get("ours")
         text = f"{cell['shape']:17}{cell['dtype']:>5}{cell['routing']:>11}{cell['tokens']:6}{cell['threads']:4}"
         if ours:
             text += (f"{ours['median'] * 1e3:9.3f}{ours['p10'] * 1e3:8.3f}{ours['p90'] * 1e3:8.3f}"
-                     f"{ours['bytes_per_second'] / 1e9:7.1f}{ours['flop_per_second'] / 1e9:8.0f}{ours['share']:7.2f}")
+                     f"{ours['bytes_per_second'] / 1e9:7.1f}{self.rate(ours['flop_per_second'])}{ours['share']:7.2f}")
         if cell["best_peer"]:
             peer = cell["engines"][cell["best_peer"]]
             text += f"  {cell['best_peer']:12}{peer['median'] * 1e3:8.3f}{peer['share']:7.2f}"
@@ -264,10 +284,13 @@ class Bench:
     def report(self):
         for cell in self.cells:
             self.finish(cell)
-        print("\nwith the limits of the whole run:\n" + self.HEADER)
+        print("\nwith the limits of the whole run:\n" + self.header())
         for cell in self.cells:
             print(self.line(cell))
-        for n, limit in self.limits.items():
+        if self.gpu:
+            peaks = ", ".join(f"{name} {peak / 1e12:.0f} TFLOP/s" for name, peak in self.gpu["flop_per_second"].items())
+            print(f"{self.gpu['chip']}, by its clocks: reads {self.gpu['bytes_per_second'] / 1e9:.0f} GB/s, {peaks}")
+        for n, limit in () if self.gpu else self.limits.items():
             print(f"{n} thread{'s' * (n > 1)}: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, "
                   f"f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s")
         if ratios := [cell["ratio"] for cell in self.cells if "ratio" in cell]:
@@ -298,11 +321,12 @@ def parse(arguments):
     words = lambda text: text.split(",")
     numbers = lambda text: [int(word) for word in text.split(",")]
     parser.add_argument("--shapes", type=words, default=["granite-1b", "olmoe"], help=f"of: {', '.join(SHAPES)}, or all")
-    parser.add_argument("--tokens", type=numbers, default=[1, 16, 128, 512], help="numbers of tokens")
+    parser.add_argument("--tokens", type=numbers, default=None,
+                        help="numbers of tokens (default: 1,16,128,512; on a GPU 1,8,64,512,4096)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what runs the modules")
-    parser.add_argument("--threads", type=numbers, default=[1, 2], help="numbers of threads")
+    parser.add_argument("--threads", type=numbers, default=None, help="numbers of threads (default: 1,2)")
     parser.add_argument("--routings", type=words, default=["uniform"], help=f"of: {', '.join(ROUTINGS)}")
-    parser.add_argument("--dtypes", type=words, default=["f32"], help=f"of: {', '.join(DTYPES)}")
+    parser.add_argument("--dtypes", type=words, default=None, help=f"of: {', '.join(DTYPES)} (default: f32; on a GPU f16,bf16)")
     parser.add_argument("--engines", type=words, default=None,
                         help="of: ours, onnxruntime, torch, torch-loop (default: the first two, and torch with --torch-python)")
     parser.add_argument("--torch-python", help="a Python interpreter that has PyTorch; nothing else here needs it")
@@ -322,39 +346,39 @@ def parse(arguments):
         options.shapes = [name for name in SHAPES if name != "tiny"]
     if options.sweep:
         options.tokens, options.engines = SWEEP, ["ours"]
+    on_gpu = options.device == "cuda"
+    options.tokens = options.tokens or ([1, 8, 64, 512, 4096] if on_gpu else [1, 16, 128, 512])
+    options.dtypes = options.dtypes or (["f16", "bf16"] if on_gpu else ["f32"])
+    if on_gpu and (options.threads not in (None, [1]) or options.disturb):
+        parser.error("--threads and --disturb are about the processor")
+    options.threads = options.threads or ([1] if on_gpu else [1, 2])
     if options.engines is None:
-        options.engines = ["ours", "onnxruntime"] + (["torch", "torch-loop"] if options.torch_python else [])
+        options.engines = ["ours"] + ([] if on_gpu else ["onnxruntime"]) + (["torch", "torch-loop"] if options.torch_python else [])
     for given, known in ((options.shapes, SHAPES), (options.routings, ROUTINGS), (options.dtypes, DTYPES),
                          (options.engines, ("ours", "onnxruntime", "torch", "torch-loop"))):
         for name in given:
             if name not in known:
                 parser.error(f"'{name}' is none of: {', '.join(known)}")
+    if on_gpu and "onnxruntime" in options.engines:
+        parser.error("onnxruntime is measured on the processor only")
     if not options.torch_python and any(name.startswith("torch") for name in options.engines):
         parser.error("PyTorch is not among the project's packages: name an interpreter that has it with --torch-python")
     return options
 
 
-def explain_cuda():
-    """Why nothing is measured on a GPU."""
-    try:
-        driver = ctypes.CDLL(os.environ.get("MOE_CUDA_DRIVER", "libcuda.so.1"))
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-            return "there is no CUDA device on this machine"
-    except OSError as error:
-        return f"there is no CUDA device on this machine: {error}"
-    return "this benchmark does not measure on CUDA devices yet; moe-run --benchmark does (docs/gpu.md)"
-
-
 def main(arguments=None):
     options = parse(arguments)
+    gpu = None
     if options.device == "cuda":
-        print(f"bench: {explain_cuda()}; nothing was measured", file=sys.stderr)
-        return 1
+        try:
+            gpu = cuda.limits_of(cuda.read_attributes())
+        except cuda.NoDevice as why:
+            print(f"bench: {why}; nothing was measured", file=sys.stderr)
+            return 1
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options, pathlib.Path(folder))
-        measure_limits(bench.tools, options.threads, bench.limits)
-        print(Bench.HEADER)
+        bench = Bench(options, pathlib.Path(folder), gpu)
+        bench.measure_limits()
+        print(bench.header())
         for shape in options.shapes:
             for dtype in options.dtypes:
                 bench.measure_shape(shape, dtype)

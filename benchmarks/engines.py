@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What runs a chain: our module and its peers, each in a process of its own that takes commands as lines of JSON.
 
-    engines.py NAME MODEL SHAPE DTYPE
+    engines.py NAME MODEL SHAPE DTYPE [cpu|cuda]
 
 {"prepare": [files of rows], "bias": file, "threads": n, "output": file} binds inputs, runs each once and writes the
 first one's result; {"calls": n} times n calls, input after input, and answers with the seconds of each.
@@ -113,10 +113,10 @@ class Routing(Onnxruntime):
 class Torch:
     """PyTorch's grouped product over all rows, sorted by expert."""
 
-    def __init__(self, model, shape, dtype):
+    def __init__(self, model, shape, dtype, device="cpu"):
         import torch
 
-        self.torch, self.k = torch, SHAPES[shape][3]
+        self.torch, self.k, self.device = torch, SHAPES[shape][3], device
         self.type = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]
         self.layers = []
         layer = []
@@ -126,7 +126,7 @@ class Torch:
                               tuple(entry["dims"]))
             # The layout that it likes best: gates first, then ups.
             array = deinterleave(array) if entry["name"].startswith("fc1") else np.array(array)
-            layer.append(torch.from_numpy(array).view(self.type))
+            layer.append(torch.from_numpy(array).view(self.type).to(device))
             if len(layer) == 3:
                 self.layers.append(layer)
                 layer = []
@@ -134,7 +134,7 @@ class Torch:
     def prepare(self, rows, bias, threads):
         self.torch.set_num_threads(threads)
         self.rows = [self.torch.from_numpy(x) for x in rows]
-        self.bias = self.torch.from_numpy(bias).to(self.type)
+        self.bias = self.torch.from_numpy(bias).to(self.type).to(self.device)
 
     def route(self, x, router):
         scores = self.torch.softmax((x @ router + self.bias).float(), -1)
@@ -154,10 +154,11 @@ class Torch:
 
     def run(self, index):
         with self.torch.inference_mode():
-            x = self.rows[index].to(self.type)
+            x = self.rows[index].to(self.device).to(self.type)
             for layer in self.layers:
                 x = x + self.layer(x, *layer)
-            return x.float()
+            # The result is the host's, as ours is: this waits for the device.
+            return x.float().cpu()
 
     def output(self, index, shape):
         return self.run(index).numpy()
@@ -183,7 +184,9 @@ ENGINES = {"ours": Ours, "onnxruntime": Onnxruntime, "torch": Torch, "torch-loop
 
 def main():
     name, model, shape, dtype = sys.argv[1:5]
-    engine = ENGINES[name](model, shape, dtype)
+    # Our module knows its device.
+    device = sys.argv[5:6] if name.startswith("torch") else []
+    engine = ENGINES[name](model, shape, dtype, *device)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)

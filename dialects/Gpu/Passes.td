@@ -141,13 +141,11 @@ def MoeEmulateGpuPass : Pass<"moe-emulate-gpu", "::mlir::ModuleOp"> {
     barriers, cp.async, ldmatrix, mma.sync, shuffles and votes become calls of the emulator's table, every access to shared
     memory is reported to it first, and nothing else is changed. `docs/gpu.md` says what the emulator checks.
 
-    With `mutate=N` the N-th barrier or wait of the kernels is left out, to see whether the emulator notices.
+    Barriers and waits are numbered: with MOE_EMULATOR=without=N in its environment the emulator leaves out the N-th, to see
+    whether that is noticed.
 
     - After: no gpu.module.
   }];
-  let options = [
-    Option<"mutate", "mutate", "int64_t", /*default=*/"-1", "leave out this barrier or wait, counted from 0">
-  ];
   let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
 }
 

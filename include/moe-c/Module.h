@@ -88,11 +88,11 @@ typedef struct moe_device_v1 {
   const void *(*constant)(void *ctx, const void *data, int64_t bytes);
 
   int32_t (*special_register)(void *ctx, int32_t number); /* 4 * (thread, block, threads, blocks) + dimension */
-  void (*barrier)(void *ctx);
+  void (*barrier)(void *ctx, int32_t site); /* sites of barriers and waits are numbered from 0 in the module */
   void *(*shared_memory)(void *ctx);
   void (*copy)(void *ctx, void *to, const void *from, int32_t bytes, int32_t there); /* cp.async */
   void (*commit)(void *ctx);
-  void (*wait)(void *ctx, int32_t groups);
+  void (*wait)(void *ctx, int32_t groups, int32_t site);
   void (*load_matrix)(void *ctx, const void *row, int32_t count, int32_t transposed, uint32_t *out);
   void (*multiply)(void *ctx, int32_t type, uint32_t *words); /* a[4] b[2] c[4] -> d[4]; type 0 f16, 1 bf16, 2 tf32 */
   int32_t (*shuffle)(void *ctx, int32_t kind, int32_t value, int32_t b, int32_t c, int32_t *inside);

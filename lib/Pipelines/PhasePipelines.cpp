@@ -125,7 +125,7 @@ static void buildGpuCodegen(OpPassManager &pm, const PhaseOptions &options) {
   kernels.addPass(createReconcileUnrealizedCastsPass());
   addCleanup(kernels);
   if (options.emulateGpu)
-    pm.addPass(createMoeEmulateGpuPass({options.mutateGpu}));
+    pm.addPass(createMoeEmulateGpuPass());
 }
 
 static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {

@@ -12,12 +12,17 @@
 #include "Support.h"
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 namespace moe::rt {
 
 namespace {
 
 constexpr int kWarp = 32;
+/// Of one thread between two commits.
+constexpr int64_t kMostCopies = 1 << 16;
+/// What shared memory takes or gives at a time: a word of each of its banks.
+constexpr int kLine = 128;
 
 struct Copy {
   void *to;
@@ -36,6 +41,7 @@ struct Thread {
   Meeting waits = Meeting::None;
   std::vector<std::vector<Copy>> groups; ///< committed, oldest first
   std::vector<Copy> open;                ///< not committed yet
+  int64_t copies = 0;                    ///< number of its next copy: the group, the place in it
   // The operands of what it waits at.
   const void *row = nullptr;
   int32_t mode = 0, count = 0, value = 0, b = 0, c = 0;
@@ -57,17 +63,24 @@ public:
     };
     table.constant = [](void *, const void *data, int64_t) { return data; };
     table.special_register = [](void *ctx, int32_t number) { return self(ctx).registerValue(number); };
-    table.barrier = [](void *ctx) { self(ctx).meet(Meeting::Barrier); };
+    table.barrier = [](void *ctx, int32_t site) {
+      if (site != self(ctx).without)
+        self(ctx).meet(Meeting::Barrier);
+    };
     table.shared_memory = [](void *ctx) { return self(ctx).shared.base(); };
     table.copy = [](void *ctx, void *to, const void *from, int32_t bytes, int32_t there) {
       self(ctx).copy({to, from, bytes, there});
     };
     table.commit = [](void *ctx) {
       Thread &thread = self(ctx).current();
+      thread.copies = (thread.copies / kMostCopies + 1) * kMostCopies;
       thread.groups.push_back(std::move(thread.open));
       thread.open.clear();
     };
-    table.wait = [](void *ctx, int32_t groups) { self(ctx).wait(groups); };
+    table.wait = [](void *ctx, int32_t groups, int32_t site) {
+      if (site != self(ctx).without)
+        self(ctx).wait(groups);
+    };
     table.load_matrix = [](void *ctx, const void *row, int32_t count, int32_t transposed, uint32_t *out) {
       Emulator &e = self(ctx);
       Thread &thread = e.current();
@@ -160,6 +173,7 @@ private:
       return;
     }
     shared.reset(sharedBytes);
+    lines.clear();
     for (Thread &thread : threads)
       thread = Thread();
     fibers.start(
@@ -330,10 +344,27 @@ private:
     if (reinterpret_cast<uintptr_t>(copy.to) % static_cast<uintptr_t>(copy.bytes) ||
         (copy.there && reinterpret_cast<uintptr_t>(copy.from) % static_cast<uintptr_t>(copy.bytes)))
       check(str("cp.async of ", copy.bytes, " bytes at an address that is no multiple of that"));
+    if (reportConflicts)
+      check(findConflict(copy));
     std::string problem = shared.startCopy(me, copy.to, copy.bytes);
     check(problem);
     if (shared.contains(copy.to, copy.bytes))
       current().open.push_back(copy);
+  }
+
+  /// Neighbouring threads whose copies make up a line of all banks write them in one go, if each bank is there once.
+  /// Their copies with the same number are one instruction: kernels issue the same copies in every thread of such a
+  /// group.
+  std::string findConflict(const Copy &copy) {
+    int perLine = kLine / copy.bytes, group = me / perLine;
+    auto at = static_cast<const char *>(copy.to) - static_cast<const char *>(shared.base());
+    uint32_t bank = uint32_t(1) << (at / copy.bytes % perLine);
+    uint32_t &banks = lines[{group * (kLine + 1) + perLine, current().copies++}];
+    if (banks & bank)
+      return str("cp.async: two of the threads ", group * perLine, " to ", group * perLine + perLine - 1,
+                 " copy to the same banks");
+    banks |= bank;
+    return "";
   }
 
   void wait(int32_t groups) {
@@ -354,11 +385,16 @@ private:
   int64_t grid[3] = {}, block[3] = {};
   int me = 0;
   bool reported = false;
-  /// A bank conflict is slow, not wrong: MOE_EMULATOR=conflicts makes it a fault, for tests.
-  const bool reportConflicts = [] {
+  static std::string_view option() {
     const char *value = std::getenv("MOE_EMULATOR");
-    return value && std::string_view(value) == "conflicts";
-  }();
+    return value ? value : "";
+  }
+  /// A bank conflict is slow, not wrong: MOE_EMULATOR=conflicts makes it a fault, for tests.
+  const bool reportConflicts = option() == "conflicts";
+  /// MOE_EMULATOR=without=N: the barrier or wait that is left out, to test the emulator, or -1.
+  const int32_t without = option().substr(0, 8) == "without=" ? std::atoi(option().data() + 8) : -1;
+  /// Banks that the copies of a line's threads go to: (threads, number of the copy) -> banks.
+  std::map<std::pair<int, int64_t>, uint32_t> lines;
   std::vector<Thread> threads;
   Fibers fibers;
   SharedMemory shared;

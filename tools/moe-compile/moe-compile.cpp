@@ -48,9 +48,6 @@ static cl::opt<std::string>
 static cl::opt<bool> emulate("emulate",
                              cl::desc("Run the GPU's kernels on the processor, thread by thread (for tests)"),
                              cl::cat(category));
-static cl::opt<int64_t> emulateWithout("emulate-without",
-                                       cl::desc("With --emulate: leave out this barrier or wait (tests the emulator)"),
-                                       cl::init(-1), cl::Hidden, cl::cat(category));
 static cl::opt<char> optLevel("O", cl::desc("How hard to optimise, 0 to 3 (default: 3)"), cl::Prefix, cl::init('3'),
                               cl::cat(category));
 static cl::opt<std::string> compileTo("compile-to", cl::desc("Stop after a phase and write MLIR"),
@@ -241,7 +238,6 @@ int main(int argc, char **argv) {
     options.phases.emulateGpu = emulate;
     // The packed order is that of the processor's kernels.
     options.phases.packWeights = false;
-    options.phases.mutateGpu = emulateWithout;
     if (precision.getNumOccurrences() && !llvm::is_contained({"f32", "f16", "bf16", "tf32"}, StringRef(precision)))
       return usageError("--precision takes f32, f16, bf16 or tf32, not '" + precision + "'");
     if (precision != "f32")

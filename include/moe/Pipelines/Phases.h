@@ -40,8 +40,6 @@ struct PhaseOptions {
   std::string gpuPrecision;
   /// Run these kernels on the processor, thread by thread.
   bool emulateGpu = false;
-  /// For tests of the emulator: the barrier or wait to leave out, or -1.
-  int64_t mutateGpu = -1;
   /// 0 to 3: how hard LLVM works; 0 also leaves out fusion and kernels.
   unsigned optLevel = 3;
   /// A lowering for every moe.apply ("reference", "fused", "pairwise", "dense"), or empty: the compiler chooses.

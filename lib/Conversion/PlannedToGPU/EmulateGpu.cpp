@@ -24,8 +24,6 @@ constexpr std::pair<StringLiteral, int64_t> kRegisters[] = {
 };
 
 struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
-  using MoeEmulateGpuPassBase::MoeEmulateGpuPassBase;
-
   void runOnOperation() override {
     ModuleOp module = getOperation();
     pointer = LLVM::LLVMPointerType::get(&getContext());
@@ -33,26 +31,13 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
     i32 = b.getI32Type();
     i64 = b.getI64Type();
     none = LLVM::LLVMVoidType::get(&getContext());
+    sites = 0;
     for (auto kernels : llvm::make_early_inc_range(module.getOps<gpu::GPUModuleOp>())) {
-      removeOne(kernels);
       for (auto kernel : llvm::make_early_inc_range(kernels.getOps<LLVM::LLVMFuncOp>()))
         if (failed(emulate(kernel)))
           return signalPassFailure();
       kernels.erase();
     }
-  }
-
-  /// The mutation that was asked for.
-  void removeOne(gpu::GPUModuleOp kernels) {
-    if (mutate < 0)
-      return;
-    SmallVector<Operation *> sites;
-    kernels.walk([&](Operation *op) {
-      if (isa<NVVM::Barrier0Op, NVVM::BarrierOp, NVVM::CpAsyncWaitGroupOp>(op))
-        sites.push_back(op);
-    });
-    if (mutate < static_cast<int64_t>(sites.size()))
-      sites[mutate]->erase();
   }
 
   LogicalResult emulate(LLVM::LLVMFuncOp kernel) {
@@ -127,7 +112,7 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
       meets = true;
       if (auto barrier = dyn_cast<NVVM::BarrierOp>(op); barrier && op->getNumOperands())
         return op->emitError() << "the emulator has no barriers with operands";
-      call(b, "barrier", kEmulatorBarrier, none, {});
+      call(b, "barrier", kEmulatorBarrier, none, {number(b, sites++)});
       return gone();
     }
     if (auto address = dyn_cast<LLVM::AddressOfOp>(op); address && isShared(address)) {
@@ -145,7 +130,7 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
       return gone();
     }
     if (auto wait = dyn_cast<NVVM::CpAsyncWaitGroupOp>(op)) {
-      call(b, "wait", kEmulatorWait, none, {number(b, wait.getN())});
+      call(b, "wait", kEmulatorWait, none, {number(b, wait.getN()), number(b, sites++)});
       return gone();
     }
     if (auto load = dyn_cast<NVVM::LdMatrixOp>(op)) {
@@ -265,5 +250,7 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
   }
 
   Type pointer, i32, i64, none;
+  /// Barriers and waits so far.
+  int64_t sites = 0;
 };
 } // namespace

@@ -49,7 +49,14 @@ struct MoeConvertKernelsToNvvmPass : moe::impl::MoeConvertKernelsToNvvmPassBase<
     target.addIllegalDialect<gpu::GPUDialect>();
     target.addLegalOp<gpu::GPUModuleOp>();
     if (failed(applyPartialConversion(module, target, std::move(patterns))))
-      signalPassFailure();
+      return signalPassFailure();
+    // Memory whose size is said at the launch. Defined in the module it would be a byte of fixed memory besides, which
+    // counts against what a launch may ask for.
+    for (auto global : module.getOps<LLVM::GlobalOp>()) {
+      auto array = dyn_cast<LLVM::LLVMArrayType>(global.getType());
+      if (global.getAddrSpace() == NVVM::NVVMMemorySpace::Shared && array && array.getNumElements() == 0)
+        global.setLinkage(LLVM::Linkage::External);
+    }
   }
 };
 } // namespace
