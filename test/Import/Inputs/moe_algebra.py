@@ -576,6 +576,7 @@ NAMED = {
     "grouped_fused": dict(form="grouped", router="topk_softmax", fused="interleaved", combine="einsum", opset=20),
     "grouped_one": dict(form="grouped", k=1, fused="split", weighted="hidden"),
     "half": dict(form="scatter", dtype="f16", norm="div", residual=True),
+    "half_bf16": dict(dtype="bf16", norm="div", residual=True, fused="split", bias=True),
 }
 
 
