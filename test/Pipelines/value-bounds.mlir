@@ -1,7 +1,7 @@
 // Two slices at an offset that a chain of ifs computes: upstream's value bounds of scf.if compare both branches of every
 // if with constraints of their own, which takes minutes for this chain. With those of lib/InitAll the chain is
 // as cheap as it is long, and slices at one offset are still known to be one.
-// RUN: moe-opt %s --one-shot-bufferize="bufferize-function-boundaries=true" | FileCheck %s
+// RUN: timeout 60 moe-opt %s --one-shot-bufferize="bufferize-function-boundaries=true" | FileCheck %s
 
 // CHECK-LABEL: func.func @chain
 // CHECK-COUNT-159: scf.if

@@ -1,11 +1,11 @@
 //===- ChooseLowering.cpp - which lowering each moe.apply gets ------------===//
 #include "FusedBody.h"
 
-#include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Pass/Pass.h"
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/IR/MoeRoutingFacts.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-choose-lowering"
@@ -129,15 +129,7 @@ struct MoeChooseLoweringPass : moe::impl::MoeChooseLoweringPassBase<MoeChooseLow
   }
 
   static void report(ApplyOp op, StringRef lowering, StringRef why, bool chosen) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    auto options = remark::RemarkOpts::name("ApplyLowering")
-                       .category("moe-choose-lowering")
-                       .function(function ? function.getName() : "");
-    std::string text = (chosen ? lowering + ": " + why : "not " + lowering + ": " + why).str();
-    if (chosen)
-      remark::passed(op.getLoc(), options) << text;
-    else
-      remark::missed(op.getLoc(), options) << text;
+    reportDecision(op, "ApplyLowering", "moe-choose-lowering", chosen, (chosen ? "" : "not ") + lowering + ": " + why);
   }
 };
 } // namespace

@@ -7,12 +7,11 @@
 //===----------------------------------------------------------------------===//
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "mlir/IR/Remarks.h"
-#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Pass/Pass.h"
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/Analysis/RowIndependence.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-flatten-contractions"
@@ -180,9 +179,7 @@ struct MoeFlattenContractionsPass : moe::impl::MoeFlattenContractionsPassBase<Mo
     for (auto op : apply.getBodies()[caseIndex].front().getOps<linalg::LinalgOp>())
       if (std::optional<Candidate> candidate = getCandidate(op, facts); candidate && !candidate->isMatmul())
         candidates.push_back(*candidate);
-    auto function = apply->getParentOfType<FunctionOpInterface>();
-    auto options =
-        remark::RemarkOpts::name("Flatten").category(DEBUG_TYPE).function(function ? function.getName() : "");
+    remark::RemarkOpts options = getRemarkOptions(apply, "Flatten", DEBUG_TYPE);
     for (Candidate &candidate : candidates) {
       Location loc = candidate.op.getLoc();
       std::string why = flatten(candidate);

@@ -9,9 +9,9 @@
 #include "moe/Dialect/Moe/Transforms/Passes.h"
 
 #include "mlir/IR/Builders.h"
-#include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/Statistic.h"
@@ -114,14 +114,8 @@ struct MoeChooseEncodingsPass : impl::MoeChooseEncodingsPassBase<MoeChooseEncodi
   }
 
   static void report(RouteOp root, bool dense, unsigned gaining) {
-    auto function = root->getParentOfType<FunctionOpInterface>();
-    auto options =
-        remark::RemarkOpts::name("RoutingEncoding").category(DEBUG_TYPE).function(function ? function.getName() : "");
     std::string readers = (Twine(gaining) + (gaining == 1 ? " op knows" : " ops know") + " experts from places").str();
-    if (dense)
-      remark::passed(root.getLoc(), options) << "dense: " + readers;
-    else
-      remark::missed(root.getLoc(), options) << "slots: " + readers;
+    reportDecision(root, "RoutingEncoding", DEBUG_TYPE, dense, (dense ? "dense: " : "slots: ") + readers);
   }
 };
 

@@ -10,10 +10,9 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/PatternMatch.h"
-#include "mlir/IR/Remarks.h"
-#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Interfaces/ValueBoundsOpInterface.h"
 #include "moe/Dialect/Moe/IR/MoeRoutingFacts.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-fold-capacities"
@@ -165,13 +164,7 @@ struct MoeFoldCapacitiesPass : impl::MoeFoldCapacitiesPassBase<MoeFoldCapacities
   }
 
   static void report(Operation *op, const Twine &text, bool done) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    auto options =
-        remark::RemarkOpts::name("Capacity").category(DEBUG_TYPE).function(function ? function.getName() : "");
-    if (done)
-      remark::passed(op->getLoc(), options) << text.str();
-    else
-      remark::missed(op->getLoc(), options) << text.str();
+    reportDecision(op, "Capacity", DEBUG_TYPE, done, text);
   }
 };
 

@@ -12,9 +12,9 @@
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/Matchers.h"
-#include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-fuse-dequantize"
@@ -55,9 +55,7 @@ struct MoeFuseDequantizePass : impl::MoeFuseDequantizePassBase<MoeFuseDequantize
     getOperation()->walk([&](DequantizeOp op) { ops.push_back(op); });
     for (DequantizeOp op : ops) {
       StringRef why = fuse(op);
-      auto function = op->getParentOfType<FunctionOpInterface>();
-      auto options =
-          remark::RemarkOpts::name("FuseDequantize").category(DEBUG_TYPE).function(function ? function.getName() : "");
+      remark::RemarkOpts options = getRemarkOptions(op, "FuseDequantize", DEBUG_TYPE);
       if (why.empty()) {
         remark::passed(op.getLoc(), options) << "its matmuls dequantise on the way";
         op.erase();

@@ -8,13 +8,12 @@
 #include "moe/Dialect/Moe/Transforms/Passes.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
-#include "mlir/IR/Remarks.h"
-#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Interfaces/LoopLikeInterface.h"
 #include "mlir/Transforms/LoopInvariantCodeMotionUtils.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "moe/Dialect/Moe/Analysis/EqualSizes.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/Statistic.h"
 
@@ -117,13 +116,7 @@ struct MoeHoistRoutersPass : impl::MoeHoistRoutersPassBase<MoeHoistRoutersPass> 
   }
 
   static void report(Operation *op, const Twine &text, bool done) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    auto options =
-        remark::RemarkOpts::name("HoistRouter").category(DEBUG_TYPE).function(function ? function.getName() : "");
-    if (done)
-      remark::passed(op->getLoc(), options) << text.str();
-    else
-      remark::missed(op->getLoc(), options) << text.str();
+    reportDecision(op, "HoistRouter", DEBUG_TYPE, done, text);
   }
 };
 

@@ -7,11 +7,10 @@
 #include "moe/Dialect/Moe/Transforms/Passes.h"
 
 #include "mlir/IR/IRMapping.h"
-#include "mlir/IR/Remarks.h"
-#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "moe/Dialect/Moe/Analysis/EqualSizes.h"
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-merge-matmuls"
@@ -133,13 +132,7 @@ struct MoeMergeMatmulsPass : impl::MoeMergeMatmulsPassBase<MoeMergeMatmulsPass> 
   }
 
   static void report(GroupedMatmulOp op, const Twine &text, bool done) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    auto options =
-        remark::RemarkOpts::name("SiblingMatmuls").category(DEBUG_TYPE).function(function ? function.getName() : "");
-    if (done)
-      remark::passed(op.getLoc(), options) << text.str();
-    else
-      remark::missed(op.getLoc(), options) << text.str();
+    reportDecision(op, "SiblingMatmuls", DEBUG_TYPE, done, text);
   }
 };
 

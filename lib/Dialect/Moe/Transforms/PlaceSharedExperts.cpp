@@ -11,9 +11,9 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/OperationSupport.h"
 #include "mlir/IR/PatternMatch.h"
-#include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "moe/Dialect/Moe/IR/MoeApplyParts.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-place-shared-experts"
@@ -139,10 +139,7 @@ struct MoePlaceSharedExpertsPass : impl::MoePlaceSharedExpertsPassBase<MoePlaceS
       moveIn(sum);
   }
 
-  static remark::RemarkOpts optionsFor(Operation *op) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    return remark::RemarkOpts::name("SharedExperts").category(DEBUG_TYPE).function(function ? function.getName() : "");
-  }
+  static remark::RemarkOpts optionsFor(Operation *op) { return getRemarkOptions(op, "SharedExperts", DEBUG_TYPE); }
 
   /// apply(r) + dense, where dense is the body of the apply on all rows.
   void moveIn(arith::AddFOp sum) {

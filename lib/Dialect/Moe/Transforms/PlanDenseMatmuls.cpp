@@ -21,12 +21,12 @@
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/Matchers.h"
-#include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "moe/Dialect/Moe/Analysis/PanelLayout.h"
 #include "moe/Dialect/Moe/Analysis/WeightView.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/Statistic.h"
 
@@ -524,10 +524,7 @@ struct PlanDenseMatmuls : impl::MoePlanDenseMatmulsPassBase<PlanDenseMatmuls> {
   }
 
 private:
-  static remark::RemarkOpts options(Operation *op) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    return remark::RemarkOpts::name("PlanDense").category(DEBUG_TYPE).function(function ? function.getName() : "");
-  }
+  static remark::RemarkOpts options(Operation *op) { return getRemarkOptions(op, "PlanDense", DEBUG_TYPE); }
 
   void remarkLeft(Operation *op, const Twine &why) {
     ++numLeft;

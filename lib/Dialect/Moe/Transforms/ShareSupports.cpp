@@ -9,10 +9,10 @@
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/Dominance.h"
-#include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "moe/Dialect/Moe/Analysis/EqualSizes.h"
 #include "moe/Dialect/Moe/IR/MoeRoutingFacts.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/Statistic.h"
 
@@ -87,13 +87,7 @@ struct MoeShareSupportsPass : impl::MoeShareSupportsPassBase<MoeShareSupportsPas
   }
 
   static void report(ApplyOp op, const Twine &text, bool done) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    auto options =
-        remark::RemarkOpts::name("CommonSupport").category(DEBUG_TYPE).function(function ? function.getName() : "");
-    if (done)
-      remark::passed(op.getLoc(), options) << text.str();
-    else
-      remark::missed(op.getLoc(), options) << text.str();
+    reportDecision(op, "CommonSupport", DEBUG_TYPE, done, text);
   }
 };
 

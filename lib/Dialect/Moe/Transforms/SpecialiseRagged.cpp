@@ -8,9 +8,9 @@
 
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/PatternMatch.h"
-#include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "moe/Dialect/Moe/IR/MoeApplyParts.h"
+#include "moe/Support/Remarks.h"
 #include "llvm/ADT/Statistic.h"
 
 #define DEBUG_TYPE "moe-specialise-ragged"
@@ -81,12 +81,7 @@ struct MoeSpecialiseRaggedPass : impl::MoeSpecialiseRaggedPassBase<MoeSpecialise
     op.erase();
   }
 
-  static remark::RemarkOpts options(ApplyOp op) {
-    auto function = op->getParentOfType<FunctionOpInterface>();
-    return remark::RemarkOpts::name("SpecialiseRagged")
-        .category(DEBUG_TYPE)
-        .function(function ? function.getName() : "");
-  }
+  static remark::RemarkOpts options(ApplyOp op) { return getRemarkOptions(op, "SpecialiseRagged", DEBUG_TYPE); }
 
   void rebuild(ApplyOp op, ArrayRef<Run> runs) {
     IRRewriter b(op);

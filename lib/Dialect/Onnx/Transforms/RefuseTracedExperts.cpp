@@ -12,46 +12,54 @@ namespace mlir::moe {
 using namespace mlir;
 using namespace mlir::moe;
 
-/// The TopK or ArgMax whose expert numbers `value` is computed from by integer arithmetic, comparisons and reductions;
-/// null if there is none.
-static OnnxNodeOp routerOf(Value value) {
+namespace {
+/// What a search backwards makes of a node.
+enum class Search { Found, Through, Stop };
+} // namespace
+
+/// The first node from `value` on, backwards, that `look` finds among the nodes that it lets the search through; null
+/// if there is none among the next `most` values.
+static OnnxNodeOp searchBack(Value value, size_t most, llvm::function_ref<Search(OnnxNodeOp, Value)> look) {
   llvm::SetVector<Value> todo;
   todo.insert(value);
-  // The way from a router to its list is a dozen nodes; a longer search meets the rest of the model.
-  for (size_t i = 0; i < todo.size() && i < 64; ++i) {
+  for (size_t i = 0; i < todo.size() && i < most; ++i) {
     auto node = todo[i].getDefiningOp<OnnxNodeOp>();
-    if (!node)
-      continue;
-    if ((node.is("TopK") && todo[i] == node.getResult(1)) || node.is("ArgMax"))
+    Search step = node ? look(node, todo[i]) : Search::Stop;
+    if (step == Search::Found)
       return node;
-    if (llvm::is_contained({"MatMul", "Gemm", "Softmax", "Conv", "Attention"}, node.getOpType()))
-      continue;
-    todo.insert(node.getInputs().begin(), node.getInputs().end());
+    if (step == Search::Through)
+      todo.insert(node.getInputs().begin(), node.getInputs().end());
   }
   return {};
 }
 
+static bool isIndicesOfTopK(OnnxNodeOp node, Value result) { return node.is("TopK") && result == node.getResult(1); }
+
+/// The TopK or ArgMax whose expert numbers `value` is computed from by integer arithmetic, comparisons and reductions;
+/// null if there is none.
+static OnnxNodeOp routerOf(Value value) {
+  // The way from a router to its list is a dozen nodes; a longer search meets the rest of the model.
+  return searchBack(value, 64, [](OnnxNodeOp node, Value result) {
+    if (isIndicesOfTopK(node, result) || node.is("ArgMax"))
+      return Search::Found;
+    bool ends = llvm::is_contained({"MatMul", "Gemm", "Softmax", "Conv", "Attention"}, node.getOpType());
+    return ends ? Search::Stop : Search::Through;
+  });
+}
+
 /// The sort (a TopK over all pairs) of a router's expert numbers by which `index` orders rows; null if there is none.
 static OnnxNodeOp sortOf(Value index) {
-  llvm::SetVector<Value> todo;
-  todo.insert(index);
-  for (size_t i = 0; i < todo.size() && i < 32; ++i) {
-    auto node = todo[i].getDefiningOp<OnnxNodeOp>();
-    if (!node)
-      continue;
-    auto type = dyn_cast<RankedTensorType>(todo[i].getType());
-    if (node.is("TopK") && todo[i] == node.getResult(1)) {
-      if (type && type.getRank() == 1 && routerOf(node.getInputs()[0]))
-        return node;
-      continue;
+  return searchBack(index, 32, [](OnnxNodeOp node, Value result) {
+    if (isIndicesOfTopK(node, result)) {
+      auto type = dyn_cast<RankedTensorType>(result.getType());
+      return type && type.getRank() == 1 && routerOf(node.getInputs()[0]) ? Search::Found : Search::Stop;
     }
     // From the place in the sorted list to the number of the pair's token.
-    if (llvm::is_contained({"Cast", "Identity", "Div", "Floor", "Abs", "Sign", "Mul", "Reshape", "Squeeze", "Unsqueeze",
-                            "Gather", "GatherElements", "Expand"},
-                           node.getOpType()))
-      todo.insert(node.getInputs().begin(), node.getInputs().end());
-  }
-  return {};
+    bool moves = llvm::is_contained({"Cast", "Identity", "Div", "Floor", "Abs", "Sign", "Mul", "Reshape", "Squeeze",
+                                     "Unsqueeze", "Gather", "GatherElements", "Expand"},
+                                    node.getOpType());
+    return moves ? Search::Through : Search::Stop;
+  });
 }
 
 /// How many rows of its operand a node takes from a fixed place on, for each of its results; empty if it does not.
