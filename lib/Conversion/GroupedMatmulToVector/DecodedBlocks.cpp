@@ -106,7 +106,7 @@ func::FuncOp DecodedBlocks::getDecodeFunction() {
         Value group = loop.getInductionVar();
         Value at = plus(codes, times(group, panels.rowBytes()));
         Value row = plus(to, times(group, panels.group() * panels.width()));
-        decoder.emitPrefetch(at, limit);
+        decoder.emitPrefetch(at, /*ahead=*/4096, limit);
         for (int64_t v = 0; v < vectors; ++v) {
           Value raw = decoder.loadCodes(at, v);
           auto [scale, negativeZero] = scales[v];

@@ -35,76 +35,64 @@ private:
                  [&](Value panel) { return startOf(task.expert, panel); });
   }
 
-  void emitTile(Value pair, int64_t rows) override {
-    int64_t perBank = panels.columns() / lanes;
-    // Registers for sums: 24 of AVX-512's, 8 of AVX2's; the same columns of all banks stay together.
-    int64_t registers = lanes >= 16 ? 24 : 8, together = perBank;
-    perBlock = rows <= 2 && panels.wholeBlocks() > 1 && !panels.format.getZeroPoints();
-    while (together > 1 && rows * together * panels.banks * (perBlock ? 2 : 1) > registers)
-      together /= 2;
-    for (int64_t v = 0; v < perBank; v += together) {
-      chooseChunk(v, together);
-      finishTile(pair, rows, v, emitSums());
+  /// One or two rows sum up the products of a block on their own.
+  bool perBlock() const { return sources.size() <= 2 && panels.wholeBlocks() > 1 && !panels.format.getZeroPoints(); }
+  /// Whether sums are multiplied with the scales, and not each weight.
+  bool scalesSums() const { return perBlock() || (panels.wholeBlocks() == 1 && panels.k == panels.blockLength()); }
+  /// With zero points the sum of the row's elements is needed as well.
+  bool countsRows() const { return scalesSums() && panels.format.getZeroPoints(); }
+  QuantDecoder decoder() { return QuantDecoder(b, loc, panels, lanes, stream, scalesSums()); }
+
+  // Codes of fewer bits take so many instructions that one stream comes fast enough.
+  bool readsSideBySide() const override { return QuantisedKernel::readsSideBySide() && panels.storedBits() == 8; }
+
+  int64_t sumsInRegisters(int64_t) override { return (lanes >= 16 ? 24 : 8) / (perBlock() ? 2 : 1); }
+
+  SmallVector<Value> beginBlock(const PanelBlock &block, ValueRange before) override {
+    scales.clear();
+    negativeZeros.clear();
+    if (!scalesSums()) {
+      loadScales(block, decoder().codeFactor(), scales, negativeZeros);
+      return SmallVector<Value>(before);
     }
+    return SmallVector<Value>(numSums() + (countsRows() ? sources.size() : 0), splat(0.0f));
   }
 
-  SmallVector<Value> emitBlock(Value at, Value, Value k, int64_t length, ValueRange before) override {
-    bool only = panels.wholeBlocks() == 1 && panels.k == panels.blockLength();
-    bool scaleLast = perBlock || only;
-    SmallVector<Value> scales, zeros; // -zero * scale
-    loadScales(at, length, decoder().codeFactor(), scales, zeros);
-    // With zero points the sum of the row's elements is needed as well.
-    bool countRows = scaleLast && !zeros.empty();
-    SmallVector<Value> sums(before);
-    if (scaleLast)
-      sums.assign(sources.size() * chunk.size(), splat(0.0f));
-    size_t numSums = sums.size();
-    if (countRows)
-      sums.append(sources.size(), splat(0.0f));
-
-    int64_t group = panels.group(), groups = length / group, rest = length % group;
-    // A group of words is code enough; more are written out for few rows.
-    int64_t few = sources.size() <= 2 ? 2 : 1;
-    int64_t unroll = std::min<int64_t>(groups, group == 4 ? 2 * few : few);
-    auto emitGroups = [&](Value codes, Value start, int64_t many, int64_t inLast, ValueRange old) {
-      SmallVector<Value> next(old);
-      for (int64_t g = 0; g < many; ++g)
-        emitGroup(add(codes, g * panels.rowBytes()), add(start, g * group), g + 1 == many ? inLast : group, scaleLast,
-                  scales, zeros, numSums, next);
-      return next;
-    };
-    int64_t main = unroll ? groups / unroll * unroll : 0;
-    if (main > unroll) {
-      auto loop = scf::ForOp::create(b, loc, zero, index(main), index(unroll), sums);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      Value g = loop.getInductionVar();
-      scf::YieldOp::create(b, loc,
-                           emitGroups(plus(at, times(g, panels.rowBytes())), plus(k, times(g, group)), unroll, group,
-                                      loop.getRegionIterArgs()));
-      sums.assign(loop.getResults().begin(), loop.getResults().end());
-    } else if (main) {
-      sums = emitGroups(at, k, main, group, sums);
-    }
-    if (int64_t left = groups - main)
-      sums = emitGroups(add(at, main * panels.rowBytes()), add(k, main * group), left, group, sums);
-    if (rest)
-      sums = emitGroups(add(at, groups * panels.rowBytes()), add(k, groups * group), 1, rest, sums);
-
-    if (!scaleLast)
-      return sums;
+  SmallVector<Value> endBlock(const PanelBlock &block, ValueRange sums, ValueRange before) override {
+    if (!scalesSums())
+      return SmallVector<Value>(sums);
+    // The factor goes to the scales where these are of a type that leaves room for it.
+    float factor = decoder().codeFactor();
+    bool inScales = factor == 1.0f || panels.scaleBytes == 2;
+    loadScales(block, inScales ? factor : 1.0f, scales, negativeZeros);
     SmallVector<Value> result;
     for (size_t r = 0; r < sources.size(); ++r)
       for (size_t c = 0; c < chunk.size(); ++c) {
-        Value sum = fma(sums[r * chunk.size() + c], scales[c], before[r * chunk.size() + c]);
-        result.push_back(countRows ? fma(sums[numSums + r], zeros[c], sum) : sum);
+        Value mine = sums[r * chunk.size() + c];
+        Value sum = fma(inScales ? mine : mul(mine, splat(factor)), scales[c], before[r * chunk.size() + c]);
+        result.push_back(countsRows() ? fma(sums[numSums() + r], negativeZeros[c], sum) : sum);
       }
     return result;
   }
 
+  Unrolling getUnrolling(int64_t groups) override {
+    // A group of words is code enough; more are written out for few rows.
+    int64_t few = sources.size() <= 2 ? 2 : 1;
+    int64_t unroll = std::min<int64_t>(groups, panels.group() == 4 ? 2 * few : few);
+    return {unroll, unroll};
+  }
+
+  VectorType typeOfSums() const override { return floats; }
+  size_t numSums() const { return sources.size() * chunk.size(); }
+
+  void emitGroups(Value at, Value k, int64_t many, int64_t inLast, SmallVectorImpl<Value> &sums) override {
+    int64_t group = panels.group();
+    for (int64_t g = 0; g < many; ++g)
+      emitGroup(add(at, g * panels.rowBytes()), add(k, g * group), g + 1 == many ? inLast : group, sums);
+  }
+
   /// One row of words: `many` consecutive k from `k` on.
-  void emitGroup(Value codes, Value k, int64_t many, bool scaleLast, ArrayRef<Value> scales, ArrayRef<Value> zeros,
-                 size_t numSums, SmallVectorImpl<Value> &sums) {
+  void emitGroup(Value codes, Value k, int64_t many, SmallVectorImpl<Value> &sums) {
     emitPrefetch(codes);
     SmallVector<Value> raw;
     for (int64_t vector : chunk)
@@ -113,8 +101,8 @@ private:
       SmallVector<Value> weights;
       for (size_t c = 0; c < chunk.size(); ++c) {
         Value weight = decoder().decode(raw[c], j);
-        if (!scaleLast)
-          weight = zeros.empty() ? mul(weight, scales[c]) : fma(weight, scales[c], zeros[c]);
+        if (!scalesSums())
+          weight = negativeZeros.empty() ? mul(weight, scales[c]) : fma(weight, scales[c], negativeZeros[c]);
         weights.push_back(weight);
       }
       for (auto [r, source] : llvm::enumerate(sources)) {
@@ -122,8 +110,8 @@ private:
         Value row = vector::BroadcastOp::create(b, loc, floats, x);
         for (size_t c = 0; c < chunk.size(); ++c)
           sums[r * chunk.size() + c] = fma(row, weights[c], sums[r * chunk.size() + c]);
-        if (sums.size() > numSums)
-          sums[numSums + r] = arith::AddFOp::create(b, loc, sums[numSums + r], row);
+        if (countsRows())
+          sums[numSums() + r] = arith::AddFOp::create(b, loc, sums[numSums() + r], row);
       }
     }
   }
@@ -131,7 +119,8 @@ private:
   Value rowsOfA;
   DecodeSchedule schedule;
   DecodedBlocks decoded;
-  bool perBlock = false;
+  /// Of the block that is being emitted, where they are needed before its end.
+  SmallVector<Value> scales, negativeZeros;
 };
 
 } // namespace

@@ -28,64 +28,59 @@ public:
         halves(VectorType::get({2 * dot.lanes()}, b.getI16Type())),
         bytes(VectorType::get({4 * dot.lanes()}, b.getI8Type())) {}
 
-  Value emit(Value sum, ValueRange weights, ValueRange rows) {
+  void add(IntegerDot::Sum &sum, Value weight, Value row) {
     if (dot.portable)
-      return emitPortable(sum, weights, rows);
-    if (dot.hasVnni()) {
-      StringRef name = dot.isWide() ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
-      for (auto [weight, row] : llvm::zip(weights, rows))
-        sum = intrinsic(name, words, {sum, weight, row});
-      return sum;
-    }
-    return most ? emitUnsigned(sum, weights, rows) : emitSigned(sum, weights, rows);
+      sum.words = emitPortable(sum.words, weight, row);
+    else if (dot.hasVnni())
+      sum.words = intrinsic(dot.isWide() ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256", words,
+                            {sum.words, weight, row});
+    else if (most)
+      addUnsigned(sum, weight, row);
+    else
+      sum.words = addSigned(sum.words, weight, row);
+  }
+
+  Value finish(const IntegerDot::Sum &sum) {
+    return sum.halves ? arith::AddIOp::create(b, loc, sum.words, addHalves(sum.halves)).getResult() : sum.words;
   }
 
 private:
   /// Sums of two products have 16 bits with a sign, and saturate: each is at most 2 * 127 * most. So many of them are
   /// added up before they are widened that 32767 is not passed: 8 for 4 bits (15 * 254 * 8 = 30480), 4 for e2m1 (28).
-  Value emitUnsigned(Value sum, ValueRange weights, ValueRange rows) {
-    size_t together = 32767 / (2 * 127 * most);
+  void addUnsigned(IntegerDot::Sum &sum, Value weight, Value row) {
+    int64_t together = 32767 / (2 * 127 * most);
     assert(together >= 1 && "weights of this size would saturate");
-    for (size_t from = 0; from < weights.size(); from += together) {
-      Value pairs;
-      for (size_t i = from; i < std::min(from + together, weights.size()); ++i) {
-        Value two = addPairs(weights[i], rows[i]);
-        pairs = pairs ? arith::AddIOp::create(b, loc, pairs, two) : two;
-      }
-      sum = arith::AddIOp::create(b, loc, sum, addHalves(pairs));
-    }
-    return sum;
+    Value two = addPairs(weight, row);
+    sum.halves = sum.halves ? arith::AddIOp::create(b, loc, sum.halves, two).getResult() : two;
+    if (++sum.inHalves == together)
+      sum = {finish(sum)};
   }
 
   /// |weight| * (row with the weight's sign). |-128| is 128 without a sign, so a sum of two is at most
   /// 2 * 128 * 127 = 32512 and never saturates; rows are never -128, so that the change of sign is exact.
-  Value emitSigned(Value sum, ValueRange weights, ValueRange rows) {
+  Value addSigned(Value sum, Value weight, Value row) {
     Value none = constant(bytes, 0);
-    for (auto [weight, row] : llvm::zip(weights, rows)) {
-      Value negated = arith::SubIOp::create(b, loc, none, weight);
-      Value magnitude = arith::MaxSIOp::create(b, loc, weight, negated), turned;
-      if (dot.isWide()) {
-        Value isNegative = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, weight, none);
-        turned = arith::SelectOp::create(b, loc, isNegative, arith::SubIOp::create(b, loc, none, row), row);
-      } else {
-        turned = intrinsic("llvm.x86.avx2.psign.b", bytes, {row, weight});
-      }
-      sum = arith::AddIOp::create(b, loc, sum, addHalves(addPairs(magnitude, turned)));
+    Value negated = arith::SubIOp::create(b, loc, none, weight);
+    Value magnitude = arith::MaxSIOp::create(b, loc, weight, negated), turned;
+    if (dot.isWide()) {
+      Value isNegative = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::slt, weight, none);
+      turned = arith::SelectOp::create(b, loc, isNegative, arith::SubIOp::create(b, loc, none, row), row);
+    } else {
+      turned = intrinsic("llvm.x86.avx2.psign.b", bytes, {row, weight});
     }
-    return sum;
+    return arith::AddIOp::create(b, loc, sum, addHalves(addPairs(magnitude, turned)));
   }
 
-  Value emitPortable(Value sum, ValueRange weights, ValueRange rows) {
+  Value emitPortable(Value sum, Value weight, Value row) {
     auto word = [&](Value v) { return vector::BitCastOp::create(b, loc, words, v).getResult(); };
-    for (auto [weight, row] : llvm::zip(weights, rows))
-      for (int32_t i = 0; i < 4; ++i) {
-        Value up = constant(words, 24 - 8 * i), down = constant(words, 24);
-        Value w = arith::ShLIOp::create(b, loc, word(weight), up), r = arith::ShLIOp::create(b, loc, word(row), up);
-        w = most ? arith::ShRUIOp::create(b, loc, w, down).getResult()
-                 : arith::ShRSIOp::create(b, loc, w, down).getResult();
-        Value product = arith::MulIOp::create(b, loc, w, arith::ShRSIOp::create(b, loc, r, down));
-        sum = arith::AddIOp::create(b, loc, sum, product);
-      }
+    for (int32_t i = 0; i < 4; ++i) {
+      Value up = constant(words, 24 - 8 * i), down = constant(words, 24);
+      Value w = arith::ShLIOp::create(b, loc, word(weight), up), r = arith::ShLIOp::create(b, loc, word(row), up);
+      w = most ? arith::ShRUIOp::create(b, loc, w, down).getResult()
+               : arith::ShRSIOp::create(b, loc, w, down).getResult();
+      Value product = arith::MulIOp::create(b, loc, w, arith::ShRSIOp::create(b, loc, r, down));
+      sum = arith::AddIOp::create(b, loc, sum, product);
+    }
     return sum;
   }
 
@@ -115,6 +110,10 @@ private:
 
 } // namespace
 
-Value IntegerDot::emit(OpBuilder &b, Location loc, Value sum, ValueRange weights, ValueRange rows, int64_t most) const {
-  return DotEmitter(b, loc, *this, most).emit(sum, weights, rows);
+void IntegerDot::add(OpBuilder &b, Location loc, Sum &sum, Value weights, Value rows, int64_t most) const {
+  DotEmitter(b, loc, *this, most).add(sum, weights, rows);
+}
+
+Value IntegerDot::finish(OpBuilder &b, Location loc, const Sum &sum) const {
+  return DotEmitter(b, loc, *this, /*most=*/0).finish(sum);
 }

@@ -28,9 +28,16 @@ struct IntegerDot {
   /// bits are safe without a sign, those of 8 bits are not.
   bool takesUnsignedBytes() const { return hasVnni(); }
 
-  /// `sum` (32-bit lanes) plus all `weights[i]` times `rows[i]` (bytes). Rows are from -127 to 127. Weights are
-  /// unsigned and at most `most`, or signed where `most` is 0.
-  Value emit(OpBuilder &b, Location loc, Value sum, ValueRange weights, ValueRange rows, int64_t most) const;
+  /// A sum of 32-bit lanes that grows, and sums of 16-bit lanes that are still to be added to it.
+  struct Sum {
+    Value words, halves = Value();
+    int64_t inHalves = 0;
+  };
+  /// Adds `weights` times `rows` (bytes). Rows are from -127 to 127. Weights are unsigned and at most `most`, or signed
+  /// where `most` is 0.
+  void add(OpBuilder &b, Location loc, Sum &sum, Value weights, Value rows, int64_t most) const;
+  /// The whole sum.
+  Value finish(OpBuilder &b, Location loc, const Sum &sum) const;
 };
 
 } // namespace mlir::moe

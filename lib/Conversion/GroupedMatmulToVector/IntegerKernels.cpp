@@ -42,55 +42,29 @@ private:
   /// Twice the values of e2m1, -12 to 12, plus this.
   static constexpr int64_t kFloatMiddle = 16;
 
-  void emitTile(Value pair, int64_t rows) override {
-    int64_t perBank = panels.columns() / lanes, together = perBank;
-    // Half of the registers hold weights.
-    int64_t registers = dot.isWide() ? 16 : 4;
-    while (together > 1 && rows * together * panels.banks > registers)
-      together /= 2;
-    for (int64_t v = 0; v < perBank; v += together) {
-      chooseChunk(v, together);
-      finishTile(pair, rows, v, emitSums());
-    }
-  }
+  // Half of the registers hold weights.
+  int64_t sumsInRegisters(int64_t) override { return dot.isWide() ? 16 : 4; }
 
-  SmallVector<Value> emitBlock(Value at, Value block, Value k, int64_t length, ValueRange before) override {
-    // A row's codes are read in words of four.
-    Value word = b.createOrFold<arith::DivUIOp>(loc, k, index(4));
-    SmallVector<Value> integers, steps, negativeSums;
+  SmallVector<Value> beginBlock(const PanelBlock &block, ValueRange) override {
+    SmallVector<Value> integers;
+    steps.clear();
+    negativeSums.clear();
     int32_t shift = isFloat ? 4 : panels.storedBits() - 1;
     for (Value source : sources) {
-      steps.push_back(memref::LoadOp::create(b, loc, rowCodes.steps, ValueRange{source, block}));
+      steps.push_back(memref::LoadOp::create(b, loc, rowCodes.steps, ValueRange{source, block.number}));
       if (noSign || panels.format.getZeroPoints())
-        negativeSums.push_back(memref::LoadOp::create(b, loc, rowCodes.sums, ValueRange{source, block}));
+        negativeSums.push_back(memref::LoadOp::create(b, loc, rowCodes.sums, ValueRange{source, block.number}));
       Value start = splat(int32_t(0));
       if (noSign)
         start = arith::ShLIOp::create(b, loc, broadcast(words, negativeSums.back()), splat(shift));
       integers.append(chunk.size(), start);
     }
+    return integers;
+  }
 
-    // Some rows of words at a time, as many as give eight registers of bytes.
-    int64_t groups = llvm::divideCeilSigned(length, panels.group()), c = panels.codesPerByte();
-    int64_t unroll = std::min<int64_t>(groups, std::max<int64_t>(1, (noSign ? 8 : 4) / c));
-    int64_t main = groups / unroll * unroll;
-    if (main > 2 * unroll) {
-      auto loop = scf::ForOp::create(b, loc, zero, index(main), index(unroll), integers);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      Value g = loop.getInductionVar();
-      SmallVector<Value> next(loop.getRegionIterArgs());
-      emitGroups(plus(at, times(g, panels.rowBytes())), plus(word, times(g, c)), unroll, next);
-      scf::YieldOp::create(b, loc, next);
-      integers.assign(loop.getResults().begin(), loop.getResults().end());
-    } else {
-      for (int64_t g = 0; g < main; g += unroll)
-        emitGroups(add(at, g * panels.rowBytes()), add(word, g * c), unroll, integers);
-    }
-    if (main < groups)
-      emitGroups(add(at, main * panels.rowBytes()), add(word, main * c), groups - main, integers);
-
+  SmallVector<Value> endBlock(const PanelBlock &block, ValueRange sums, ValueRange before) override {
     SmallVector<Value> scales, negativeZeros, result;
-    loadScales(at, length, isFloat ? 0.5f : 1.0f, scales, negativeZeros);
+    loadScales(block, isFloat ? 0.5f : 1.0f, scales, negativeZeros);
     for (size_t r = 0; r < sources.size(); ++r) {
       Value step = broadcast(floats, steps[r]), rowSum;
       if (!negativeZeros.empty()) {
@@ -101,7 +75,7 @@ private:
       }
       for (size_t v = 0; v < chunk.size(); ++v) {
         size_t i = r * chunk.size() + v;
-        Value converted = arith::SIToFPOp::create(b, loc, floats, integers[i]);
+        Value converted = arith::SIToFPOp::create(b, loc, floats, sums[i]);
         Value sum = fma(converted, mul(scales[v], step), before[i]);
         result.push_back(rowSum ? fma(rowSum, negativeZeros[v], sum) : sum);
       }
@@ -109,9 +83,43 @@ private:
     return result;
   }
 
-  /// `many` rows of words from byte `at` on; `sums` as [row][vector].
-  void emitGroups(Value at, Value word, int64_t many, SmallVectorImpl<Value> &sums) {
+  VectorType typeOfSums() const override { return words; }
+
+  /// Some rows of words at a time, as many as give eight registers of bytes.
+  Unrolling getUnrolling(int64_t groups) override {
+    int64_t unroll = std::min(groups, std::max<int64_t>(1, (noSign ? 8 : 4) / panels.codesPerByte()));
+    return {unroll, 2 * unroll};
+  }
+
+  void emitGroups(Value at, Value k, int64_t many, int64_t, SmallVectorImpl<Value> &sums) override {
     int64_t c = panels.codesPerByte();
+    // A row's codes are read in words of four; those behind its end are zeros.
+    Value word = b.createOrFold<arith::DivUIOp>(loc, k, index(4));
+    auto loadRow = [&](Value source, int64_t i) {
+      Value four = memref::LoadOp::create(b, loc, rowCodes.codes, ValueRange{source, add(word, i)});
+      return vector::BitCastOp::create(b, loc, bytes, broadcast(words, four)).getResult();
+    };
+    if (sources.size() == 1) {
+      // The order of memory, which a processor follows best.
+      SmallVector<IntegerDot::Sum> partial;
+      for (Value sum : sums)
+        partial.push_back({sum});
+      for (int64_t g = 0; g < many; ++g) {
+        emitPrefetch(add(at, g * panels.rowBytes()));
+        SmallVector<Value> codes;
+        for (int64_t i = 0; i < c; ++i)
+          codes.push_back(loadRow(sources[0], g * c + i));
+        for (auto [v, vector] : llvm::enumerate(chunk)) {
+          SmallVector<Value> weights;
+          decode(loadCodes(add(at, g * panels.rowBytes()), vector), weights);
+          for (auto [weight, code] : llvm::zip(weights, codes))
+            dot.add(b, loc, partial[v], weight, code, most);
+        }
+      }
+      for (auto [sum, all] : llvm::zip(sums, partial))
+        sum = dot.finish(b, loc, all);
+      return;
+    }
     for (int64_t g = 0; g < many; ++g)
       emitPrefetch(add(at, g * panels.rowBytes()));
     for (auto [v, vector] : llvm::enumerate(chunk)) {
@@ -119,13 +127,10 @@ private:
       for (int64_t g = 0; g < many; ++g)
         decode(loadCodes(add(at, g * panels.rowBytes()), vector), weights);
       for (auto [r, source] : llvm::enumerate(sources)) {
-        SmallVector<Value> codes;
-        for (int64_t i = 0; i < many * c; ++i) {
-          Value four = memref::LoadOp::create(b, loc, rowCodes.codes, ValueRange{source, add(word, i)});
-          codes.push_back(vector::BitCastOp::create(b, loc, bytes, broadcast(words, four)));
-        }
-        Value &sum = sums[r * chunk.size() + v];
-        sum = dot.emit(b, loc, sum, weights, codes, most);
+        IntegerDot::Sum sum{sums[r * chunk.size() + v]};
+        for (int64_t i = 0; i < many * c; ++i)
+          dot.add(b, loc, sum, weights[i], loadRow(source, i), most);
+        sums[r * chunk.size() + v] = dot.finish(b, loc, sum);
       }
     }
   }
@@ -179,6 +184,8 @@ private:
   /// The largest weight without a sign; 0 if they have one.
   int64_t most = 0;
   QuantisedRows rowCodes;
+  /// Of the block that is being emitted, by row.
+  SmallVector<Value> steps, negativeSums;
 };
 
 } // namespace

@@ -56,9 +56,8 @@ std::pair<Value, Value> QuantDecoder::loadScales(Value scalesAt, int64_t vector,
   return {scaleOfFloats, arith::MulFOp::create(b, loc, negative, scale)};
 }
 
-void QuantDecoder::emitPrefetch(Value at, Value limit) {
-  constexpr int64_t kAhead = 4096;
-  Value ahead = min(add(at, kAhead), limit);
+void QuantDecoder::emitPrefetch(Value at, int64_t distance, Value limit) {
+  Value ahead = min(add(at, distance), limit);
   for (int64_t line = 0; line < panels.rowBytes(); line += 64)
     memref::PrefetchOp::create(b, loc, stream, ValueRange{add(ahead, line)}, /*isWrite=*/false, /*locality=*/2,
                                /*isDataCache=*/true);
@@ -77,11 +76,24 @@ Value QuantDecoder::decode(Value raw, int64_t j) {
     bits = 8;
     j /= 2;
   }
+  if (bits == 8 && inUpperBits())
+    return arith::SIToFPOp::create(b, loc, floats, takeByte(raw, j));
   int32_t above = 32 - bits * (j + 1);
   Value high = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
   Value alone = inUpperBits() ? arith::AndIOp::create(b, loc, high, splat(int32_t(~0u << (32 - bits)))).getResult()
                               : arith::ShRSIOp::create(b, loc, high, splat(int32_t(32 - bits))).getResult();
   return arith::SIToFPOp::create(b, loc, floats, alone);
+}
+
+/// A byte of each word as its upper eight bits, without the others: one instruction, whichever byte it is.
+Value QuantDecoder::takeByte(Value raw, int64_t byte) {
+  auto bytes = VectorType::get({4 * lanes}, b.getI8Type());
+  SmallVector<int64_t> order;
+  for (int64_t i = 0; i < 4 * lanes; ++i)
+    order.push_back(i % 4 == 3 ? i - 3 + byte : 4 * lanes);
+  Value none = arith::ConstantOp::create(b, loc, b.getZeroAttr(bytes));
+  Value each = vector::BitCastOp::create(b, loc, bytes, raw);
+  return vector::BitCastOp::create(b, loc, words, vector::ShuffleOp::create(b, loc, each, none, order));
 }
 
 /// The even or the odd codes of e2m1 of each word, as four bytes: twice their values.

@@ -14,10 +14,12 @@ namespace mlir::moe {
 
 class QuantDecoder : KernelTiles {
 public:
-  /// `stream`: all banks as one run of bytes.
-  QuantDecoder(OpBuilder &b, Location loc, const QuantPanels &panels, int64_t lanes, Value stream)
+  /// `stream`: all banks as one run of bytes. `scalesSums`: sums of products are multiplied with codeFactor and then
+  /// with the scale, not each float with both.
+  QuantDecoder(OpBuilder &b, Location loc, const QuantPanels &panels, int64_t lanes, Value stream,
+               bool scalesSums = false)
       : KernelTiles(b, loc), panels(panels), lanes(lanes), floats(VectorType::get({lanes}, b.getF32Type())),
-        words(VectorType::get({lanes}, b.getI32Type())), stream(stream) {}
+        words(VectorType::get({lanes}, b.getI32Type())), stream(stream), scalesSums(scalesSums) {}
 
   /// A vector of words of the row of words at byte `codes`.
   Value loadCodes(Value codes, int64_t vector);
@@ -31,8 +33,8 @@ public:
   float codeFactor() const;
   /// Code number j of the words as a float, but for codeFactor.
   Value decode(Value raw, int64_t j);
-  /// The lines some kilobytes behind the row of words at `at`, never beyond `limit`, the last row of words.
-  void emitPrefetch(Value at, Value limit);
+  /// The lines `ahead` bytes behind the row of words at `at`, never beyond `limit`, the last row of words.
+  void emitPrefetch(Value at, int64_t ahead, Value limit);
 
 private:
   Value loadBytes(Value at, int64_t count) {
@@ -43,13 +45,15 @@ private:
   Value intrinsic(StringRef name, ValueRange operands);
   Value getTable();
   Value lookUpBytes(Value raw, bool odd);
+  Value takeByte(Value raw, int64_t byte);
   /// Whether integers stay in the upper bits. Scales of other types might become denormal numbers with that factor.
-  bool inUpperBits() const { return panels.scaleBytes == 2; }
+  bool inUpperBits() const { return scalesSums || panels.scaleBytes == 2; }
 
   const QuantPanels &panels;
   int64_t lanes;
   VectorType floats, words;
   Value stream;
+  bool scalesSums;
 };
 
 } // namespace mlir::moe

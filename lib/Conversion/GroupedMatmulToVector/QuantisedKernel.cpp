@@ -23,22 +23,27 @@ void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows) {
   Value first = loop.getInductionVars()[1], last = min(add(first, perTask), index(count));
   Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
   Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
-  if (manyRows) {
+  auto branch = [&](arith::CmpIPredicate predicate, int64_t number, function_ref<void(Value)> body) {
     Value rows = sub(end, begin);
-    Value many = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sge, rows, index(manyRows));
-    auto choice = scf::IfOp::create(b, loc, many, /*withElse=*/true);
+    Value holds = arith::CmpIOp::create(b, loc, predicate, rows, index(number));
+    auto choice = scf::IfOp::create(b, loc, holds, /*withElse=*/true);
     b.setInsertionPointToStart(choice.thenBlock());
-    emitManyRows({expert, begin, rows, first, last});
+    body(rows);
     b.setInsertionPointToStart(choice.elseBlock());
-  }
-  auto each = scf::ForOp::create(b, loc, first, last, one);
-  b.setInsertionPointToStart(each.getBody());
-  Value panel = each.getInductionVar();
-  base = startOf(expert, panel);
-  column = times(panel, panels.columns());
-  steps(begin, end, mostRows, /*exact=*/false, [&](Value pair, int64_t rows) {
-    sources = gather(pair, rows);
-    emitTile(pair, rows);
+  };
+  if (manyRows)
+    branch(arith::CmpIPredicate::sge, manyRows, [&](Value rows) { emitManyRows({expert, begin, rows, first, last}); });
+  if (readsSideBySide())
+    branch(arith::CmpIPredicate::eq, 1, [&](Value) { emitOneRow(begin, first, last); });
+  // Two rows are all that is left then, if more than two are many.
+  bool exact = readsSideBySide() && mostRows == 2 && manyRows == 3;
+  forEach(first, last, 1, [&](Value panel) {
+    base = startOf(expert, panel);
+    column = times(panel, panels.columns());
+    steps(begin, end, mostRows, exact, [&](Value pair, int64_t rows) {
+      sources = gather(pair, rows);
+      emitTile(pair, rows);
+    });
   });
 }
 
@@ -52,6 +57,17 @@ Value QuantisedKernel::intrinsic(StringRef name, Type resultType, ValueRange ope
   return LLVM::CallIntrinsicOp::create(b, loc, resultType, b.getStringAttr(name), operands).getResult(0);
 }
 
+void QuantisedKernel::emitTile(Value pair, int64_t rows) {
+  int64_t perBank = panels.columns() / lanes, together = perBank, registers = sumsInRegisters(rows);
+  // The same columns of all banks stay together.
+  while (together > 1 && rows * together * panels.banks > registers)
+    together /= 2;
+  for (int64_t v = 0; v < perBank; v += together) {
+    chooseChunk(v, together);
+    finishTile(pair, rows, v, emitSums());
+  }
+}
+
 SmallVector<Value> QuantisedKernel::emitSums() {
   SmallVector<Value> sums(sources.size() * chunk.size(), splat(0.0f));
   int64_t length = panels.blockLength(), whole = panels.wholeBlocks();
@@ -61,21 +77,51 @@ SmallVector<Value> QuantisedKernel::emitSums() {
     b.setInsertionPointToStart(loop.getBody());
     Value block = loop.getInductionVar();
     Value at = plus(base, times(block, panels.blockBytes(length)));
-    SmallVector<Value> next = emitBlock(at, block, times(block, length), length, loop.getRegionIterArgs());
-    scf::YieldOp::create(b, loc, next);
+    scf::YieldOp::create(b, loc, emitBlock({at, block, times(block, length), length}, loop.getRegionIterArgs()));
     sums.assign(loop.getResults().begin(), loop.getResults().end());
   } else {
-    sums = emitBlock(base, zero, zero, length, sums);
+    sums = emitBlock({base, zero, zero, length}, sums);
   }
   if (int64_t rest = panels.k - whole * length)
-    sums = emitBlock(add(base, whole * panels.blockBytes(length)), index(whole), index(whole * length), rest, sums);
+    sums = emitBlock({add(base, whole * panels.blockBytes(length)), index(whole), index(whole * length), rest}, sums);
   return sums;
 }
 
-void QuantisedKernel::loadScales(Value at, int64_t length, float factor, SmallVectorImpl<Value> &scales,
+SmallVector<Value> QuantisedKernel::emitBlock(const PanelBlock &block, ValueRange before) {
+  SmallVector<Value> sums = beginBlock(block, before);
+  int64_t group = panels.group(), groups = block.length / group;
+  sums = emitWhole(block.at, block.k, groups, getUnrolling(llvm::divideCeilSigned(block.length, group)), sums);
+  if (int64_t rest = block.length % group)
+    emitGroups(add(block.at, groups * panels.rowBytes()), add(block.k, groups * group), 1, rest, sums);
+  return endBlock(block, sums, before);
+}
+
+SmallVector<Value> QuantisedKernel::emitWhole(Value at, Value k, int64_t groups, Unrolling unrolling,
+                                              ValueRange before) {
+  SmallVector<Value> sums(before);
+  int64_t group = panels.group(), unroll = unrolling.groups, main = groups / unroll * unroll;
+  if (main > unrolling.withoutLoop) {
+    auto loop = scf::ForOp::create(b, loc, zero, index(main), index(unroll), sums);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value g = loop.getInductionVar();
+    SmallVector<Value> next(loop.getRegionIterArgs());
+    emitGroups(plus(at, times(g, panels.rowBytes())), plus(k, times(g, group)), unroll, group, next);
+    scf::YieldOp::create(b, loc, next);
+    sums.assign(loop.getResults().begin(), loop.getResults().end());
+  } else {
+    for (int64_t g = 0; g < main; g += unroll)
+      emitGroups(add(at, g * panels.rowBytes()), add(k, g * group), unroll, group, sums);
+  }
+  if (int64_t left = groups - main)
+    emitGroups(add(at, main * panels.rowBytes()), add(k, main * group), left, group, sums);
+  return sums;
+}
+
+void QuantisedKernel::loadScales(const PanelBlock &block, float factor, SmallVectorImpl<Value> &scales,
                                  SmallVectorImpl<Value> &negativeZeros) {
   for (int64_t vector : chunk) {
-    auto [scale, negativeZero] = decoder().loadScales(add(at, panels.codeBytes(length)), vector, factor);
+    auto [scale, negativeZero] = decoder().loadScales(add(block.at, panels.codeBytes(block.length)), vector, factor);
     scales.push_back(scale);
     if (negativeZero)
       negativeZeros.push_back(negativeZero);
@@ -84,7 +130,7 @@ void QuantisedKernel::loadScales(Value at, int64_t length, float factor, SmallVe
 
 void QuantisedKernel::emitPrefetch(Value at) {
   if (chunk.front() == 0)
-    decoder().emitPrefetch(at, index(type.getNumElements() - panels.rowBytes()));
+    decoder().emitPrefetch(at, ahead, index(type.getNumElements() - panels.rowBytes()));
 }
 
 void QuantisedKernel::chooseChunk(int64_t vector, int64_t together) {

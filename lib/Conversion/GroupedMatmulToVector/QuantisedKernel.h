@@ -24,19 +24,37 @@ protected:
   struct Task {
     Value expert, begin, rows, first, last; // panels from `first` to `last`
   };
+  /// A block of a panel: number `number`, of `length` k from `k` on, whose bytes begin at `at`.
+  struct PanelBlock {
+    Value at, number, k;
+    int64_t length;
+  };
+
   /// One parallel loop over experts and groups of panels; in a panel, tiles of `mostRows` rows and of the powers of two
-  /// below. From `manyRows` rows of an expert on (0: never), emitManyRows says what is done.
+  /// below. From `manyRows` rows of an expert on (0: never), emitManyRows says what is done. A single row reads several
+  /// panels side by side where the processor likes that (SideBySide.cpp).
   void emitTasks(int64_t mostRows, int64_t manyRows = 0);
   virtual void emitManyRows(const Task &task) {}
   /// The byte at which a panel begins.
   Value startOf(Value expertOfTask, Value panel);
-  /// The products of `rows` rows from `pair` on with the panel at byte `base`.
-  virtual void emitTile(Value pair, int64_t rows) = 0;
-  /// Adds the products of block number `block`, of `length` k from `k` on, whose bytes begin at `at`, to the sums
-  /// `before`, as [row][vector of the chunk].
-  virtual SmallVector<Value> emitBlock(Value at, Value block, Value k, int64_t length, ValueRange before) = 0;
-  /// The sums over all k.
-  SmallVector<Value> emitSums();
+
+  /// How many vectors of sums the registers hold beside what a kernel of `rows` rows needs.
+  virtual int64_t sumsInRegisters(int64_t rows) = 0;
+  /// The products of a block, added to the sums `before`, as [row][vector of the chunk]: what a block's sums begin
+  /// with; those of some rows of words, the last of which counts `inLast` k; the sums with the block in them.
+  virtual SmallVector<Value> beginBlock(const PanelBlock &block, ValueRange before) = 0;
+  virtual void emitGroups(Value at, Value k, int64_t many, int64_t inLast, SmallVectorImpl<Value> &sums) = 0;
+  virtual SmallVector<Value> endBlock(const PanelBlock &block, ValueRange sums, ValueRange before) = 0;
+  /// Whether a single row reads several panels side by side: on processors with AVX2 (Zen stands for them here), which
+  /// get more from several streams, unless decoding takes longer than memory.
+  virtual bool readsSideBySide() const { return lanes < 16; }
+  /// The type of a block's sums.
+  virtual VectorType typeOfSums() const = 0;
+  /// Rows of words that are written out, of `groups` in a block, and how many may be without a loop around them.
+  struct Unrolling {
+    int64_t groups, withoutLoop;
+  };
+  virtual Unrolling getUnrolling(int64_t groups) = 0;
 
   Value plus(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
   Value times(Value x, int64_t y) { return y == 1 ? x : b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
@@ -49,11 +67,11 @@ protected:
   QuantDecoder decoder() { return QuantDecoder(b, loc, panels, lanes, stream); }
   /// A row of words of one vector of columns.
   Value loadCodes(Value codes, int64_t vector) { return decoder().loadCodes(codes, vector); }
-  /// The scales of the block of `length` k at byte `at`, for the vectors of the chunk, times `factor`; and -zero point
-  /// times scale if there are zero points.
-  void loadScales(Value at, int64_t length, float factor, SmallVectorImpl<Value> &scales,
+  /// The scales of a block, for the vectors of the chunk, times `factor`; and -zero point times scale if there are zero
+  /// points.
+  void loadScales(const PanelBlock &block, float factor, SmallVectorImpl<Value> &scales,
                   SmallVectorImpl<Value> &negativeZeros);
-  /// The lines some kilobytes behind the row of words at `at`, never beyond the banks; once for all chunks of a panel.
+  /// The lines some way behind the row of words at `at`, never beyond the banks; once for all chunks of a panel.
   void emitPrefetch(Value at);
   /// The epilogue of the chunk's vectors from `vector` of each bank on; `sums` as [row][bank][vector].
   void finishTile(Value pair, int64_t rows, int64_t vector, ArrayRef<Value> sums);
@@ -67,6 +85,31 @@ protected:
   /// Of the tile that is being emitted: the rows of `a`, and vectors of the panel by number.
   SmallVector<Value> sources;
   SmallVector<int64_t> chunk;
+  /// How far ahead of its reads a panel's lines are fetched.
+  int64_t ahead = kFarAhead;
+
+private:
+  static constexpr int64_t kFarAhead = 4096;
+
+  void emitTile(Value pair, int64_t rows);
+  /// The sums over all k of the panel at `base`.
+  SmallVector<Value> emitSums();
+  SmallVector<Value> emitBlock(const PanelBlock &block, ValueRange before);
+  /// `groups` rows of words from byte `at` on, all of whose k count.
+  SmallVector<Value> emitWhole(Value at, Value k, int64_t groups, Unrolling unrolling, ValueRange before);
+  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
+    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    body(loop.getInductionVar());
+  }
+
+  // A single row: SideBySide.cpp.
+  void emitOneRow(Value pair, Value first, Value last);
+  struct Abreast;
+  void emitInTurn(const Abreast &abreast, const PanelBlock &first);
+  SmallVector<Value> loadSums(Value from, Value panel, int64_t count, VectorType vectorType);
+  void storeSums(ValueRange sums, Value to, Value panel);
 };
 
 } // namespace mlir::moe
