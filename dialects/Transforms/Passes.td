@@ -123,6 +123,18 @@ def MoeBuildEntryPointsPass : Pass<"moe-build-entry-points", "ModuleOp"> {
   let dependentDialects = ["LLVM::LLVMDialect"];
 }
 
+def MoeConvertToLlvmPass : Pass<"moe-convert-to-llvm", "ModuleOp"> {
+  let summary = "Convert arith, cf, func, index, math, memref and ub to the LLVM dialect";
+  let description = [{
+    What upstream's passes for these dialects do, in one conversion: each of them walks over the whole program.
+    `memref.alloc` and `memref.dealloc` become calls of `_mlir_memref_to_llvm_alloc` and `_mlir_memref_to_llvm_free`,
+    which `moe-build-entry-points` defines.
+
+    - Before: `convert-vector-to-llvm`; what is left of functions has blocks instead of structured control flow.
+  }];
+  let dependentDialects = ["LLVM::LLVMDialect"];
+}
+
 def MoeHoistAllocasPass : Pass<"moe-hoist-allocas", "func::FuncOp"> {
   let summary = "Move stack buffers to the start of their function";
   let description = [{
@@ -152,10 +164,10 @@ def MoeParallelizeLoopsPass : Pass<"moe-parallelize-loops", "::mlir::func::FuncO
 def MoeStackBuffersPass : Pass<"moe-stack-buffers", "::mlir::func::FuncOp"> {
   let summary = "Put small buffers of loop iterations on the stack";
   let description = [{
-    A buffer of static size that a loop's iteration allocates and frees becomes a `memref.alloca` in the function's
-    entry block, which all iterations share.
+    A buffer of static size that a loop's iteration allocates and frees becomes a `memref.alloca` in its place.
 
-    - Before: `moe-outline-parallel`: iterations that still run side by side would share it, too.
+    - Before: `moe-outline-parallel`: iterations that still run side by side would share it, once it is hoisted.
+    - After: `moe-hoist-allocas` makes it one place that all iterations share.
   }];
   let options = [
     Option<"maxBytes", "max-bytes", "int64_t", /*default=*/"4096", "The size of a buffer that is moved, at most">

@@ -147,10 +147,10 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   addCleanup(pm);
   if (options.threads)
     pm.addPass(createMoeOutlineParallelPass());
-  pm.addNestedPass<func::FuncOp>(createMoeHoistAllocasPass());
   // What the host allocates for a GPU is the GPU's.
   if (!options.gpuSharedLimit)
     pm.addNestedPass<func::FuncOp>(createMoeStackBuffersPass());
+  pm.addNestedPass<func::FuncOp>(createMoeHoistAllocasPass());
   if (options.optLevel > 0)
     pm.addPass(createMoeReportScalarLoopsPass({/*fail=*/false, /*optional=*/true}));
   pm.addPass(createLowerAffinePass());
@@ -174,15 +174,7 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(createLowerAffinePass());
   pm.addNestedPass<func::FuncOp>(vector::createLowerVectorMaskPass());
   pm.addPass(createConvertVectorToLLVMPass());
-  pm.addPass(createConvertMathToLLVMPass());
-  FinalizeMemRefToLLVMConversionPassOptions memref;
-  memref.useGenericFunctions = true;
-  pm.addPass(createFinalizeMemRefToLLVMConversionPass(memref));
-  pm.addPass(createArithToLLVMConversionPass());
-  pm.addPass(createConvertIndexToLLVMPass());
-  pm.addPass(createUBToLLVMConversionPass());
-  pm.addPass(createConvertControlFlowToLLVMPass());
-  pm.addPass(createConvertFuncToLLVMPass());
+  pm.addPass(createMoeConvertToLlvmPass());
   pm.addPass(createReconcileUnrealizedCastsPass());
   // LLVM folds what is left, faster.
   pm.addPass(createMoeBuildEntryPointsPass({options.entrySuffix}));

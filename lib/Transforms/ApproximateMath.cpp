@@ -20,12 +20,14 @@ bool isNarrow(Type type) {
   return isa<FloatType>(element) && element.getIntOrFloatBitWidth() < 32;
 }
 
+bool isMath(Operation *op) { return isa_and_present<math::MathDialect>(op->getDialect()) || isa<arith::RemFOp>(op); }
+
 /// A math op on f16, bf16 or narrower: computed in f32.
 struct ComputeInF32 : RewritePattern {
   explicit ComputeInF32(MLIRContext *context) : RewritePattern(MatchAnyOpTypeTag(), /*benefit=*/3, context) {}
 
   LogicalResult matchAndRewrite(Operation *op, PatternRewriter &rewriter) const override {
-    if (!isa_and_present<math::MathDialect>(op->getDialect()) && !isa<arith::RemFOp>(op))
+    if (!isMath(op))
       return rewriter.notifyMatchFailure(op, "not a math op");
     if (op->getNumResults() != 1 || op->getNumRegions() || !isNarrow(op->getResult(0).getType()))
       return rewriter.notifyMatchFailure(op, "not narrow");
@@ -58,7 +60,13 @@ struct ApproximateMath : impl::MoeApproximateMathPassBase<ApproximateMath> {
     populateMathInDoublePatterns(patterns);
     populateMathPolynomialApproximationPatterns(patterns, MathPolynomialApproximationOptions());
     math::populateExpansionPatterns(patterns, {"fpowi", "ipowi", "rsqrt", "clampf"});
-    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
+    // Nearly all of the program is something else, which the driver would look at and fold.
+    SmallVector<Operation *> ops;
+    getOperation()->walk([&](Operation *op) {
+      if (isMath(op))
+        ops.push_back(op);
+    });
+    if (failed(applyOpPatternsGreedily(ops, std::move(patterns))))
       signalPassFailure();
   }
 };

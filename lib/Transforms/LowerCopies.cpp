@@ -3,7 +3,7 @@
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/MemRef/Utils/MemRefUtils.h"
-#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "mlir/Transforms/WalkPatternRewriteDriver.h"
 #include "moe/Transforms/Passes.h"
 
 namespace mlir::moe {
@@ -38,8 +38,7 @@ struct LowerCopies : impl::MoeLowerCopiesPassBase<LowerCopies> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     patterns.add<LowerStridedCopy>(&getContext());
-    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
-      signalPassFailure();
+    walkAndApplyPatterns(getOperation(), std::move(patterns));
   }
 };
 } // namespace

@@ -2,7 +2,7 @@
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "mlir/Transforms/WalkPatternRewriteDriver.h"
 #include "moe/Transforms/Passes.h"
 
 namespace mlir::moe {
@@ -44,8 +44,7 @@ struct LowerReshapes : impl::MoeLowerReshapesPassBase<LowerReshapes> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     patterns.add<LowerExpandShape>(&getContext());
-    if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
-      signalPassFailure();
+    walkAndApplyPatterns(getOperation(), std::move(patterns));
   }
 };
 } // namespace

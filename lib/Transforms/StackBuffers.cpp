@@ -3,11 +3,10 @@
 //   scf.for ... { %b = memref.alloc() : memref<8xf32>  ...  memref.dealloc %b }
 //
 // asks the host for memory in each iteration, and has threads meet in its allocator. Such a buffer becomes a
-// memref.alloca in the function's entry block: one place on the stack for all iterations.
+// memref.alloca, which moe-hoist-allocas makes one place on the stack for all iterations.
 //
 //===----------------------------------------------------------------------===//
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/Interfaces/LoopLikeInterface.h"
 #include "moe/Transforms/Passes.h"
 #include "llvm/ADT/Statistic.h"
@@ -49,8 +48,7 @@ struct StackBuffers : impl::MoeStackBuffersPassBase<StackBuffers> {
         moved.push_back({alloc, dealloc});
     });
     for (auto [alloc, dealloc] : moved) {
-      auto function = alloc->getParentOfType<FunctionOpInterface>();
-      OpBuilder b = OpBuilder::atBlockBegin(&function.getFunctionBody().front());
+      OpBuilder b(alloc);
       auto place = memref::AllocaOp::create(b, alloc.getLoc(), alloc.getType(), b.getI64IntegerAttr(64));
       dealloc.erase();
       alloc.replaceAllUsesWith(place.getResult());

@@ -1,14 +1,20 @@
 // RUN: moe-opt %s --pass-pipeline='builtin.module(func.func(moe-stack-buffers))' | FileCheck %s
+// RUN: moe-opt %s --pass-pipeline='builtin.module(func.func(moe-stack-buffers,moe-hoist-allocas))' | FileCheck %s --check-prefix=HOIST
 
-// A small buffer of each iteration is one place on the stack; one that is large, of unknown size, or outside stays.
+// A small buffer of each iteration is on the stack; one that is large, of unknown size, or outside stays.
 // CHECK-LABEL: func.func @buffers
-// CHECK-NEXT: memref.alloca() {alignment = 64 : i64} : memref<8xf32>
 // CHECK: memref.alloc() : memref<4xf32>
 // CHECK: scf.for
-// CHECK-NOT: memref<8xf32>
+// CHECK-NEXT: memref.alloca() {alignment = 64 : i64} : memref<8xf32>
 // CHECK: memref.alloc() : memref<4096xf32>
 // CHECK: memref.alloc(%{{.*}}) : memref<?xf32>
 // CHECK-NOT: memref.dealloc %{{.*}} : memref<8xf32>
+
+// One place for all iterations.
+// HOIST-LABEL: func.func @buffers
+// HOIST-NEXT: memref.alloca() {alignment = 64 : i64} : memref<8xf32>
+// HOIST: scf.for
+// HOIST-NOT: memref.alloca
 func.func @buffers(%n: index, %f: f32) {
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
