@@ -67,14 +67,14 @@ def ConvertGroupedMatmulToGpuPass : Pass<"convert-grouped-matmul-to-gpu"> {
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect", "::mlir::scf::SCFDialect",
                            "::mlir::memref::MemRefDialect", "::mlir::NVVM::NVVMDialect", "::mlir::LLVM::LLVMDialect",
-                           "::mlir::vector::VectorDialect"];
+                           "::mlir::vector::VectorDialect", "::mlir::math::MathDialect"];
 }
 
 def ConvertPlanToGpuPass : Pass<"convert-plan-to-gpu"> {
   let summary = "turns moe_gpu.plan on buffers into GPU kernels";
   let description = [{
-    A stable counting sort by two launches, one warp per expert: no atomics, no synchronisation with the host, the same
-    result every time.
+    A stable counting sort by one launch, one warp per expert, which counts the pairs of the experts before it and places
+    its own: no atomics, no synchronisation with the host, the same result every time.
 
     - After: no `moe_gpu.plan`.
   }];

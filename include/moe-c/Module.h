@@ -97,8 +97,8 @@ typedef struct moe_device_v1 {
   void (*multiply)(void *ctx, int32_t type, uint32_t *words); /* a[4] b[2] c[4] -> d[4]; type 0 f16, 1 bf16, 2 tf32 */
   int32_t (*shuffle)(void *ctx, int32_t kind, int32_t value, int32_t b, int32_t c, int32_t *inside);
   int32_t (*ballot)(void *ctx, int32_t yes);
-  void (*access)(void *ctx, const void *address, int64_t bytes,
-                 int32_t is_write); /* of shared memory, in front of it */
+  /* In front of an access to shared memory: 2 * its number in the module, + 1 if it writes. */
+  void (*access)(void *ctx, const void *address, int64_t bytes, int32_t which);
 } moe_device_v1;
 
 #define MOE_MODULE_DEVICE_SYMBOL "moe_device"

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <tuple>
 
 namespace moe::rt {
 
@@ -42,6 +43,7 @@ struct Thread {
   std::vector<std::vector<Copy>> groups; ///< committed, oldest first
   std::vector<Copy> open;                ///< not committed yet
   int64_t copies = 0;                    ///< number of its next copy: the group, the place in it
+  std::map<int32_t, int> accesses;       ///< how often it came to an access since the last barrier
   // The operands of what it waits at.
   const void *row = nullptr;
   int32_t mode = 0, count = 0, value = 0, b = 0, c = 0;
@@ -113,9 +115,11 @@ public:
       e.meet(Meeting::Ballot);
       return e.current().value;
     };
-    table.access = [](void *ctx, const void *address, int64_t bytes, int32_t isWrite) {
+    table.access = [](void *ctx, const void *address, int64_t bytes, int32_t which) {
       Emulator &e = self(ctx);
-      e.check(isWrite ? e.shared.write(e.me, address, bytes) : e.shared.read(e.me, address, bytes));
+      if (e.reportConflicts)
+        e.check(e.findAccessConflict(address, bytes, which));
+      e.check(which & 1 ? e.shared.write(e.me, address, bytes) : e.shared.read(e.me, address, bytes));
     };
   }
 
@@ -174,6 +178,7 @@ private:
     }
     shared.reset(sharedBytes);
     lines.clear();
+    banks.clear();
     for (Thread &thread : threads)
       thread = Thread();
     fibers.start(
@@ -223,8 +228,11 @@ private:
     }
     if (!any)
       return false;
-    for (Thread &thread : threads)
+    for (Thread &thread : threads) {
       thread.waits = Meeting::None;
+      thread.accesses.clear();
+    }
+    banks.clear();
     shared.newEpoch();
     return true;
   }
@@ -367,6 +375,21 @@ private:
     return "";
   }
 
+  /// The threads of a warp come to the same access equally often: these are one instruction. It takes the threads whose
+  /// words make up a line at a time, the same words once; of other words each bank gives one.
+  std::string findAccessConflict(const void *address, int64_t bytes, int32_t which) {
+    int perLine = bytes <= 4 ? kWarp : static_cast<int>(kLine / bytes), group = me / perLine;
+    auto at = static_cast<const char *>(address) - static_cast<const char *>(shared.base());
+    auto &taken = banks[{which, current().accesses[which]++, group}];
+    for (auto word = at / 4; word <= (at + bytes - 1) / 4; ++word) {
+      auto [it, isNew] = taken.insert({static_cast<int>(word % (kLine / 4)), word});
+      if (!isNew && it->second != word)
+        return str(which & 1 ? "write" : "read", " of ", bytes, " bytes: two of the threads ", group * perLine, " to ",
+                   group * perLine + perLine - 1, " go to the same bank of shared memory");
+    }
+    return "";
+  }
+
   void wait(int32_t groups) {
     Thread &thread = current();
     while (thread.groups.size() > static_cast<size_t>(groups)) {
@@ -395,6 +418,8 @@ private:
   const int32_t without = option().substr(0, 8) == "without=" ? std::atoi(option().data() + 8) : -1;
   /// Banks that the copies of a line's threads go to: (threads, number of the copy) -> banks.
   std::map<std::pair<int, int64_t>, uint32_t> lines;
+  /// Words that accesses since the last barrier go to: (access, how often, threads) -> bank -> word.
+  std::map<std::tuple<int32_t, int, int>, std::map<int, ptrdiff_t>> banks;
   std::vector<Thread> threads;
   Fibers fibers;
   SharedMemory shared;

@@ -9,9 +9,14 @@
 
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/SmallVector.h"
+#include <algorithm>
 #include <cstdint>
 
 namespace mlir::moe {
+
+/// How a kernel multiplies: 16-bit types on tensor cores, f32 on tensor cores rounded to tf32, or f32 by fused
+/// multiply-adds.
+enum class GpuMath { Half, Tf32, Float };
 
 /// A thread block computes `rows` pairs by `columns` columns, the columns of all banks together, `depth` of the inner
 /// extent at a time. Its warps are arranged as warpRows x warpColumns. `stages` slices of the operands are in shared
@@ -20,30 +25,41 @@ struct GpuTile {
   int64_t rows, columns, depth, warpRows, warpColumns, stages;
 
   int64_t threads() const { return warpRows * warpColumns * 32; }
-  int64_t sharedBytes(int64_t elementBytes) const { return stages * (rows + columns) * depth * elementBytes; }
+  /// Without tensor cores the threads are arranged as threadRows() x threadColumns(), each with a few rows and columns.
+  int64_t threadRows() const { return std::min<int64_t>(rows, 16); }
+  int64_t threadColumns() const { return threads() / threadRows(); }
+  int64_t sharedBytes(GpuMath math) const {
+    return stages * (rows + columns) * depth * (math == GpuMath::Half ? 2 : 4);
+  }
   bool operator==(const GpuTile &other) const {
     return rows == other.rows && columns == other.columns && depth == other.depth && warpRows == other.warpRows &&
            warpColumns == other.warpColumns && stages == other.stages;
   }
 };
 
-/// Every tile that may be chosen for operands of 16 bits (tensor cores) or 32 bits (tensor cores with `tf32` only).
-llvm::ArrayRef<GpuTile> getGpuTiles(int64_t elementBytes, bool tf32 = false);
+/// Every tile that may be chosen: first the one for few pairs, then ascending in rows.
+llvm::ArrayRef<GpuTile> getGpuTiles(GpuMath math);
 
-/// The tile for `rows` pairs over `experts` experts, `columns` columns of each of `banks` banks, on a chip with
-/// `sharedLimit` bytes of shared memory per block.
-GpuTile chooseGpuTile(int64_t rows, int64_t experts, int64_t columns, int64_t banks, int64_t elementBytes,
-                      int64_t sharedLimit, bool tf32 = false);
+/// What is known of a grouped matmul at compile time.
+struct GpuProblem {
+  GpuMath math;
+  /// `columns` of each of `banks` banks.
+  int64_t experts, columns, banks;
+  /// Bytes of shared memory that a block may have.
+  int64_t sharedLimit;
+};
+
+/// The tile for `pairs` pairs over all experts.
+GpuTile chooseGpuTile(const GpuProblem &problem, int64_t pairs);
 
 /// A tile, and the largest number of pairs for which it is the choice (-1: any number).
 struct GpuRegime {
   GpuTile tile;
-  int64_t maxRows;
+  int64_t maxPairs;
 };
 
-/// The choices for every number of rows, ascending: the number of pairs is known at the call only.
-llvm::SmallVector<GpuRegime> getGpuRegimes(int64_t experts, int64_t columns, int64_t banks, int64_t elementBytes,
-                                           int64_t sharedLimit, bool tf32 = false);
+/// The choices for every number of pairs, ascending: the number is known at the call only.
+llvm::SmallVector<GpuRegime> getGpuRegimes(const GpuProblem &problem);
 
 } // namespace mlir::moe
 

@@ -31,7 +31,7 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
     i32 = b.getI32Type();
     i64 = b.getI64Type();
     none = LLVM::LLVMVoidType::get(&getContext());
-    sites = 0;
+    sites = accesses = 0;
     for (auto kernels : llvm::make_early_inc_range(module.getOps<gpu::GPUModuleOp>())) {
       for (auto kernel : llvm::make_early_inc_range(kernels.getOps<LLVM::LLVMFuncOp>()))
         if (failed(emulate(kernel)))
@@ -180,12 +180,12 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
     }
     if (auto load = dyn_cast<LLVM::LoadOp>(op); load && isShared(load.getAddr())) {
       call(b, "access", kEmulatorAccess, none,
-           {generic(b, load.getAddr()), wide(b, sizeOf(load.getType())), number(b, 0)});
+           {generic(b, load.getAddr()), wide(b, sizeOf(load.getType())), number(b, 2 * accesses++)});
       return success();
     }
     if (auto store = dyn_cast<LLVM::StoreOp>(op); store && isShared(store.getAddr())) {
       call(b, "access", kEmulatorAccess, none,
-           {generic(b, store.getAddr()), wide(b, sizeOf(store.getValue().getType())), number(b, 1)});
+           {generic(b, store.getAddr()), wide(b, sizeOf(store.getValue().getType())), number(b, 2 * accesses++ + 1)});
       return success();
     }
     if (isa_and_present<NVVM::NVVMDialect>(op->getDialect()))
@@ -250,7 +250,7 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
   }
 
   Type pointer, i32, i64, none;
-  /// Barriers and waits so far.
-  int64_t sites = 0;
+  /// Barriers and waits so far, and accesses to shared memory.
+  int64_t sites = 0, accesses = 0;
 };
 } // namespace

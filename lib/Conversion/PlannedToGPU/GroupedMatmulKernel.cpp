@@ -8,6 +8,8 @@
 //===----------------------------------------------------------------------===//
 #include "GroupedMatmulKernel.h"
 
+#include "mlir/Dialect/Math/IR/Math.h"
+
 using namespace mlir;
 using namespace mlir::moe;
 
@@ -23,17 +25,18 @@ Value SharedTile::offset(GpuBuilder &b, Value row, Value column) const {
   return b.add(start, b.add(b.mul(chunk, 16), inside));
 }
 
-GroupedMatmulKernel::GroupedMatmulKernel(GpuBuilder &b, GroupedMatmulOp op, KernelForm form, GpuTile tile,
-                                         bool tensorCores)
-    : b(b), op(op), form(form), tile(tile), banks(op.getBanks().size()), tensorCores(tensorCores) {
+GroupedMatmulKernel::GroupedMatmulKernel(GpuBuilder &b, GroupedMatmulOp op, KernelForm form, GpuTile tile, GpuMath math)
+    : b(b), op(op), form(form), tile(tile), banks(op.getBanks().size()), tensorCores(math != GpuMath::Float) {
   element = getElementTypeOrSelf(op.getA());
   bytes = element.getIntOrFloatBitWidth() / 8;
   n = cast<ShapedType>(op.getInit().getType()).getDimSize(1);
   k = cast<ShapedType>(op.getA().getType()).getDimSize(1);
   bankColumns = tile.columns / banks;
-  aTile = {tile.rows, tile.depth, bytes, tensorCores};
+  // Chunks are read from several rows at once, but for banks [K, N] in f32 without tensor cores, which are read along
+  // their rows.
+  aTile = {tile.rows, tile.depth, bytes, /*swizzled=*/true};
   bTile = form == KernelForm::Columns ? SharedTile{tile.depth, bankColumns, bytes, tensorCores, bytes == 4 ? 2 : 1}
-                                      : SharedTile{bankColumns, tile.depth, bytes, tensorCores};
+                                      : SharedTile{bankColumns, tile.depth, bytes, /*swizzled=*/true};
 }
 
 void GroupedMatmulKernel::emit() {
@@ -162,27 +165,65 @@ void GroupedMatmulKernel::emitBlock() {
   shared = b.sharedMemory();
   columnBegin = b.mul(b.block(gpu::Dimension::y), bankColumns);
 
-  // Which rows of which expert: the tiles of the experts before it are counted.
-  Value wanted = b.toI64(b.block(gpu::Dimension::x));
-  Value offsets = b.global(offsetsView.address);
-  auto offsetAt = [&](Value i) { return b.load(b.getI64Type(), b.advance(offsets, i, 8)); };
-  Values found = b.loop(
-      b.index(op.getNumExperts()), {b.i64(0), b.i64(-1), b.i64(0), b.i64(0)}, [&](Value e, ValueRange state) -> Values {
-        Value i = b.toI64(e);
-        Value begin = offsetAt(i), end = offsetAt(b.add(i, 1));
-        Value tiles = b.divide(b.add(b.sub(end, begin), tile.rows - 1), tile.rows);
-        Value next = b.add(state[0], tiles);
-        Value hit = b.land(b.notLess(wanted, state[0]), b.less(wanted, next));
-        Value first = b.add(begin, b.mul(b.sub(wanted, state[0]), tile.rows));
-        return {next, b.select(hit, i, state[1]), b.select(hit, first, state[2]), b.select(hit, end, state[3])};
-      });
-  expert = found[1];
-  pairBegin = found[2];
-  pairEnd = found[3];
+  findWork();
   auto hasWork = scf::IfOp::create(b, b.notLess(expert, b.i64(0)), /*withElseRegion=*/false);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(hasWork.thenBlock());
+  emitStages();
+}
 
+/// Which rows of which expert: the tiles of the experts before it are counted. `expert` is -1 if there are none.
+void GroupedMatmulKernel::findWork() {
+  Value offsets = b.global(offsetsView.address);
+  auto offsetAt = [&](Value i) { return b.load(b.getI64Type(), b.advance(offsets, b.toI64(i), 8)); };
+  auto tilesOf = [&](Value i) {
+    Value count = b.sub(offsetAt(b.add(i, 1)), offsetAt(i));
+    return b.toI32(b.divide(b.add(count, tile.rows - 1), tile.rows));
+  };
+  Value wanted = b.block(gpu::Dimension::x);
+  int64_t experts = op.getNumExperts();
+  // State: the tiles so far, the expert, and which of its tiles.
+  Values found;
+  if (experts <= 8) {
+    // Their offsets are loaded at once.
+    found = b.loop(b.index(experts), {b.i32(0), b.i32(-1), b.i32(0)}, [&](Value e, ValueRange state) -> Values {
+      Value i = b.toI32(e), next = b.add(state[0], tilesOf(i));
+      Value hit = b.land(b.notLess(wanted, state[0]), b.less(wanted, next));
+      return {next, b.select(hit, i, state[1]), b.select(hit, b.sub(wanted, state[0]), state[2])};
+    });
+  } else {
+    // 32 experts at a time, one per lane; every warp does the same.
+    auto shuffle = [&](Value v, Value from, gpu::ShuffleMode mode) -> Value {
+      return gpu::ShuffleOp::create(b, v, from, b.i32(32), mode).getShuffleResult();
+    };
+    Value chunks = b.index(llvm::divideCeil(experts, 32));
+    found = b.loop(chunks, {b.i32(0), b.i32(-1), b.i32(0)}, [&](Value chunk, ValueRange state) -> Values {
+      Value first = b.mul(b.toI32(chunk), 32), i = b.add(first, lane);
+      Value inside = b.less(i, b.i32(experts));
+      Value own = b.select(inside, tilesOf(b.select(inside, i, b.i32(0))), b.i32(0));
+      Value upTo = own;
+      for (int64_t distance = 1; distance < 32; distance *= 2) {
+        Value before = shuffle(upTo, b.i32(distance), gpu::ShuffleMode::UP);
+        upTo = b.select(b.notLess(lane, b.i32(distance)), b.add(upTo, before), upTo);
+      }
+      Value begin = b.sub(b.add(state[0], upTo), own);
+      Value hit = b.land(b.notLess(wanted, begin), b.less(wanted, b.add(begin, own)));
+      Value votes = NVVM::VoteSyncOp::create(b, b.getI32Type(), b.i32(-1), hit, NVVM::VoteSyncKind::ballot);
+      Value any = b.cmp(arith::CmpIPredicate::ne, votes, b.i32(0));
+      Value hitLane = math::CountTrailingZerosOp::create(b, b.select(any, votes, b.i32(1)));
+      Value number = shuffle(b.sub(wanted, begin), hitLane, gpu::ShuffleMode::IDX);
+      return {b.add(state[0], shuffle(upTo, b.i32(31), gpu::ShuffleMode::IDX)),
+              b.select(any, b.add(first, hitLane), state[1]), b.select(any, number, state[2])};
+    });
+  }
+  expert = b.toI64(found[1]);
+  Value known = b.maximum(found[1], b.i32(0));
+  pairBegin = b.add(offsetAt(known), b.mul(b.toI64(found[2]), tile.rows));
+  pairEnd = offsetAt(b.add(known, 1));
+}
+
+/// The copies and products of a block that has work.
+void GroupedMatmulKernel::emitStages() {
   Value aBase = b.global(a.address);
   Value rows = op.getRows() ? b.global(rowsView.address) : Value();
   aCopy = planCopy(aTile, chunkBytesOf(a, k, bytes), [&](Value row, Value column) -> std::pair<Value, Value> {
@@ -218,7 +259,7 @@ void GroupedMatmulKernel::emitBlock() {
     NVVM::CpAsyncCommitGroupOp::create(b);
   }
   int64_t fragments = tensorCores ? banks * (tile.rows / tile.warpRows / 16) * (bankColumns / tile.warpColumns / 8) * 4
-                                  : banks * (tile.rows / 16) * (bankColumns / 16);
+                                  : banks * (tile.rows / tile.threadRows()) * (bankColumns / tile.threadColumns());
   Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0));
   SmallVector<Value> sums(fragments, zero);
   auto loop = scf::ForOp::create(b, b.i32(0), b.i32(steps), b.i32(1), sums);
@@ -400,40 +441,79 @@ void GroupedMatmulKernel::storeFragments(ValueRange sums) {
 }
 
 //===----------------------------------------------------------------------===//
-// f32: each of 16 x 16 threads has a few rows and columns
+// f32: each thread has a few rows and columns
 //===----------------------------------------------------------------------===//
 
+/// A thread's rows are threadRows() apart. So are its columns (by threadColumns()) where the bank is read along the
+/// reduction; otherwise up to four neighbours are read at once.
+static int64_t neighbours(KernelForm form, int64_t columnCount) {
+  return form == KernelForm::Columns ? std::min<int64_t>(columnCount, 4) : 1;
+}
+
+/// Column `j` of this thread in the tile.
+Value GroupedMatmulKernel::scalarColumn(int64_t j) {
+  int64_t count = neighbours(form, bankColumns / tile.threadColumns());
+  Value tx = b.modulo(thread, tile.threadColumns());
+  return b.add(b.mul(tx, count), j / count * count * tile.threadColumns() + j % count);
+}
+
+/// `count` neighbouring numbers in shared memory.
+SmallVector<Value> GroupedMatmulKernel::loadWords(Value base, Value offset, int64_t count) {
+  Value pointer = b.advance(base, offset, 1);
+  if (count == 1)
+    return {b.load(element, pointer)};
+  Value all = LLVM::LoadOp::create(b, VectorType::get({count}, element), pointer, /*alignment=*/count * bytes);
+  SmallVector<Value> result;
+  for (int64_t i = 0; i < count; ++i)
+    result.push_back(LLVM::ExtractElementOp::create(b, all, b.i32(i)));
+  return result;
+}
+
 SmallVector<Value> GroupedMatmulKernel::multiplyScalars(Value slot, ValueRange sums) {
-  int64_t rowCount = tile.rows / 16, columnCount = bankColumns / 16;
-  Value ty = b.divide(thread, 16), tx = b.modulo(thread, 16);
-  return b.loop(b.index(tile.depth), sums, [&](Value step, ValueRange acc) -> Values {
-    Value depth = b.toI32(step);
-    SmallVector<Value> left, next(acc);
+  int64_t rowCount = tile.rows / tile.threadRows(), columnCount = bankColumns / tile.threadColumns();
+  int64_t side = neighbours(form, columnCount);
+  // Four steps of the depth at a time: 16 bytes of a row.
+  constexpr int64_t kSteps = 4;
+  Value ty = b.divide(thread, tile.threadColumns());
+  return b.loop(b.index(tile.depth / kSteps), sums, [&](Value step, ValueRange acc) -> Values {
+    Value depth = b.mul(b.toI32(step), kSteps);
+    SmallVector<SmallVector<Value>> left;
     for (int64_t i = 0; i < rowCount; ++i)
-      left.push_back(b.load(element, b.advance(slot, aTile.offset(b, b.add(ty, i * 16), depth), 1)));
-    for (unsigned bank = 0; bank < banks; ++bank)
-      for (int64_t j = 0; j < columnCount; ++j) {
-        Value column = b.add(tx, j * 16);
-        Value at = form == KernelForm::Columns ? bTile.offset(b, depth, column) : bTile.offset(b, column, depth);
-        Value right = b.load(element, b.advance(slot, b.add(at, aTile.bytes() + bank * bTile.bytes()), 1));
-        for (int64_t i = 0; i < rowCount; ++i) {
-          int64_t place = (bank * columnCount + j) * rowCount + i;
-          next[place] = LLVM::FMAOp::create(b, left[i], right, acc[place]);
-        }
+      left.push_back(loadWords(slot, aTile.offset(b, b.add(ty, i * tile.threadRows()), depth), kSteps));
+    SmallVector<Value> next(acc);
+    auto multiply = [&](unsigned bank, int64_t j, int64_t d, Value right) {
+      for (int64_t i = 0; i < rowCount; ++i) {
+        Value &sum = next[(bank * columnCount + j) * rowCount + i];
+        sum = LLVM::FMAOp::create(b, left[i][d], right, sum);
       }
+    };
+    for (unsigned bank = 0; bank < banks; ++bank) {
+      Value base = b.advance(slot, b.i32(aTile.bytes() + bank * bTile.bytes()), 1);
+      if (form == KernelForm::Columns) {
+        for (int64_t d = 0; d < kSteps; ++d)
+          for (int64_t j = 0; j < columnCount; j += side)
+            for (auto [c, right] :
+                 llvm::enumerate(loadWords(base, bTile.offset(b, b.add(depth, d), scalarColumn(j)), side)))
+              multiply(bank, j + c, d, right);
+        continue;
+      }
+      for (int64_t j = 0; j < columnCount; ++j)
+        for (auto [d, right] : llvm::enumerate(loadWords(base, bTile.offset(b, scalarColumn(j), depth), kSteps)))
+          multiply(bank, j, d, right);
+    }
     return next;
   });
 }
 
 void GroupedMatmulKernel::storeScalars(ValueRange sums) {
-  int64_t rowCount = tile.rows / 16, columnCount = bankColumns / 16;
-  Value ty = b.divide(thread, 16), tx = b.modulo(thread, 16);
+  int64_t rowCount = tile.rows / tile.threadRows(), columnCount = bankColumns / tile.threadColumns();
+  Value ty = b.divide(thread, tile.threadColumns());
   Value base = b.global(initView.address);
   int64_t storedBytes = initView.element.getIntOrFloatBitWidth() / 8;
   for (int64_t i = 0; i < rowCount; ++i) {
-    Value p = b.add(pairBegin, b.toI64(b.add(ty, i * 16)));
+    Value p = b.add(pairBegin, b.toI64(b.add(ty, i * tile.threadRows())));
     for (int64_t j = 0; j < columnCount; ++j) {
-      Value column = b.add(columnBegin, b.add(tx, j * 16));
+      Value column = b.add(columnBegin, scalarColumn(j));
       auto inside = scf::IfOp::create(b, b.land(b.less(p, pairEnd), b.less(column, b.i32(n))), false);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(inside.thenBlock());

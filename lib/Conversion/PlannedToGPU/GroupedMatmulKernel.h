@@ -26,7 +26,7 @@ struct SharedTile {
 /// One launch of a grouped matmul with one tile.
 class GroupedMatmulKernel {
 public:
-  GroupedMatmulKernel(GpuBuilder &b, GroupedMatmulOp op, KernelForm form, GpuTile tile, bool tensorCores);
+  GroupedMatmulKernel(GpuBuilder &b, GroupedMatmulOp op, KernelForm form, GpuTile tile, GpuMath math);
   /// Emits the launch at the builder's place.
   void emit();
 
@@ -37,11 +37,15 @@ private:
   void issue(const Copy &copy, Value slotBase, Value depthStart, Value depthStride);
   void issueAll(Value step, Value slot);
   void emitBlock();
+  void findWork();
+  void emitStages();
   SmallVector<Value> loadColumns(Value base, Value depth, Value column);
   SmallVector<Value> multiplyFragments(Value slot, ValueRange sums);
+  SmallVector<Value> loadWords(Value base, Value offset, int64_t count);
   SmallVector<Value> multiplyScalars(Value slot, ValueRange sums);
   void storeFragments(ValueRange sums);
   void storeScalars(ValueRange sums);
+  Value scalarColumn(int64_t j);
   Value applyEpilogue(Value pair, Value column, ArrayRef<Value> sums);
   Value slotOf(Value step);
 

@@ -69,24 +69,25 @@ struct ConvertGroupedMatmulToGpuPass : moe::impl::ConvertGroupedMatmulToGpuPassB
     OpBuilder builder(op);
     GpuBuilder b(op.getLoc(), builder);
     b.setInsertionPoint(op);
-    int64_t bytes = getElementTypeOrSelf(op.getA()).getIntOrFloatBitWidth() / 8;
-    int64_t n = cast<ShapedType>(op.getInit().getType()).getDimSize(1);
-    bool onTensorCores = bytes == 2 || tf32, isTf32 = bytes == 4 && tf32;
-    ++(onTensorCores ? numTensorCore : numPlain);
-    SmallVector<GpuRegime> regimes =
-        getGpuRegimes(op.getNumExperts(), n, op.getBanks().size(), bytes, sharedLimit, isTf32);
+    bool isHalf = getElementTypeOrSelf(op.getA()).getIntOrFloatBitWidth() == 16;
+    GpuMath math = isHalf ? GpuMath::Half : tf32 ? GpuMath::Tf32 : GpuMath::Float;
+    ++(math == GpuMath::Float ? numPlain : numTensorCore);
+    GpuProblem problem{math, static_cast<int64_t>(op.getNumExperts()),
+                       cast<ShapedType>(op.getInit().getType()).getDimSize(1),
+                       static_cast<int64_t>(op.getBanks().size()), sharedLimit};
+    SmallVector<GpuRegime> regimes = getGpuRegimes(problem);
     if (rows >= 0)
-      regimes = {{chooseGpuTile(rows, op.getNumExperts(), n, op.getBanks().size(), bytes, sharedLimit, isTf32), -1}};
+      regimes = {{chooseGpuTile(problem, rows), -1}};
     Value pairs = b.createOrFold<memref::DimOp>(b.getLoc(), op.getInit(), 0);
     for (const GpuRegime &regime : regimes) {
-      if (regime.maxRows < 0) {
-        GroupedMatmulKernel(b, op, form, regime.tile, onTensorCores).emit();
+      if (regime.maxPairs < 0) {
+        GroupedMatmulKernel(b, op, form, regime.tile, math).emit();
         break;
       }
-      Value few = b.cmp(arith::CmpIPredicate::sle, pairs, b.index(regime.maxRows));
+      Value few = b.cmp(arith::CmpIPredicate::sle, pairs, b.index(regime.maxPairs));
       auto choice = scf::IfOp::create(b, few, /*withElseRegion=*/true);
       b.setInsertionPointToStart(choice.thenBlock());
-      GroupedMatmulKernel(b, op, form, regime.tile, onTensorCores).emit();
+      GroupedMatmulKernel(b, op, form, regime.tile, math).emit();
       b.setInsertionPointToStart(choice.elseBlock());
     }
     op.erase();

@@ -28,6 +28,9 @@ using namespace mlir;
 using namespace mlir::moe;
 
 namespace {
+/// The blocks of kernels with shared memory that a multiprocessor should have at once, as the choice of tiles supposes.
+constexpr int64_t kBlocksPerMultiprocessor = 2;
+
 struct MoeConvertKernelsToNvvmPass : moe::impl::MoeConvertKernelsToNvvmPassBase<MoeConvertKernelsToNvvmPass> {
   void runOnOperation() override {
     auto module = cast<gpu::GPUModuleOp>(getOperation());
@@ -50,13 +53,23 @@ struct MoeConvertKernelsToNvvmPass : moe::impl::MoeConvertKernelsToNvvmPassBase<
     target.addLegalOp<gpu::GPUModuleOp>();
     if (failed(applyPartialConversion(module, target, std::move(patterns))))
       return signalPassFailure();
-    // Memory whose size is said at the launch. Defined in the module it would be a byte of fixed memory besides, which
-    // counts against what a launch may ask for.
-    for (auto global : module.getOps<LLVM::GlobalOp>()) {
-      auto array = dyn_cast<LLVM::LLVMArrayType>(global.getType());
-      if (global.getAddrSpace() == NVVM::NVVMMemorySpace::Shared && array && array.getNumElements() == 0)
-        global.setLinkage(LLVM::Linkage::External);
-    }
+    for (auto global : module.getOps<LLVM::GlobalOp>())
+      finishSharedMemory(global, module);
+  }
+
+  /// Memory whose size is said at the launch. Defined in the module it would be a byte of fixed memory besides, which
+  /// counts against what a launch may ask for.
+  static void finishSharedMemory(LLVM::GlobalOp global, gpu::GPUModuleOp module) {
+    auto array = dyn_cast<LLVM::LLVMArrayType>(global.getType());
+    if (global.getAddrSpace() != NVVM::NVVMMemorySpace::Shared || !array || array.getNumElements() != 0)
+      return;
+    global.setLinkage(LLVM::Linkage::External);
+    // How many blocks a multiprocessor has depends on that size, which ptxas does not know: left to itself it spills
+    // for blocks that there is no memory for.
+    Builder b(module.getContext());
+    for (auto kernel : module.getOps<LLVM::LLVMFuncOp>())
+      if (!SymbolTable::symbolKnownUseEmpty(global, kernel))
+        kernel->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(), b.getI32IntegerAttr(kBlocksPerMultiprocessor));
   }
 };
 } // namespace

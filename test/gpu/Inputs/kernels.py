@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks the PTX of layers, kernel by kernel, and what ptxas makes of it for every chip.
 
-    kernels.py [--table]     --table: print docs/gpu-kernels.md
-
-Every tile, with both forms of banks, on every chip.
+    kernels.py KIND...         f16, bf16, tf32, f32: every tile of the compiler's table (moe-gpu-tiles prints it), with one and two
+                               banks in both orders, on every chip
+    kernels.py --table         all of them, and every narrower form of a tile for few columns; prints docs/gpu-kernels.md
 """
 import os
 import re
@@ -11,58 +11,71 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from fractions import Fraction
 
 import layers
 
-CHIPS = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
 PTXAS = shutil.which("ptxas") or "/usr/local/cuda/bin/ptxas"
+KINDS = {"f16": "half", "bf16": "half", "tf32": "tf32", "f32": "float"}
 # Long enough inside that no loop over the stages is unrolled: what is counted in it is one stage's.
-SIZES = dict(E=8, k=2, H=2048, I=1536)
-LAYERS = [
-    ("f16", False),
-    ("bf16", True),
-    ("f32", False),
-    ("f32", True),
-    ("tf32", False),
-    ("tf32", True),
-]
+WIDE = dict(E=8, k=2, H=2048, I=1536)
+# Results of few columns, for which tiles are narrowed; the second matmul has few stages there, and is not looked at.
+NARROW = [dict(E=8, k=2, H=2048, I=columns, gated=gated) for columns in (16, 32, 64) for gated in (False, True)]
 
 
-# Bytes that ptxas of CUDA 13.0 spills in one product.
-KNOWN_SPILLS = {("f32", True, "sm_120"): 8}
-# Rows, columns, depth, warps along both: those of lib/Conversion/PlannedToGPU/GpuTiles.cpp.
-HALF_TILES = [(16, 128, 32, 1, 4), (64, 128, 32, 2, 2), (128, 128, 32, 2, 2)]
-TILES = {
-    "f16": HALF_TILES,
-    "bf16": HALF_TILES,
-    "f32": [(16, 64, 16, 1, 8), (64, 64, 16, 2, 4)],
-    "tf32": [(16, 128, 32, 1, 4), (64, 128, 32, 2, 2)],
-}
+def tiles_of(*arguments):
+    said = subprocess.run(["moe-gpu-tiles", *map(str, arguments)], capture_output=True, text=True, check=True).stdout
+    return [tuple(map(int, line.split())) for line in said.splitlines()]
 
 
-def stages(kind, transposed):
-    """What a stage of each tile consists of in a thread, by its number of mma: copies of 16 bytes and ldmatrix, for one bank and
-    for two. f32: by the number of fma in the loop over the depth, which LLVM may unroll."""
-    bytes, inner = {"f16": (2, 16), "bf16": (2, 16), "tf32": (4, 8), "f32": (4, 1)}[kind]
-    result = {}
-    for rows, columns, depth, warp_rows, warp_columns in TILES[kind]:
-        threads = 32 * warp_rows * warp_columns
-        chunks = lambda extent: -(-extent * depth * bytes // 16 // threads)
+CHIPS, LIMITS = zip(*(line.split() for line in subprocess.run(["moe-gpu-tiles", "chips"], capture_output=True, text=True,
+                                                             check=True).stdout.splitlines()))
+# All tiles fit all chips: the choice is the same.
+LIMIT = min(map(int, LIMITS))
+
+
+class Product:
+    """A kernel that the compiler makes of a matmul for one tile."""
+
+    def __init__(self, kind, transposed, banks, tile):
+        self.tile, self.banks = tile, banks
+        rows, columns, depth, warp_rows, warp_columns, self.stages, self.threads, self.shared = tile
+        bytes, inner = {"f16": (2, 16), "bf16": (2, 16), "tf32": (4, 8), "f32": (4, 1)}[kind]
+        copies = lambda extent: -(-extent * depth * bytes // 16 // self.threads)
+        copied = copies(rows) + banks * copies(columns // banks)
         if kind == "f32":
-            loads, counts = 0, [rows // 16 * (columns // 16) * unrolled for unrolled in (1, 2, 4, 8, 16)]
+            # Products per read of shared memory, which does not depend on how LLVM unrolls: of four steps of the depth.
+            own_rows, own_columns = rows // min(rows, 16), columns * min(rows, 16) // self.threads
+            reads = own_rows + (own_columns if transposed else 4 * banks * -(-own_columns // banks // 4))
+            self.signature = self.threads, copied, Fraction(4 * own_rows * own_columns, reads)
         else:
             high, wide, steps = rows // warp_rows // 16, columns // warp_columns // 8, depth // inner
-            counts = [high * wide * steps]
             # The words of a [K, N] bank of 32 bits are read one by one.
             loads = (high + (0 if kind == "tf32" and not transposed else wide // 2)) * steps
-        for count in counts:
-            result.setdefault(count, set()).update((chunks(rows) + banks * chunks(columns // banks), loads) for banks in (1, 2))
-    return result
+            self.signature = self.threads, copied, high * wide * steps, loads
 
 
-def ptx_of(kind, transposed, chip, folder):
+def expected_products(kind, transposed, sizes):
+    """Of both matmuls of a layer; the second one's are not told apart where it has few stages."""
+    matmuls = [(sizes["I"], 2 if sizes.get("gated", True) else 1)] + [(sizes["H"], 1)] * (sizes["I"] >= 1024)
+    return [Product(kind, transposed, banks, tile) for columns, banks in matmuls
+            for _, *tile in tiles_of(KINDS[kind], sizes["E"], columns, banks, LIMIT)]
+
+
+def signature_of(kind, text, loop):
+    threads = int(re.search(r"\.maxntid (\d+), 1, 1", text).group(1))
+    copies = len(COPY.findall(loop))
+    if kind == "f32":
+        # The reads are those of vectors, but for threads with one column.
+        reads = len(re.findall(r"ld\.shared\.", loop))
+        return threads, copies, Fraction(loop.count("fma.rn.f32"), max(reads, 1))
+    return threads, copies, loop.count("mma.sync"), loop.count("ldmatrix")
+
+
+def ptx_of(kind, transposed, sizes, chip, folder):
     path = os.path.join(folder, "layer.mlir")
-    open(path, "w").write(layers.program("f32" if kind == "tf32" else kind, transposed=transposed, **SIZES))
+    open(path, "w").write(layers.program("f32" if kind == "tf32" else kind, transposed=transposed, **sizes))
     done = subprocess.run(["moe-compile", path, "--target=cuda", f"--chip={chip}", "--emit=ptx"]
                           + (["--precision=tf32"] if kind == "tf32" else []), capture_output=True, text=True)
     if done.returncode:
@@ -128,96 +141,129 @@ def main_loop(text):
     return "\n".join("\n".join(blocks[i]) for i in sorted(set(loops)))
 
 
-def products_in(kind, text):
-    return text.count("fma.rn.f32" if kind == "f32" else "mma.sync")
-
-
-def check_ptx(kind, transposed, text):
+def check_kernel(text):
+    """What every kernel must be."""
     bad = []
     # A top-k keeps its few candidates in the thread's own memory, where the driver may put them; products must not.
-    is_product = "cp.async" in text
-    if is_product and ".local" in text:
+    if "cp.async" in text and ".local" in text:
         bad.append("has local memory")
-    if "call" in text:
+    if re.search(r"\bcall\b", text):
         bad.append("calls a function")
-    if not is_product:
-        return bad
-    loop = main_loop(text)
-    count, copies = products_in(kind, loop), COPY.findall(loop)
-    expected = stages(kind, transposed).get(count)
-    if not expected:
-        bad.append(f"{count} products in a stage, not one of {sorted(stages(kind, transposed))}")
-    elif (len(copies), loop.count("ldmatrix")) not in expected:
-        bad.append(f"a stage of {count} products has {len(copies)} copies and {loop.count('ldmatrix')} ldmatrix, not {expected}")
+    # So that ptxas shares out the registers for blocks as they are started.
+    if not re.search(r"\.maxntid \d+, 1, 1", text):
+        bad.append("does not say how many threads a block has")
+    return bad
+
+
+def check_product(kind, text, loop):
+    bad = []
     if "ld.global" in loop or "st.global" in loop:
         bad.append("reads or writes global memory in the loop over the stages, but for its copies")
-    if kind == "f32" and "mma.sync" in text:
-        bad.append("f32 is not multiplied by fma")
-    instruction = "m16n8k8.row.col.f32.tf32.tf32.f32" if kind == "tf32" else f"m16n8k16.row.col.f32.{kind}.{kind}.f32"
-    if kind != "f32" and loop.count(instruction) != count:
+    instruction = f"m16n8k16.row.col.f32.{kind}.{kind}.f32"
+    if kind == "f32":
+        if "mma.sync" in text:
+            bad.append("f32 is not multiplied by fma")
+    elif loop.count(instruction if kind != "tf32" else "m16n8k8.row.col.f32.tf32.tf32.f32") != loop.count("mma.sync"):
         bad.append("not every mma is one of its type")
     if any(c != "16" for c in COPY.findall(text)) or any("x4" not in word for word in re.findall(r"ldmatrix\S*", text)):
         bad.append("some copies or ldmatrix have less than 128 bits")
     return bad
 
 
+def without_name(text):
+    return re.sub(r"\bmain_kernel\w*", "kernel", text)
+
+
 def retarget(ptx, products, chip):
-    """The products alone, for another chip."""
+    """Some of its kernels, for another chip."""
     header = re.search(r"\.version.*?\.address_size 64\n", ptx, re.S).group(0)
     shared = "".join(re.findall(r"^\.extern .shared.*\n", ptx, re.M))
     return re.sub(r"\.target \w+", f".target {chip}", header) + shared + "\n".join(products.values()) + "\n"
 
 
-def main():
-    failed = 0
-    rows = []
+class Checks:
+    def __init__(self, folder):
+        self.folder, self.failed = folder, 0
+        # (kind, form, tile, banks) -> registers by chip.
+        self.registers = {}
+        # (chip, a kernel without its name) -> ptxas' words: kernels that are no products are the same in many layers.
+        self.reports = {}
 
-    def fail(what):
-        nonlocal failed
-        failed += 1
+    def fail(self, what):
+        self.failed += 1
         print(what)
 
+    def check_layer(self, kind, transposed, sizes):
+        form = "[E, N, K]" if transposed else "[E, K, N]"
+        expected = expected_products(kind, transposed, sizes)
+        # The code of the products is that of the oldest chip for the newest as well: then it is for those in between.
+        whole = {chip: ptx_of(kind, transposed, sizes, chip, self.folder) for chip in (CHIPS[0], CHIPS[-1])}
+        oldest, newest = (products_of(kernels_of(ptx)) for ptx in whole.values())
+        for chip in CHIPS:
+            here = f"{kind} {form} {sizes} {chip}"
+            if chip not in whole:
+                whole[chip] = (retarget(whole[CHIPS[chip in ("sm_100",) and -1]], oldest, chip) if oldest == newest
+                               else ptx_of(kind, transposed, sizes, chip, self.folder))
+            texts = kernels_of(whole[chip])
+            loops = {name: main_loop(text) for name, text in products_of(texts).items()}
+            found = {name: signature_of(kind, texts[name], loop) for name, loop in loops.items() if loop}
+            if Counter(found.values()) != Counter(p.signature for p in expected) and sizes == WIDE or not {
+                    p.signature for p in expected} <= set(found.values()):
+                self.fail(f"{here}: stages of {sorted(found.values())}, not {sorted(p.signature for p in expected)}")
+            for name, text in texts.items():
+                for problem in check_kernel(text) + (check_product(kind, text, loops[name]) if name in loops else []):
+                    self.fail(f"{here} {name}: {problem}")
+            self.assemble(texts, whole[chip], chip)
+            for name, text in texts.items():
+                stack, stores, loads, registers = self.reports[chip, without_name(text)]
+                if stores or loads or (stack and name in loops):
+                    self.fail(f"{here} {name}: {stack} bytes of stack, {stores + loads} spilled")
+                product = next((p for p in expected if p.signature == found.get(name)), None)
+                if product:
+                    self.registers.setdefault((kind, form, tuple(product.tile), product.banks), {}).setdefault(chip, registers)
+
+    def assemble(self, texts, ptx, chip):
+        new = {name: text for name, text in texts.items() if (chip, without_name(text)) not in self.reports}
+        if not new:
+            return
+        report = report_of(retarget(ptx, new, chip), chip, self.folder)
+        if report.keys() != new.keys():
+            self.fail(f"{chip}: ptxas reports {sorted(report)}, not {sorted(new)}")
+        for name, words in report.items():
+            self.reports[chip, without_name(new[name])] = words
+
+
+def main(arguments):
     with tempfile.TemporaryDirectory() as folder:
-        for kind, transposed in LAYERS:
-            form = "[E, N, K]" if transposed else "[E, K, N]"
-            # The code of the products is that of the oldest chip for the newest as well: then it is for those in between.
-            whole = {chip: ptx_of(kind, transposed, chip, folder) for chip in (CHIPS[0], CHIPS[-1])}
-            oldest, newest = (products_of(kernels_of(ptx)) for ptx in whole.values())
-            for chip in CHIPS:
-                if chip not in whole:
-                    whole[chip] = (retarget(whole[CHIPS[chip in ("sm_100",) and -1]], oldest, chip) if oldest == newest
-                                   else ptx_of(kind, transposed, chip, folder))
-                texts = kernels_of(whole[chip])
-                products = products_of(texts)
-                if len(products) != 2 * len(TILES[kind]):
-                    fail(f"{kind} {form} {chip}: {len(products)} products")
-                for name, text in texts.items():
-                    for problem in check_ptx(kind, transposed, text):
-                        fail(f"{kind} {form} {chip} {name}: {problem}")
-                report = report_of(whole[chip], chip, folder)
-                if report.keys() != texts.keys():
-                    fail(f"{kind} {form} {chip}: ptxas reports {sorted(report)}")
-                for name, (stack, stores, loads, registers) in report.items():
-                    known = KNOWN_SPILLS.get((kind, transposed, chip), 0) if name in products else 0
-                    if stores > known or loads > known or (stack > known and name in products):
-                        fail(f"{kind} {form} {chip} {name}: {stack} bytes of stack, {stores + loads} spilled")
-                    if name in products:
-                        rows.append((kind, form, products_in(kind, main_loop(texts[name])), chip, registers))
-    if sys.argv[1:] == ["--table"]:
-        table(rows)
-    print(f"{failed} failed", file=sys.stderr)
-    return 1 if failed else 0
+        checks = Checks(folder)
+        for kind in KINDS if arguments == ["--table"] else arguments:
+            for transposed in (False, True):
+                seen = set()
+                for sizes in [WIDE] + (NARROW if arguments == ["--table"] else []):
+                    tiles = {(*p.tile, p.banks) for p in expected_products(kind, transposed, sizes)}
+                    if not tiles <= seen:
+                        checks.check_layer(kind, transposed, sizes)
+                    seen |= tiles
+    if arguments == ["--table"]:
+        table(checks.registers)
+    print(f"{checks.failed} failed", file=sys.stderr)
+    return 1 if checks.failed else 0
 
 
-def table(rows):
-    print("# Registers of the expert kernels\n\nGenerated by `test/gpu/Inputs/kernels.py --table` with ptxas; no kernel spills or has "
-          "local memory, but for 8 bytes in the f32 kernel of [E, N, K] banks on sm_120.\nKernels of a layer (2048 wide, 1536 inside, 8 experts): its products and their tiles, from most "
-          "rows to 16. Shared memory is\nthat of [the tiles](gpu.md#the-expert-kernels); `mma` are those of a warp and stage.\n")
-    print("| type | banks | mma | " + " | ".join(CHIPS) + " |\n|" + "---|" * (3 + len(CHIPS)))
-    for kind, form in dict.fromkeys((kind, form) for kind, form, *_ in rows):
-        per_chip = [[(m, r) for k, f, m, c, r in rows if (k, f, c) == (kind, form, chip)] for chip in CHIPS]
-        for line in zip(*per_chip):
-            print(f"| {kind} | {form} | {line[0][0] if kind != 'f32' else '-'} | " + " | ".join(str(r) for _, r in line) + " |")
+def table(registers):
+    print("""# Tiles and registers of the expert kernels
+
+Generated by `test/gpu/Inputs/kernels.py --table` from the compiler's table and ptxas' report; no kernel spills or has local memory. A tile
+is rows x columns x depth of a block. Columns are those of all banks together, and halved for narrow results. Shared memory is that of a
+block; registers are those of a thread, at most 65536 of a multiprocessor's blocks together.
+
+| type | banks | tile | threads | stages | shared memory | """ + " | ".join(CHIPS) + " |\n|" + "---|" * (6 + len(CHIPS)))
+    for (kind, form, tile, banks), per_chip in sorted(registers.items(), key=lambda entry: (list(KINDS).index(entry[0][0]), entry[0][3], entry[0][1:])):
+        if tile not in [tuple(tile) for tile in tiles_of(KINDS[kind])]:
+            continue  # a narrowed one
+        rows, columns, depth, _, _, stages, threads, shared = tile
+        print(f"| {kind} | {banks} {form} | {rows} x {columns} x {depth} | {threads} | {stages} | {shared} | "
+              + " | ".join(str(per_chip[chip]) for chip in CHIPS) + " |")
 
 
-sys.exit(main())
+sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,8 @@
 //===- moe-fragments.cpp - print what the emulator knows of the hardware --===//
 //
 //   moe-fragments            fragment layouts
-//   moe-fragments conflicts  what it says of copies of 8 threads to shared memory, at several distances
+//   moe-fragments conflicts  what it says of copies to shared memory, and of reads, at several distances between
+//   threads
 //
 //===----------------------------------------------------------------------===//
 #include "cuda/Device.h"
@@ -30,20 +31,33 @@ void copyOne(void *parameters) {
   table.wait(table.ctx, 0, 0);
 }
 
+/// The same of reads.
+void readOne(void *parameters) {
+  auto &reads = **static_cast<Copies **>(parameters);
+  moe_device_v1 &table = *reads.table;
+  int32_t thread = table.special_register(table.ctx, 0);
+  table.access(table.ctx, static_cast<char *>(table.shared_memory(table.ctx)) + thread * reads.distance, reads.bytes,
+               0);
+}
+
 int printConflicts() {
   setenv("MOE_EMULATOR", "conflicts", 1);
   std::string fault;
   std::unique_ptr<moe::rt::Device> device = moe::rt::makeEmulator([&](std::string what) { fault = std::move(what); });
-  moe_kernel kernel{"copies", 1, copyOne, 1};
+  auto launch = [&](const moe_kernel &kernel, int64_t bytes, int64_t distance) {
+    Copies copies{&device->table, bytes, distance};
+    void *parameters[] = {&copies};
+    fault.clear();
+    device->table.launch(device->table.ctx, &kernel, 1, 1, 1, 32, 32 * distance + 16, parameters);
+    std::printf("%lld at %lld: %s\n", static_cast<long long>(bytes), static_cast<long long>(distance),
+                fault.empty() ? "no conflict" : fault.c_str());
+  };
   for (int64_t bytes : {16, 8, 4})
-    for (int64_t distance : {bytes, 2 * bytes, 3 * bytes, int64_t(128), 128 + bytes}) {
-      Copies copies{&device->table, bytes, distance};
-      void *parameters[] = {&copies};
-      fault.clear();
-      device->table.launch(device->table.ctx, &kernel, 1, 1, 1, 32, 32 * distance + 16, parameters);
-      std::printf("%lld at %lld: %s\n", static_cast<long long>(bytes), static_cast<long long>(distance),
-                  fault.empty() ? "no conflict" : fault.c_str());
-    }
+    for (int64_t distance : {bytes, 2 * bytes, 3 * bytes, int64_t(128), 128 + bytes})
+      launch({"copies", 1, copyOne, 1}, bytes, distance);
+  for (int64_t bytes : {16, 8, 4})
+    for (int64_t distance : {int64_t(0), bytes, 2 * bytes, 3 * bytes, int64_t(64)})
+      launch({"reads", 1, readOne, 1}, bytes, distance);
   return 0;
 }
 
