@@ -8,8 +8,10 @@ processes of their own that take turns, and must agree on the result. The roofli
 with limits that moe-run --machine measures in the same run. A share above 1.03 would mean that they are wrong: then the
 benchmark fails.
 
-With --device=cuda the same chains run on the first GPU, ours and PyTorch's (--torch-python: its grouped product), and the limits are
-those of the GPU's clocks and widths. The times of ours have the way of the rows to the device and back in them, once per chain.
+With --device=cuda the same chains run on the first GPU, ours and PyTorch's (--torch-python: its grouped product). The times of ours have the
+way of the rows to the device and back in them, once per chain. Beside them stand the experts' products alone, by cuBLAS and by cuDNN where
+these libraries are (vendor.py): with rows that stand sorted already, and their numbers on the host, a bound rather than a layer. The limits
+are what a copy, and cuBLAS, reach in the same run; without cuBLAS those of the GPU's clocks and widths.
 """
 import argparse
 import json
@@ -24,11 +26,14 @@ import numpy as np
 
 import cuda
 import plot
+import vendor
 from chain import (DTYPES, ROUTINGS, SHAPES, expert_bytes, layer_bytes, make_rows, routing_bias, write_model)
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
 MOST_SHARE = 1.03
+# Engines that compute the experts' products only.
+PRODUCTS = ("cublas", "cudnn")
 # Between neighbouring T, the share may fall by this much.
 MOST_FALL = 0.10
 SWEEP = [*range(1, 41), *sorted(int(t) for t in np.random.default_rng(0).choice(np.arange(41, 1025), 20, replace=False))]
@@ -49,7 +54,11 @@ class Engine:
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
-        return json.loads(line)
+        answer = json.loads(line)
+        if "missing" in answer:
+            self.close()
+            raise vendor.Missing(answer["missing"])
+        return answer
 
     def ask(self, **command):
         self.process.stdin.write(json.dumps(command) + "\n")
@@ -90,13 +99,29 @@ class Bench:
         """`gpu`: the limits of the device that runs the modules (cuda.py), or None for the processor."""
         self.options, self.folder, self.gpu = options, folder, gpu
         self.tools = pathlib.Path(options.build).resolve() / "bin"
-        self.limits, self.cells = {}, []
+        self.limits, self.cells, self.told = {}, [], set()
 
     def measure_limits(self):
-        if self.gpu:  # given
+        if self.gpu:
             self.limits[1] = self.gpu
+            self.gpu.update(self.measure_device())
         else:
             measure_limits(self.tools, self.options.threads, self.limits)
+
+    def measure_device(self):
+        """What the device reaches in this run takes the place of what its clocks allow: the best of all measurements."""
+        done = subprocess.run([sys.executable, HERE / "vendor.py", "peaks", *self.options.dtypes], capture_output=True, text=True)
+        got = json.loads(done.stdout) if done.returncode == 0 else {"missing": done.stderr.strip().splitlines()[-1]}
+        if "missing" in got:
+            self.tell_missing("the device's peak", got["missing"])
+        before = self.gpu.get("measured", {})
+        measured = {"bytes_per_second": max(got.get("bytes_per_second", 0), before.get("bytes_per_second", 0)),
+                    "flop_per_second": {**before.get("flop_per_second", {})}}
+        for dtype, value in got.get("flop_per_second", {}).items():
+            measured["flop_per_second"][dtype] = max(value, measured["flop_per_second"].get(dtype, 0))
+        clocks = self.gpu.setdefault("clocks", {key: self.gpu[key] for key in ("bytes_per_second", "flop_per_second")})
+        return {"measured": measured, "bytes_per_second": measured["bytes_per_second"] or clocks["bytes_per_second"],
+                "flop_per_second": {**clocks["flop_per_second"], **measured["flop_per_second"]}}
 
     def make_models(self, shape, dtype, layers):
         """The chain, its compiled module, and the chain that tells its routing."""
@@ -116,14 +141,18 @@ class Bench:
     def device_flags(self):
         return ["--target=cuda", f"--chip={self.gpu['chip']}"] if self.gpu else []
 
-    def count_touched(self, shape, counting, inputs):
+    def count_rows(self, shape, counting, inputs):
+        """Files with the rows of each expert, by input and layer, and the mean number of experts that have any."""
         worker = Engine("routing", sys.executable, counting, shape, "f32")
-        touched = {}
+        result = {}
         for (tokens, routing), (rows, bias) in inputs.items():
             worker.ask(prepare=rows, bias=bias, threads=os.cpu_count(), output=str(self.folder / "none.npy"))
-            touched[tokens, routing] = worker.ask(touched=SHAPES[shape][3])["touched"]
+            counts = np.array(worker.ask(chosen=SHAPES[shape][3])["counts"])
+            file = str(self.folder / f"counts-{tokens}-{routing}.npy")
+            np.save(file, counts)
+            result[tokens, routing] = file, float(np.count_nonzero(counts, axis=2).mean())
         worker.close()
-        return touched
+        return result
 
     def make_inputs(self, shape, dtype, layers):
         """Files of rows and biases. So many different rows that what they touch together is several times the cache."""
@@ -150,42 +179,57 @@ class Bench:
         layers = max(1, math.ceil(options.pool * 1e9 / layer_bytes(shape, "f32")))
         model, module, counting = self.make_models(shape, dtype, layers)
         inputs = self.make_inputs(shape, dtype, layers)
-        touched = self.count_touched(shape, counting, inputs)
+        counts = self.count_rows(shape, counting, inputs)
         engines = []
         for name in options.engines:
             if name == "onnxruntime" and dtype == "bf16":
                 continue  # its MoE operator has no bf16 on CPU
             python = options.torch_python if name.startswith("torch") else sys.executable
-            engines.append(Engine(name, python, module if name == "ours" else model, shape, dtype, options.device))
+            try:
+                engines.append(Engine(name, python, module if name == "ours" else model, shape, dtype, options.device))
+            except vendor.Missing as why:
+                self.tell_missing(name, why)
         for threads in options.threads:
             for key in inputs:
-                self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], touched[key])
+                self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], counts[key])
             # What looks like a cliff may be a moment in which the machine was busy: both sides are measured again.
             for _, *pair in [fall for fall in self.falls() if fall[0] > MOST_FALL] if self.options.sweep else []:
                 for cell in pair:
                     if cell["shape"] == shape and cell["threads"] == threads and cell["dtype"] == dtype:
                         key = cell["tokens"], cell["routing"]
-                        self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], touched[key], cell)
+                        self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], counts[key], cell)
         for engine in engines:
             engine.close()
         self.measure_limits()
 
-    def measure_cell(self, engines, shape, dtype, layers, threads, key, files, touched, known=None):
-        """Adds a cell, or measurements to a known one."""
+    def tell_missing(self, name, why):
+        if (name, str(why)) not in self.told:
+            self.told.add((name, str(why)))
+            print(f"{name} is not measured: {why}", flush=True)
+
+    def measure_cell(self, engines, shape, dtype, layers, threads, key, files, counts, known=None):
+        """Adds a cell, or measurements to a known one. Engines that cannot run it leave `engines`."""
         tokens, routing = key
         rows, bias = files
+        counts_file, touched = counts
         hidden, inner, experts, k = SHAPES[shape]
         outputs, seconds = {}, {}
-        for engine in engines:
+        for engine in list(engines):
             output = str(self.folder / f"out-{engine.name}.npy")
-            engine.ask(prepare=rows, bias=bias, threads=threads, output=output)
-            outputs[engine.name] = np.load(output)
+            try:
+                engine.ask(prepare=rows, bias=bias, counts=counts_file, threads=threads, output=output)
+            except vendor.Missing as why:
+                self.tell_missing(engine.name, why)
+                engines.remove(engine)
+                continue
+            if engine.name not in PRODUCTS:
+                outputs[engine.name] = np.load(output)
             seconds[engine.name] = []
-        first = outputs[engines[0].name]
         for name, other in outputs.items():
+            base, first = next(iter(outputs.items()))
             error = np.abs(other - first).max() / np.abs(first).max()
             if not error <= TOLERANCE[dtype]:
-                raise SystemExit(f"{shape} {dtype} T={tokens}: {engines[0].name} and {name} differ by {error:.2g}")
+                raise SystemExit(f"{shape} {dtype} T={tokens}: {base} and {name} differ by {error:.2g}")
         for _ in range(self.options.rounds):
             for engine in engines:
                 one = engine.ask(calls=len(rows))["seconds"]
@@ -257,6 +301,9 @@ class Bench:
             text += f"  {cell['best_peer']:12}{peer['median'] * 1e3:8.3f}{peer['share']:7.2f}"
         if "ratio" in cell:
             text += f"{cell['ratio']:7.2f}  {cell['ratio_95'][0]:.2f}-{cell['ratio_95'][1]:.2f}"
+        if self.gpu:
+            others = [name for name in cell["engines"] if name not in ("ours", cell["best_peer"])]
+            text += "".join(f"  {name} {cell['engines'][name]['median'] * 1e3:.3f} {cell['engines'][name]['share']:.2f}" for name in others)
         if disturbed := cell["disturbed_seconds"]:
             text += (f"  disturbed: median {np.median(disturbed) / ours['median']:.2f}, "
                      f"p90 {np.quantile(disturbed, 0.9) / ours['median']:.2f} of the median")
@@ -287,9 +334,10 @@ class Bench:
         print("\nwith the limits of the whole run:\n" + self.header())
         for cell in self.cells:
             print(self.line(cell))
-        if self.gpu:
-            peaks = ", ".join(f"{name} {peak / 1e12:.0f} TFLOP/s" for name, peak in self.gpu["flop_per_second"].items())
-            print(f"{self.gpu['chip']}, by its clocks: reads {self.gpu['bytes_per_second'] / 1e9:.0f} GB/s, {peaks}")
+        for limits, what in [(self.gpu["clocks"], "by its clocks"), (self.gpu["measured"], "measured")] if self.gpu else []:
+            if limits["bytes_per_second"]:
+                peaks = "".join(f", {name} {peak / 1e12:.0f} TFLOP/s" for name, peak in limits["flop_per_second"].items())
+                print(f"{self.gpu['chip']}, {what}: {limits['bytes_per_second'] / 1e9:.0f} GB/s{peaks}")
         for n, limit in () if self.gpu else self.limits.items():
             print(f"{n} thread{'s' * (n > 1)}: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, "
                   f"f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s")
@@ -328,7 +376,8 @@ def parse(arguments):
     parser.add_argument("--routings", type=words, default=["uniform"], help=f"of: {', '.join(ROUTINGS)}")
     parser.add_argument("--dtypes", type=words, default=None, help=f"of: {', '.join(DTYPES)} (default: f32; on a GPU f16,bf16)")
     parser.add_argument("--engines", type=words, default=None,
-                        help="of: ours, onnxruntime, torch, torch-loop (default: the first two, and torch with --torch-python)")
+                        help="of: ours, onnxruntime, torch, torch-loop, cublas, cudnn (default: the first two, and torch with --torch-python; on a "
+                        "GPU ours, cublas and cudnn, and torch)")
     parser.add_argument("--torch-python", help="a Python interpreter that has PyTorch; nothing else here needs it")
     parser.add_argument("--pool", type=float, default=0.8, help="GB of f32 weights that a chain has at least")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each engine per cell")
@@ -353,14 +402,16 @@ def parse(arguments):
         parser.error("--threads and --disturb are about the processor")
     options.threads = options.threads or ([1] if on_gpu else [1, 2])
     if options.engines is None:
-        options.engines = ["ours"] + ([] if on_gpu else ["onnxruntime"]) + (["torch", "torch-loop"] if options.torch_python else [])
+        options.engines = ["ours"] + (list(PRODUCTS) if on_gpu else ["onnxruntime"]) + (["torch", "torch-loop"] if options.torch_python else [])
     for given, known in ((options.shapes, SHAPES), (options.routings, ROUTINGS), (options.dtypes, DTYPES),
-                         (options.engines, ("ours", "onnxruntime", "torch", "torch-loop"))):
+                         (options.engines, ("ours", "onnxruntime", "torch", "torch-loop", *PRODUCTS))):
         for name in given:
             if name not in known:
                 parser.error(f"'{name}' is none of: {', '.join(known)}")
     if on_gpu and "onnxruntime" in options.engines:
         parser.error("onnxruntime is measured on the processor only")
+    if not on_gpu and any(name in PRODUCTS for name in options.engines):
+        parser.error("cublas and cudnn are measured on a GPU only")
     if not options.torch_python and any(name.startswith("torch") for name in options.engines):
         parser.error("PyTorch is not among the project's packages: name an interpreter that has it with --torch-python")
     return options

@@ -129,6 +129,6 @@ def deinterleave(fc1):
     return np.concatenate([fc1[:, 0::2], fc1[:, 1::2]], axis=1)
 
 
-def touched_experts(logits, k):
-    """How many experts are chosen by any row, from a router's results [T, E]."""
-    return len(np.unique(np.argpartition(-logits, k - 1, axis=1)[:, :k]))
+def rows_of_experts(logits, k):
+    """How many rows choose each expert, from a router's results [T, E]."""
+    return np.bincount(np.argpartition(-logits, k - 1, axis=1)[:, :k].ravel(), minlength=logits.shape[1])

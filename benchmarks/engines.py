@@ -3,8 +3,9 @@
 
     engines.py NAME MODEL SHAPE DTYPE [cpu|cuda]
 
-{"prepare": [files of rows], "bias": file, "threads": n, "output": file} binds inputs, runs each once and writes the
-first one's result; {"calls": n} times n calls, input after input, and answers with the seconds of each.
+{"prepare": [files of rows], "bias": file, "counts": file, "threads": n, "output": file} binds inputs, runs each once and writes the
+first one's result; {"calls": n} times n calls, input after input, and answers with the seconds of each. An engine that is not
+there, or cannot run the model, answers {"missing": why}.
 """
 import ctypes
 import json
@@ -14,7 +15,8 @@ import time
 
 import numpy as np
 
-from chain import SHAPES, deinterleave, touched_experts
+import vendor
+from chain import SHAPES, deinterleave, rows_of_experts
 
 
 class Ours:
@@ -104,10 +106,9 @@ class Routing(Onnxruntime):
     def output(self, index, shape):
         return np.zeros(shape, np.float32)
 
-    def touched(self, k):
-        """The mean over layers and inputs of the number of experts that are chosen."""
-        counts = [touched_experts(logits, k) for x in self.inputs for logits in self.session.run(None, x)[1:]]
-        return float(np.mean(counts))
+    def counts(self, k):
+        """The rows of each expert, by input and layer."""
+        return [[rows_of_experts(logits, k).tolist() for logits in self.session.run(None, x)[1:]] for x in self.inputs]
 
 
 class Torch:
@@ -179,27 +180,58 @@ class TorchLoop(Torch):
         return y
 
 
+class Vendor:
+    """NVIDIA's libraries (vendor.py): the experts' products alone, from the rows of each expert."""
+
+    def __init__(self, name, model, dtype):
+        self.products = vendor.Products(vendor.open_engine(name), model, dtype)
+        self.run = self.products.run
+
+    def prepare(self, counts):
+        self.products.prepare(counts)
+
+
 ENGINES = {"ours": Ours, "onnxruntime": Onnxruntime, "torch": Torch, "torch-loop": TorchLoop, "routing": Routing}
+
+
+def make_engine(name, model, shape, dtype, device):
+    if name in ("cublas", "cudnn"):
+        return Vendor(name, model, dtype)
+    # Our module knows its device.
+    return ENGINES[name](model, shape, dtype, *([device] if name.startswith("torch") else []))
+
+
+def prepare(engine, command):
+    """Returns how many inputs there are."""
+    if isinstance(engine, Vendor):
+        counts = np.load(command["counts"])
+        engine.prepare(counts)
+    else:
+        rows = [np.load(file) for file in command["prepare"]]
+        engine.prepare(rows, np.load(command["bias"]), command["threads"])
+        np.save(command["output"], engine.output(0, rows[0].shape))
+    for i in range(1, len(command["prepare"])):
+        engine.run(i)
+    return len(command["prepare"])
 
 
 def main():
     name, model, shape, dtype = sys.argv[1:5]
-    # Our module knows its device.
-    device = sys.argv[5:6] if name.startswith("torch") else []
-    engine = ENGINES[name](model, shape, dtype, *device)
+    try:
+        engine = make_engine(name, model, shape, dtype, *sys.argv[5:6])
+    except vendor.Missing as why:
+        return print(json.dumps({"missing": str(why)}), flush=True)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
         answer = {}
         if "prepare" in command:
-            rows = [np.load(file) for file in command["prepare"]]
-            engine.prepare(rows, np.load(command["bias"]), command["threads"])
-            np.save(command["output"], engine.output(0, rows[0].shape))
-            for i in range(1, len(rows)):
-                engine.run(i)
-            count = len(rows)
-        if "touched" in command:
-            answer["touched"] = engine.touched(command["touched"])
+            try:
+                count = prepare(engine, command)
+            except vendor.Missing as why:
+                return print(json.dumps({"missing": str(why)}), flush=True)
+        if "chosen" in command:
+            answer["counts"] = engine.counts(command["chosen"])
         if "calls" in command:
             seconds = []
             for i in range(command["calls"]):
