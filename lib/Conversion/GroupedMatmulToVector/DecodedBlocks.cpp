@@ -12,6 +12,7 @@ static KernelFunctionForm getForm(GroupedMatmulOp op, Value rowsOfA, const Quant
   auto element = cast<FloatType>(getElementTypeOrSelf(rowsOfA));
   KernelSchedule schedule = getKernelSchedule(
       layout, {banks.getDimSize(0), banks.getDimSize(1), panels.k, panels.width()}, /*elementBytes=*/4, lanes);
+  schedule.parts = 1; // of what has been decoded
   bool wholeSteps = panels.k % KernelSchedule::kUnroll == 0 && decode.blockLength % KernelSchedule::kUnroll == 0;
   return {layout, schedule, lanes, element, element, element, wholeSteps};
 }
@@ -48,8 +49,9 @@ void DecodedBlocks::emitPanel(Value panel, Value base, Value pair, Value count, 
     Value length = min(index(decode.blockLength), sub(index(panels.k), k));
     emitDecode(base, k, length);
     forEachPass(passes, [&](Value, Value from, Value rows) {
-      emitPass(variants, {Value(), zero, rows, from, scratch, /*at=*/zero, /*window=*/zero, /*stream=*/zero,
-                          /*steps=*/length, /*firstK=*/k, /*k=*/length});
+      emitPass(variants,
+               {kindOf(Fetch::Nothing), zero, rows, from, scratch, /*at=*/zero, /*window=*/zero, /*stream=*/zero,
+                /*steps=*/length, /*firstK=*/k, /*k=*/length, /*parts=*/one, /*distance=*/zero});
     });
   });
   forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });

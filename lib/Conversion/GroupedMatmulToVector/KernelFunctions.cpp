@@ -1,12 +1,13 @@
 //===- KernelFunctions.cpp - the inner kernels, as functions --------------===//
 //
 //   acc[r][c] = tile[first + r][c]
-//   for step = 0 to steps, four at a time
-//     fetch some lines of the window
-//     for each of the four: acc[r][c] += rows[numbers[first + r]][k + step] * weights[start + step][c]
+//   for step = 0 to steps, a few at a time
+//     for each part
+//       fetch some lines of the window
+//       for each of the few, in this part: acc[r][c] += rows[numbers[first + r]][k + step] * weights[start + step][c]
 //   tile[first + r][c] = acc[r][c]
 //
-// Sums pass from block to block of k through the tile, so that their order is that of k for any number of rows.
+// Sums pass from block to block of k through the tile, so that their order is the same for any number of rows.
 //
 //===----------------------------------------------------------------------===//
 #include "KernelFunctions.h"
@@ -30,14 +31,11 @@ public:
         first(block.getArgument(2)), weights(block.getArgument(3)), start(block.getArgument(4)),
         window(block.getArgument(5)), stream(block.getArgument(6)), steps(block.getArgument(7)),
         tile(block.getArgument(8)), firstK(block.getArgument(9)), k(block.getArgument(10)),
-        lines(block.getArgument(11)) {}
+        lines(block.getArgument(11)), parts(block.getArgument(12)), distance(block.getArgument(13)) {}
 
   void run() {
     for (int64_t r = 0; r < variant.rows; ++r)
       sources.push_back(memref::LoadOp::create(b, loc, numbers, add(first, r)));
-    starts = {start};
-    for (int64_t p = 1; p < variant.panels; ++p)
-      starts.push_back(sum(start, mul(stream, p)));
     emitSums();
   }
 
@@ -77,9 +75,9 @@ private:
 
   /// One step of a panel for all rows; `many` of the group's k count. LLVM keeps the order of this code: with the rows'
   /// elements first, a vector of weights needs one register for as long as it takes to use it.
-  void emitStep(Value panel, Value step, int64_t many, MutableArrayRef<Value> sums) {
+  void emitStep(Value step, int64_t many, MutableArrayRef<Value> sums) {
     int64_t rows = sources.size();
-    Value at = sum(panel, mul(step, form.stepElements()));
+    Value at = sum(start, mul(step, form.stepElements()));
     SmallVector<Value> raw;
     for (int64_t v = 0; v < vectors(); ++v)
       raw.push_back(loadRaw(at, v));
@@ -115,55 +113,64 @@ private:
 
   int64_t lineElements() { return 64 * 8 / form.stored.getIntOrFloatBitWidth(); }
 
-  /// Lines of the window, in iteration `step / kUnroll`. A pass of its own stream takes them as they come. Shares come
-  /// from places far apart: the processor follows each of them for itself, and so runs further ahead in all.
-  void emitFetches(Value step, ArrayRef<Value> streams) {
+  /// Lines of the window, when `steps` of this block are done. A pass of its own stream takes them as they come. Shares
+  /// come from places far apart: the processor follows each of them for itself, and so runs further ahead in all.
+  void emitFetches(Value steps, ArrayRef<Value> streams) {
     auto fetch = [&](Value at) {
       memref::PrefetchOp::create(b, loc, weights, ValueRange{at}, /*isWrite=*/false, /*localityHint=*/2,
                                  /*isDataCache=*/true);
     };
     if (variant.fetch == Fetch::Own) {
-      Value at = sum(window, mul(step, form.stepElements()));
+      Value at = sum(window, mul(steps, form.stepElements()));
       for (int64_t i = 0; i < form.schedule.allLines(); ++i)
         fetch(add(at, i * lineElements()));
       return;
     }
-    Value progress = mul(step, lineElements() / KernelSchedule::kUnroll);
+    if (streams.empty())
+      return;
+    Value progress = mul(steps, lineElements() / KernelSchedule::kUnroll);
     for (Value start : streams)
       fetch(sum(start, progress));
   }
 
-  /// Where the streams of a share begin: the window has as many streams as an iteration has lines. Those that are too
-  /// many are the last one again.
+  /// Where the streams of a share begin: the window has as many streams as kUnroll steps have lines, in turn from each
+  /// of its parts. Those that are too many are the last one again.
   SmallVector<Value> emitStreams() {
     SmallVector<Value> streams;
     if (variant.fetch != Fetch::Share)
       return streams;
-    Value length = mul(b.createOrFold<arith::DivUIOp>(loc, steps, index(KernelSchedule::kUnroll)), lineElements());
+    int64_t parts = form.schedule.parts;
+    Value length =
+        mul(b.createOrFold<arith::DivUIOp>(loc, mul(steps, parts), index(KernelSchedule::kUnroll)), lineElements());
     Value last = sub(lines, one);
-    for (int64_t i = 0; i < form.schedule.shareLines(); ++i)
-      streams.push_back(sum(window, arith::MulIOp::create(b, loc, sum(stream, min(index(i), last)), length)));
+    for (int64_t i = 0; i < form.schedule.shareLines(); ++i) {
+      Value number = sum(stream, min(index(i), last)), at = window;
+      if (parts > 1) {
+        Value part = b.createOrFold<arith::RemUIOp>(loc, number, index(parts));
+        at = sum(at, mul(b.createOrFold<arith::MulIOp>(loc, part, distance), form.stepElements()));
+        number = b.createOrFold<arith::DivUIOp>(loc, number, index(parts));
+      }
+      streams.push_back(sum(at, arith::MulIOp::create(b, loc, number, length)));
+    }
     return streams;
   }
 
   void emitSums() {
-    int64_t rows = sources.size(), perPanel = rows * vectors();
-    // [panel][row][vector]; the rows of a further panel stand behind those of the first.
-    SmallVector<Value> acc;
+    int64_t rows = sources.size();
+    SmallVector<Value> acc; // [row][vector]
     auto element = [&](int64_t i) {
       return SmallVector<Value>{add(first, i / vectors()), index(i % vectors() * form.lanes)};
     };
-    for (int64_t i = 0; i < variant.panels * perPanel; ++i)
+    for (int64_t i = 0; i < rows * vectors(); ++i)
       acc.push_back(vector::LoadOp::create(b, loc, accType(), tile, element(i)));
     SmallVector<Value> streams = emitStreams();
-    // Whole steps, four at a time, then one at a time; then the rest of a group.
+    // Whole steps, a few at a time, then one at a time; then the rest of a group.
     int64_t group = form.layout.group, unroll = KernelSchedule::kUnroll;
     Value whole = group == 1 ? k : b.createOrFold<arith::DivUIOp>(loc, k, index(group));
     Value main = sub(whole, b.createOrFold<arith::RemUIOp>(loc, whole, index(unroll)));
     auto emitSteps = [&](Value step, int64_t count, int64_t many, MutableArrayRef<Value> sums) {
-      for (auto [p, panel] : llvm::enumerate(starts))
-        for (int64_t u = 0; u < count; ++u)
-          emitStep(panel, add(step, u), many, sums.slice(p * perPanel, perPanel));
+      for (int64_t u = 0; u < count; ++u)
+        emitStep(add(step, u), many, sums);
     };
     auto loopOver = [&](Value from, Value to, int64_t by, ValueRange init,
                         function_ref<void(Value, SmallVector<Value> &)> body) {
@@ -177,13 +184,30 @@ private:
     };
     auto oneStep = [&](Value step, SmallVector<Value> &sums) { emitSteps(step, 1, group, sums); };
     // A step of many rows is long enough to be a loop's body: four copies of it would only take time to compile.
-    bool longSteps = perPanel >= kManySums;
-    acc = loopOver(zero, main, unroll, acc, [&](Value step, SmallVector<Value> &sums) {
-      emitFetches(step, streams);
+    bool longSteps = rows * vectors() >= kManySums;
+    auto iteration = [&](Value step, SmallVector<Value> &sums) {
       if (longSteps)
         sums = loopOver(step, add(step, unroll), 1, sums, oneStep);
       else
         emitSteps(step, unroll, group, sums);
+    };
+    acc = loopOver(zero, main, unroll, acc, [&](Value step, SmallVector<Value> &sums) {
+      if (form.schedule.parts == 1) {
+        emitFetches(step, streams);
+        return iteration(step, sums);
+      }
+      Value done = b.createOrFold<arith::MulIOp>(loc, step, parts);
+      if (variant.longBlocks) {
+        for (int64_t part = 0; part < form.schedule.parts; ++part) {
+          emitFetches(add(done, part * unroll), streams);
+          iteration(sum(step, mul(distance, part)), sums);
+        }
+        return;
+      }
+      sums = loopOver(zero, parts, 1, sums, [&](Value part, SmallVector<Value> &inner) {
+        emitFetches(sum(done, mul(part, unroll)), streams);
+        iteration(sum(step, b.createOrFold<arith::MulIOp>(loc, part, distance)), inner);
+      });
     });
     if (!form.wholeSteps)
       acc = loopOver(main, whole, 1, acc, oneStep);
@@ -205,8 +229,8 @@ private:
 
   const KernelFunctionForm &form;
   const KernelVariant &variant;
-  Value a, numbers, first, weights, start, window, stream, steps, tile, firstK, k, lines;
-  SmallVector<Value> sources, starts;
+  Value a, numbers, first, weights, start, window, stream, steps, tile, firstK, k, lines, parts, distance;
+  SmallVector<Value> sources;
 };
 
 } // namespace
@@ -216,10 +240,12 @@ void KernelFunctions::call(OpBuilder &b, Location loc, const KernelFunctionForm 
   std::string name;
   llvm::raw_string_ostream os(name);
   os << "moe_kernel_" << form.rows << "_" << form.stored << "_" << form.layout.width() << "_" << variant.rows << "_"
-     << (variant.panels > 1                ? "panels" + std::to_string(variant.panels)
-         : variant.fetch == Fetch::Own     ? "own"
+     << (variant.fetch == Fetch::Own       ? "own"
          : variant.fetch == Fetch::Nothing ? "near"
                                            : "share")
+     << (form.schedule.parts == 1 ? ""
+         : variant.longBlocks     ? "_long"
+                                  : "_parts")
      << (form.wholeSteps ? "" : "_any");
   func::FuncOp function = get(name, arguments.getTypes(), [&](OpBuilder &inner, Block &block) {
     KernelEmitter(inner, module.getLoc(), form, variant, block).run();

@@ -45,8 +45,8 @@ public:
 
   /// Calls the kernel, which is made if there is none yet. The arguments: rows; the numbers of those of the block; the
   /// first of them that this pass takes; weights; where the block starts in them; where the window to fetch starts; the
-  /// first of its streams (for several panels: the distance between them); steps over k; the tile; the first k; how
-  /// many k there are; and how many streams the share has, at least one.
+  /// first of its streams; steps over k in a part; the tile; the first k; how many k there are in a part; how many
+  /// streams the share has, at least one; how many parts there are; and the distance between two of them, in steps.
   void call(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant,
             ValueRange arguments);
 

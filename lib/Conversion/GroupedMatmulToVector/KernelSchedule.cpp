@@ -24,11 +24,14 @@ FetchShare moe::getFetchShare(int64_t all, int64_t passes, int64_t pass) {
 SmallVector<KernelVariant> KernelSchedule::getVariants() const {
   SmallVector<KernelVariant> variants;
   for (int64_t rows = 1; rows <= maxRows; ++rows)
-    variants.push_back({rows, aheadElements ? Fetch::Own : Fetch::Share});
+    variants.push_back({rows, aheadElements ? Fetch::Own : Fetch::Nothing});
   // Several passes are of nearly equal size, so that none of them has fewer rows than this.
-  if (aheadElements)
-    for (int64_t rows = (maxRows + 1) / 2; rows <= maxRows; ++rows)
-      variants.push_back({rows, Fetch::Share});
+  for (int64_t rows = (maxRows + 1) / 2; rows <= maxRows; ++rows) {
+    variants.push_back({rows, Fetch::Share});
+    if (parts > 1)
+      for (Fetch fetch : {Fetch::Nothing, Fetch::Share})
+        variants.push_back({rows, fetch, /*longBlocks=*/true});
+  }
   return variants;
 }
 
@@ -45,19 +48,29 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   int64_t stepBytes = layout.width() * layout.group * elementBytes, panelBytes = shape[2] * stepBytes;
   schedule.lines = std::max<int64_t>(1, stepBytes / 64);
 
-  // Blocks of nearly equal size. Processors with AVX-512 have a second-level cache of at least a megabyte, others of
-  // 256 or 512 KB.
-  constexpr int64_t kMostSteps = 512, unroll = KernelSchedule::kUnroll;
-  int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(shape[2], kMostSteps));
-  schedule.blockSteps = std::max(unroll, int64_t(llvm::alignTo(llvm::divideCeil(shape[2], blocks), unroll)));
+  // Zen follows a stream by itself, not far ahead, and four of them as fast as its memory gives lines; each line that
+  // software fetches takes the place of one that it would. Xeon wants every line fetched. The instruction set stands
+  // for the family here.
+  constexpr int64_t unroll = KernelSchedule::kUnroll;
+  schedule.aheadElements = wide ? 8192 / elementBytes : 0;
+  schedule.manyPasses = wide ? 0 : 6;
+  constexpr int64_t kParts = 4, kLeastSteps = 8;
+  schedule.parts = wide || shape[2] < kParts * kLeastSteps ? 1 : kParts;
+  schedule.partSteps = schedule.parts > 1 ? shape[2] / schedule.parts / unroll * unroll : shape[2];
+
+  // Blocks of nearly equal size: in a second-level cache, or, of several parts, in half of a first-level one.
+  auto divide = [&](int64_t mostSteps) {
+    int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(schedule.partSteps, mostSteps));
+    int64_t steps = llvm::alignTo(llvm::divideCeil(schedule.partSteps, blocks), unroll);
+    return std::max(unroll, steps);
+  };
+  schedule.longBlockSteps = divide(512 / schedule.parts);
+  schedule.blockSteps = schedule.parts > 1 ? divide(128 / schedule.parts) : schedule.longBlockSteps;
+  schedule.longBlockRows = 8 * schedule.maxRows + 1;
+  // Processors with AVX-512 have a second-level cache of at least a megabyte, others of 256 or 512 KB.
   int64_t rowBytes = std::max<int64_t>(1, shape[2] * layout.group * 4), budget = wide ? 512 << 10 : 256 << 10;
   int64_t rows = std::clamp<int64_t>(budget / rowBytes, wide ? 48 : 24, wide ? 192 : 96);
   schedule.maxBlockRows = rows / schedule.maxRows * schedule.maxRows;
-
-  // Zen reads a stream fastest by itself, if another one runs beside it, and slower with each line that software
-  // fetches; Xeon wants every line fetched. The instruction set stands for the family here.
-  schedule.aheadElements = wide ? 8192 / elementBytes : 0;
-  schedule.panelsOfOneRow = wide ? 1 : 2;
 
   constexpr int64_t kTaskBytes = 2 << 20;
   int64_t most = std::max<int64_t>(1, shape[1] / (shape[0] >= 8 ? 4 : 16));

@@ -20,8 +20,9 @@ enum class Fetch {
 struct KernelVariant {
   int64_t rows;
   Fetch fetch = Fetch::Nothing;
-  /// Panels that are read side by side, each with sums of its own. Nothing is fetched then.
-  int64_t panels = 1;
+  /// For long blocks: the parts of a panel are code of their own. As a loop they are slower where many rows read a
+  /// block again and again, and faster where it comes from memory (measured on Zen 3).
+  bool longBlocks = false;
 };
 
 /// What one of several passes over a block fetches of the next one: so many lines in each iteration, as many streams
@@ -30,8 +31,8 @@ struct FetchShare {
   int64_t lines, stream;
 };
 
-/// The passes over a block fetch the next one together, spread as evenly over their time as whole powers of two of
-/// lines allow; `all` is the number of lines of an iteration. One rule for numbers of the compiler and for those that a
+/// Passes over a block fetch the next one together, spread as evenly over their time as whole powers of two of lines
+/// allow; `all` is the number of lines of an iteration. One rule for numbers of the compiler and for those that a
 /// program computes: `Ops` says what arithmetic on numbers (not negative) is.
 template <typename Number, typename Ops> struct FetchRule {
   Ops ops;
@@ -68,15 +69,22 @@ struct KernelSchedule {
   int64_t maxRows;
   /// The most rows that go through a task's panels together, so that what they read stays in the second-level cache.
   int64_t maxBlockRows;
-  /// Steps over k in a block: weights that stay in a near cache from pass to pass.
-  int64_t blockSteps;
+  /// Parts of a panel that a kernel reads in turn, kUnroll steps of each, so that the processor follows as many
+  /// streams. The sums add them in this order for any number of rows.
+  int64_t parts;
+  /// Steps over k in a part, and in its share of a block: weights that stay in a near cache from pass to pass. What is
+  /// left behind the last part is a block of its own.
+  int64_t partSteps, blockSteps;
+  /// The same for at least so many rows, whose time hides the stream anyway: long blocks cost fewer calls of a kernel.
+  int64_t longBlockSteps, longBlockRows;
   /// Panels that a task takes, one after the other: about two megabytes, fewer where there would be too few tasks.
   int64_t panelsPerTask;
-  /// How far ahead of its own reads a single pass fetches, in elements; 0: it fetches some lines of the next block, and
-  /// leaves the others to the processor, which follows.
+  /// How far ahead of its own reads a single pass fetches, in elements; 0: it leaves that to the processor.
   int64_t aheadElements;
-  /// Panels that a single row reads side by side.
-  int64_t panelsOfOneRow;
+  /// With fewer passes than these over a block, the first one fetches nothing, and the others together half of the next
+  /// block: that of each part which comes first. The rest of it the processor brings by itself, since it has begun to
+  /// follow the parts.
+  int64_t manyPasses;
   /// Whether the elements of all rows stay in registers while the columns pass by, or the columns while the rows do.
   bool rowsInRegisters;
   /// Vectors in a step over k of a panel; its cache lines.
@@ -89,7 +97,7 @@ struct KernelSchedule {
   /// The most lines of a share in an iteration. A kernel fetches as many in each: with a smaller share, some of them
   /// again, which costs a slot of a load unit that is idle, and spares a kernel for every number of lines.
   int64_t shareLines() const { return std::max<int64_t>(1, allLines() / 2); }
-  /// The kernels that any number of rows needs, but the one for several panels.
+  /// The kernels that any number of rows needs.
   SmallVector<KernelVariant> getVariants() const;
 };
 

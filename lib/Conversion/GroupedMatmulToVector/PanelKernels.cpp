@@ -6,13 +6,13 @@
 //   for each block of rows
 //     for each panel of the group
 //       tile = 0
-//       for each block of k
+//       for each block of k (a piece of each part of the panel)
 //         for pass = 0 to passes(rows of the block)
 //           the kernel for exactly this many rows: adds to their sums in the tile
 //       the epilogue, row by row, from the tile to the result
 //
-// A pass also fetches weights that are needed later (KernelSchedule.h says which): some of its own, a little ahead,
-// where one pass is all there is; else its share of the next block, so that the stream of weights never stops.
+// A pass may also fetch weights that are needed later (KernelSchedule.h says which): some of its own, a little ahead,
+// or its share of the next block, so that the stream of weights never stops.
 //
 // Rows of a narrower type than the sums are widened once, before the loop.
 //
@@ -30,8 +30,7 @@ public:
                KernelFunctions &functions)
       : RowBlock(b, op, rowsOfA, form, functions), bankType(cast<MemRefType>(op.getBanks().front().getType())),
         layout(form.layout), schedule(form.schedule) {
-    assert(schedule.maxBlockRows <= KernelFunctionForm::kMostRows &&
-           schedule.panelsOfOneRow <= KernelFunctionForm::kMostRows);
+    assert(schedule.maxBlockRows <= KernelFunctionForm::kMostRows);
   }
 
   void run() {
@@ -58,12 +57,6 @@ public:
     b.setInsertionPointToStart(branch.thenBlock());
     beginTask(expertOfTask);
     last = min(add(first, schedule.panelsPerTask), panels);
-    if (schedule.panelsOfOneRow == 1)
-      return emitBlocks();
-    auto single = scf::IfOp::create(b, loc, equal(rows, one), /*withElse=*/true);
-    b.setInsertionPointToStart(single.thenBlock());
-    emitOneRow();
-    b.setInsertionPointToStart(single.elseBlock());
     emitBlocks();
   }
 
@@ -99,24 +92,6 @@ private:
     return mul(number, index(panelElements()));
   }
 
-  /// One row: several panels side by side, each a stream that the processor follows for itself.
-  void emitOneRow() {
-    emitSources(begin, one);
-    Value together = sub(last, b.createOrFold<arith::RemUIOp>(loc, sub(last, first), index(schedule.panelsOfOneRow)));
-    forEach(first, together, schedule.panelsOfOneRow, [&](Value panel) {
-      clearTile(index(schedule.panelsOfOneRow));
-      KernelVariant variant{/*rows=*/1, Fetch::Nothing, schedule.panelsOfOneRow};
-      functions.call(b, loc, form, variant,
-                     {rowsOfA, sources, zero, weights, startOf(panel), zero, index(panelElements()), index(numSteps()),
-                      tile, zero, index(getK()), one});
-      for (int64_t p = 0; p < schedule.panelsOfOneRow; ++p)
-        emitEpilogue(begin, add(panel, p), index(p));
-    });
-    Fetches fetches(Numbers{*this}, schedule.allLines(), one);
-    forEach(together, last, 1,
-            [&](Value panel) { emitPanel(panel, begin, one, {one, one, zero}, fetches, zero, zero); });
-  }
-
   void emitBlocks() {
     Value blocks = arith::CeilDivUIOp::create(b, loc, rows, index(schedule.maxBlockRows));
     forEach(zero, blocks, 1, [&](Value block) {
@@ -125,47 +100,92 @@ private:
       emitSources(pair, count);
       Value left = sub(sub(blocks, block), one);
       Passes passes = divide(count);
-      Fetches fetches(Numbers{*this}, schedule.allLines(), passes.count);
-      forEach(first, last, 1, [&](Value panel) { emitPanel(panel, pair, count, passes, fetches, block, left); });
+      Shares shares(*this, passes.count);
+      forEach(first, last, 1, [&](Value panel) { emitPanel(panel, pair, count, passes, shares, block, left); });
     });
   }
 
+  /// What the passes over a block fetch of the next one.
+  struct Shares {
+    Shares(PanelEmitter &emitter, Value passes)
+        : all(Numbers{emitter}, emitter.schedule.allLines(), passes),
+          half(Numbers{emitter}, std::max<int64_t>(1, emitter.schedule.allLines() / 2),
+               emitter.sub(emitter.b.createOrFold<arith::MaxUIOp>(emitter.loc, passes, emitter.one), emitter.one)),
+          passes(passes), few(emitter.less(passes, emitter.index(emitter.schedule.manyPasses))),
+          isShort(emitter.less(emitter.rows, emitter.index(emitter.schedule.longBlockRows))),
+          steps(emitter.select(isShort, emitter.index(emitter.schedule.blockSteps),
+                               emitter.index(emitter.schedule.longBlockSteps))),
+          blocks(arith::CeilDivUIOp::create(emitter.b, emitter.loc, emitter.index(emitter.schedule.partSteps), steps)) {
+    }
+    Fetches all, half;
+    Value passes, few;
+    /// Whether the blocks are short; the steps of a part in one of them; their number.
+    Value isShort, steps, blocks;
+  };
+
+  /// Lines and stream of number `pass`; no lines: it fetches nothing.
+  std::pair<Value, Value> getShare(Shares &shares, Value pass) {
+    auto [lines, stream] = shares.all.getShare(pass);
+    if (schedule.manyPasses == 0)
+      return {lines, stream};
+    auto [someLines, someStream] = shares.half.getShare(sub(pass, one));
+    someLines = select(equal(pass, zero), zero, someLines);
+    return {select(shares.few, someLines, lines), select(shares.few, someStream, stream)};
+  }
+
   /// The `count` pairs from `pair` on, which are block number `block` of the rows, with `left` to come.
-  void emitPanel(Value panel, Value pair, Value count, const Passes &passes, Fetches &fetches, Value block,
-                 Value left) {
+  void emitPanel(Value panel, Value pair, Value count, const Passes &passes, Shares &shares, Value block, Value left) {
     clearTile(count);
-    int64_t blockElements = form.panelElements(schedule.blockSteps), total = bankType.getNumElements();
-    Value start = startOf(panel), limit = index(std::max<int64_t>(0, total - blockElements));
+    int64_t total = bankType.getNumElements(), parts = schedule.parts;
+    Value start = startOf(panel), partSteps = index(schedule.partSteps), distance = partSteps;
     // Behind the group's last panel comes its first one, for the next block of rows; else what lies behind it in
     // memory, which is the next task's.
     auto both = [&](Value x, Value y) -> Value { return arith::AndIOp::create(b, loc, x, y); };
     Value again = both(equal(add(panel, 1), last), arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, left, zero));
-    Value behind = select(again, startOf(first), sum(start, index(panelElements())));
+    Value next = min(sum(start, index(panelElements())), index(total - panelElements()));
+    Value behind = select(again, startOf(first), next);
     Value isFirst = both(equal(panel, first), equal(block, zero));
-    forEach(zero, index(numSteps()), schedule.blockSteps, [&](Value step) {
-      Value steps = min(index(schedule.blockSteps), sub(index(numSteps()), step));
+    // Blocks of all parts, and one of the steps that are left behind them.
+    Value blockSteps = shares.steps, blocks = shares.blocks;
+    int64_t restAt = parts * schedule.partSteps, rest = numSteps() - restAt;
+    forEach(zero, add(blocks, rest > 0), 1, [&](Value number) {
+      Value step = mul(number, blockSteps);
+      Value steps = min(blockSteps, sub(partSteps, step));
+      Value nextStep = sum(step, blockSteps), numParts = index(parts);
+      Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, nextStep, partSteps);
+      Value longKind = zero;
+      if (parts > 1)
+        longKind = select(shares.isShort, zero, index(numberOf(Fetch::Nothing, /*longBlocks=*/true)));
+      if (rest > 0) {
+        Value isRest = equal(number, blocks);
+        longKind = select(isRest, zero, longKind);
+        step = select(isRest, index(restAt), step);
+        steps = select(isRest, index(rest), steps);
+        numParts = select(isRest, one, numParts);
+      }
       Value at = sum(start, mul(step, index(form.stepElements())));
-      Value nextStep = add(step, schedule.blockSteps);
-      Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, nextStep, index(numSteps()));
-      Value next = min(select(isLast, behind, sum(start, mul(nextStep, index(form.stepElements())))), limit);
-      Value ahead = min(sum(at, index(schedule.aheadElements)), limit);
+      Value next = select(isLast, behind, sum(start, mul(nextStep, index(form.stepElements()))));
       Value firstK = mul(step, index(layout.group));
       Value k = min(mul(steps, index(layout.group)), sub(index(getK()), firstK));
       forEachPass(passes, [&](Value pass, Value from, Value rowsOfPass) {
-        // Nobody has fetched the first block of a task before its first pass.
-        Value cold = both(both(isFirst, equal(step, zero)), equal(pass, zero));
-        Value own = equal(passes.count, one);
-        if (schedule.aheadElements)
-          own = arith::OrIOp::create(b, loc, own, cold);
-        auto [lines, stream] = fetches.getShare(pass);
-        // A pass without a share of the next block fetches what is there already.
-        Value none = equal(lines, zero);
-        Value window = select(none, at, next);
-        lines = select(none, one, select(own, index(schedule.shareLines()), lines));
-        stream = select(arith::OrIOp::create(b, loc, none, own), zero, stream);
-        if (schedule.aheadElements)
-          window = select(own, ahead, window);
-        emitPass(variants, {own, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k});
+        auto [lines, stream] = getShare(shares, pass);
+        Value isNone = equal(lines, zero), kind, window = next;
+        if (schedule.aheadElements) {
+          // Nobody has fetched the first block of a task before its first pass.
+          Value cold = both(both(isFirst, equal(step, zero)), equal(pass, zero));
+          Value own = arith::OrIOp::create(b, loc, equal(passes.count, one), cold);
+          kind = select(own, kindOf(Fetch::Own), kindOf(Fetch::Share));
+          // A pass without a share of the next block fetches what is there already.
+          window = select(isNone, at, window);
+          lines = select(isNone, one, select(own, index(schedule.shareLines()), lines));
+          stream = select(arith::OrIOp::create(b, loc, isNone, own), zero, stream);
+          int64_t limit = std::max<int64_t>(0, total - form.panelElements(schedule.longBlockSteps));
+          window = select(own, min(sum(at, index(schedule.aheadElements)), index(limit)), window);
+        } else {
+          kind = sum(select(isNone, kindOf(Fetch::Nothing), kindOf(Fetch::Share)), longKind);
+        }
+        emitPass(variants,
+                 {kind, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k, numParts, distance});
       });
     });
     forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });

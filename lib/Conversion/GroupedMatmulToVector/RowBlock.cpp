@@ -42,21 +42,18 @@ RowBlock::Passes RowBlock::divide(Value rows) {
 }
 
 void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass) {
-  // One switch over (kind of fetching, rows).
-  int64_t stride = form.schedule.maxRows + 1;
+  // One switch over (kind, rows).
   SmallVector<int64_t> cases;
   for (const KernelVariant &variant : variants)
-    cases.push_back((variant.fetch == Fetch::Own) * stride + variant.rows);
-  Value number = pass.rows;
-  if (llvm::any_of(variants, [](const KernelVariant &variant) { return variant.fetch == Fetch::Own; }))
-    number = sum(number, select(pass.own, index(stride), zero));
+    cases.push_back(numberOf(variant.fetch, variant.longBlocks) + variant.rows);
+  Value number = sum(pass.rows, pass.kind);
   auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), number, cases, cases.size());
   OpBuilder::InsertionGuard guard(b);
   for (auto [variant, region] : llvm::zip(variants, choice.getCaseRegions())) {
     b.createBlock(&region);
     functions.call(b, loc, form, variant,
                    {rowsOfA, sources, pass.from, pass.weights, pass.at, pass.window, pass.stream, pass.steps, tile,
-                    pass.firstK, pass.k, pass.lines});
+                    pass.firstK, pass.k, pass.lines, pass.parts, pass.distance});
     scf::YieldOp::create(b, loc);
   }
   // The variants are all that the schedule asks for. Should they ever not be, no sum may be missing in silence.

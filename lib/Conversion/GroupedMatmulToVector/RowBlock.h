@@ -28,8 +28,14 @@ public:
   /// The kernel among `variants` for `rows` rows (and for what it fetches, where they differ in that): adds the
   /// products of rows `from` on with the weights. The rest of the arguments is that of KernelFunctions::call.
   struct Pass {
-    Value own, lines, rows, from, weights, at, window, stream, steps, firstK, k;
+    /// Which of the variants for so many rows, as kindOf gives it.
+    Value kind;
+    Value lines, rows, from, weights, at, window, stream, steps, firstK, k, parts, distance;
   };
+  int64_t numberOf(Fetch fetch, bool longBlocks) {
+    return (static_cast<int64_t>(fetch) + 3 * longBlocks) * (form.schedule.maxRows + 1);
+  }
+  Value kindOf(Fetch fetch, bool longBlocks = false) { return index(numberOf(fetch, longBlocks)); }
   void emitPass(ArrayRef<KernelVariant> variants, const Pass &pass);
   /// From row `r` of the tile to that of pair `p` in the result.
   void emitEpilogue(Value p, Value panel, Value r);
@@ -37,6 +43,7 @@ public:
   Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
   Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
   Value equal(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, x, y); }
+  Value less(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, x, y); }
   Value select(Value c, Value x, Value y) { return b.createOrFold<arith::SelectOp>(loc, c, x, y); }
   /// Where number `i` of `parts` nearly equal parts of `total` begins.
   Value split(Value total, Value parts, Value i) { return arith::DivUIOp::create(b, loc, mul(i, total), parts); }

@@ -1,33 +1,34 @@
 // RUN: moe-opt %s --convert-grouped-matmul-to-vector="lanes=16" | FileCheck %s --check-prefixes=CHECK,WIDE
 // RUN: moe-opt %s --convert-grouped-matmul-to-vector="lanes=8" | FileCheck %s --check-prefixes=CHECK,NARROW
 
-// A task takes up to four panels; an expert without rows is a comparison. With AVX2 one row takes two panels at once. Else
-// the rows go through the panels in blocks, through blocks of k in passes; the size of a pass and what it fetches decide
-// on the kernel. Gate and up of 16 columns are multiplied in one stream.
+// A task takes up to four panels; an expert without rows is a comparison. The rows go through the panels in blocks, through
+// blocks of k in passes; the size of a pass and what it fetches decide on the kernel. With AVX2 a block of k has a piece of
+// each quarter of the panel. Gate and up of 16 columns are multiplied in one stream.
 // CHECK-LABEL: func @gate_up
 // CHECK: scf.parallel (%[[E:.*]], %{{.*}}) = ({{.*}}) to (%c8, %c16{{.*}}) step (%c1{{.*}}, %c4{{.*}})
 // CHECK: %[[ANY:.*]] = arith.cmpi sgt
 // CHECK: scf.if %[[ANY]]
 // CHECK: memref.alloca() {{.*}} : memref<192x32xf32>
-// NARROW: scf.if
-// NARROW: scf.for {{.*}} step %c2
-// NARROW: func.call @moe_kernel_f32_f32_32_1_panels2
-// NARROW: } else {
 // The blocks of rows, the panels, the blocks of k, the passes.
 // CHECK: arith.ceildivui
 // CHECK: scf.for
 // CHECK: arith.ceildivui
 // CHECK: arith.divui
+// Few passes have short blocks.
+// WIDE: arith.select {{.*}}, %c512{{.*}}, %c512
+// NARROW: arith.select {{.*}}, %c32{{.*}}, %c128
+// CHECK: %[[BLOCKS:.*]] = arith.ceildivui
 // CHECK: scf.for
 // CHECK: vector.store
 // No pass divides.
 // CHECK-NOT: arith.{{.*}}div
-// CHECK: scf.for {{.*}} = %c0{{.*}} to %c1024{{.*}} step %c512
+// CHECK: scf.for {{.*}} = %c0{{.*}} to %[[BLOCKS]]
 // CHECK: scf.for
 // CHECK-NOT: arith.{{.*}}div
 // CHECK: scf.index_switch
 // WIDE: func.call @moe_kernel_f32_f32_32_1_own
-// NARROW: func.call @moe_kernel_f32_f32_32_1_share
+// NARROW: func.call @moe_kernel_f32_f32_32_1_near_parts
+// NARROW: func.call @moe_kernel_f32_f32_32_2_share_parts
 // CHECK: arith.mulf %{{.*}} : vector
 func.func @gate_up(%x: memref<?x1024xf32>, %rows: memref<?xindex>, %offsets: memref<9xindex>,
                    %w: memref<8x16x1024x32xf32>, %out: memref<?x256xf32>) {
@@ -45,7 +46,7 @@ func.func @gate_up(%x: memref<?x1024xf32>, %rows: memref<?xindex>, %offsets: mem
 // is not stored.
 // CHECK-LABEL: func @down
 // WIDE: func.call @moe_kernel_f32_f32_32_1_own_any
-// NARROW: func.call @moe_kernel_f32_f32_32_1_panels2_any
+// NARROW: func.call @moe_kernel_f32_f32_32_1_near_parts_any
 // CHECK: vector.create_mask
 // CHECK: vector.maskedstore
 func.func @down(%h: memref<?x51xf32>, %offsets: memref<9xindex>, %w: memref<8x2x51x32xf32>, %out: memref<?x60xf32>) {
@@ -76,32 +77,30 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
   return
 }
 
-// Two panels side by side, nothing fetched: the processor follows both.
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_panels2(
-// NARROW: %{{.*}}:8 = scf.for
-// NARROW-NOT: memref.prefetch
-// NARROW-COUNT-32: vector.fma
-// NARROW: return
-
-// One row: its own lines are fetched, all eight of four steps; with AVX2 half as many of the next block.
+// One row: its own lines are fetched, all eight of four steps. With AVX2 nothing is fetched: four steps of each part of the
+// panel follow one another, and the processor follows the parts.
 // WIDE-LABEL: func private @moe_kernel_f32_f32_32_1_own(
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_share(
+// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_near_parts(
+// NARROW-SAME: %[[PARTS:[a-z0-9]+]]: index, %[[DISTANCE:[a-z0-9]+]]: index) attributes
 // WIDE: scf.for {{.*}} -> (vector<16xf32>, vector<16xf32>)
-// NARROW: scf.for {{.*}} -> (vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
+// NARROW: scf.for {{.*}} step %c4{{.*}} -> (vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
+// NARROW: scf.for %[[PART:.*]] = %c0{{.*}} to %[[PARTS]] step %c1
+// NARROW: arith.muli %[[PART]], %[[DISTANCE]]
 // WIDE-COUNT-8: memref.prefetch {{.*}} locality<2>
-// NARROW-COUNT-4: memref.prefetch {{.*}} locality<2>
 // CHECK-NOT: memref.prefetch
 // WIDE-COUNT-8: vector.fma
 // NARROW-COUNT-16: vector.fma
 // CHECK: return
 
 // The most rows of a pass; each fetches lines from four places of the next block. Those beyond its share are the last of
-// its lines again. Of so many rows, a step is a loop's body; of fewer, four steps are.
+// its lines again. With AVX2 the places are in the parts in turn. Of so many rows, a step is a loop's body; of fewer, four
+// steps are.
 // WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_share(
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_share(
-// CHECK-SAME: %[[LINES:[a-z0-9]+]]: index) attributes
+// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_share_parts(
+// CHECK-SAME: %[[LINES:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %{{[a-z0-9]+}}: index) attributes
 // CHECK: %[[LAST:.*]] = arith.subi %[[LINES]], %c1
-// CHECK-COUNT-4: arith.minsi %[[LAST]]
+// WIDE-COUNT-4: arith.minsi %[[LAST]]
+// NARROW-COUNT-4: arith.remui
 // WIDE: %{{.*}}:24 = scf.for
 // NARROW: %{{.*}}:12 = scf.for
 // CHECK-COUNT-4: memref.prefetch
@@ -111,3 +110,10 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 // CHECK-NOT: vector.fma
 // CHECK-NOT: memref.prefetch
 // CHECK: return
+
+// For long blocks the parts of a panel are no loop.
+// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_share_long(
+// NARROW: %{{.*}}:12 = scf.for
+// NARROW-COUNT-192: vector.fma
+// NARROW-NOT: scf.for
+// NARROW: return
