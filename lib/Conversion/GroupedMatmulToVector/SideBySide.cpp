@@ -58,7 +58,8 @@ void QuantisedKernel::emitOneRow(Value pair, Value first, Value last) {
     });
     if (whole > 1)
       forEach(zero, index(whole), 1, [&](Value block) {
-        emitInTurn(abreast, {plus(start, times(block, panels.blockBytes(length))), block, times(block, length), length});
+        emitInTurn(abreast,
+                   {plus(start, times(block, panels.blockBytes(length))), block, times(block, length), length});
       });
     else
       emitInTurn(abreast, {start, zero, zero, length});
@@ -95,9 +96,8 @@ void QuantisedKernel::emitInTurn(const Abreast &abreast, const PanelBlock &first
   };
   auto totalsOf = [&](Value p) { return loadSums(abreast.totals, p, vectors, floats); };
   if (groups < 2 * kStepGroups)
-    return forEachPanel([&](Value p, const PanelBlock &block) {
-      storeSums(emitBlock(block, totalsOf(p)), abreast.totals, p);
-    });
+    return forEachPanel(
+        [&](Value p, const PanelBlock &block) { storeSums(emitBlock(block, totalsOf(p)), abreast.totals, p); });
 
   int64_t numSums = 0;
   forEachPanel([&](Value p, const PanelBlock &block) {
