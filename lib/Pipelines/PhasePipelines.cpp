@@ -62,6 +62,14 @@ static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   } else if (options.optLevel > 0) {
     pm.addPass(createMoePlanDenseMatmulsPass());
   }
+  if (options.optLevel > 0 && !options.gpuSharedLimit) {
+    pm.addPass(createMoeDecomposeAggregatesPass());
+    pm.addNestedPass<func::FuncOp>(createConvertElementwiseToLinalgPass());
+    pm.addPass(createLinalgElementwiseOpFusionPass());
+    addCleanup(pm);
+    pm.addPass(createMoeFuseGatingPass());
+    addCleanup(pm);
+  }
   pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
   if (options.optLevel > 0 && options.packWeights) {
     pm.addPass(createMoePackWeightsPass());

@@ -208,6 +208,56 @@ def MoeHoistRoutersPass : Pass<"moe-hoist-routers"> {
   }];
 }
 
+def MoeFuseGatingPass : Pass<"moe-fuse-gating"> {
+  let summary = "makes one loop over tokens of what a router does";
+  let description = [{
+    A router is a chain of small ops over all tokens: the score function, the choice of the best experts, the normalisation of their weights, a
+    factor, a bias that only choices see, groups of experts. Each passes a tensor with a row per token to the next. Where every op computes
+    row t from row t, they become one `scf.forall` over tokens (or blocks of `rows` tokens) with the same ops on one row: one parallel region, and
+    what passes between the ops stays in registers and the nearest cache.
+
+    The cluster is what the expert numbers of a `moe.plan`, the weights of a `moe.combine` and loops over rows are made of, and what is made of
+    them. Linalg ops are tiled by upstream's `TilingInterface`; a loop over tokens is taken if iteration t touches row t of what it writes.
+    Reshapes that split a row in parts (groups of experts) and back are understood. Tables of positions (slot s of a row holds expert s) are
+    computed where they are read.
+
+    Left outside, with a remark that names the op: ops that look at several tokens (capacities, expert choice, statistics of a batch), and what
+    needs their results. Products stay outside as well (they have kernels of their own) unless `products` is set, and values with more than
+    `max-row-bytes` for a token. No op moves over a check that might guard it.
+
+    - Before: `convert-elementwise-to-linalg`, `moe-decompose-aggregates`.
+    - After: `convert-moe-planned-to-linalg`, canonicalise.
+
+    Example (test/Dialect/Moe/Transforms/fuse-gating.mlir)
+    ```mlir
+    %e = linalg.generic ... ins(%logits : tensor<?x8xf32>) { exp } -> tensor<?x8xf32>
+    %s = linalg.generic ... ins(%e : tensor<?x8xf32>) outs(%zeros : tensor<?xf32>) { sum of each row } -> tensor<?xf32>
+    %p = linalg.generic ... ins(%e, %s : tensor<?x8xf32>, tensor<?xf32>) { divf } -> tensor<?x8xf32>
+    ```
+    becomes
+    ```mlir
+    %p = scf.forall (%t) in (%n) shared_outs(%o = %init) -> (tensor<?x8xf32>) {
+      %l = tensor.extract_slice %logits[%t, 0] [1, 8] [1, 1] : tensor<?x8xf32> to tensor<1x8xf32>
+      %e = linalg.generic ... ins(%l : tensor<1x8xf32>) { exp } -> tensor<1x8xf32>
+      %s = linalg.generic ... ins(%e : tensor<1x8xf32>) { sum of the row } -> tensor<1xf32>
+      %p = linalg.generic ... ins(%e, %s : tensor<1x8xf32>, tensor<1xf32>) { divf } -> tensor<1x8xf32>
+      %d = tensor.extract_slice %o[%t, 0] [1, 8] [1, 1] : tensor<?x8xf32> to tensor<1x8xf32>
+      %c = linalg.copy ins(%p : tensor<1x8xf32>) outs(%d : tensor<1x8xf32>) -> tensor<1x8xf32>
+      scf.forall.in_parallel {
+        tensor.parallel_insert_slice %c into %o[%t, 0] [1, 8] [1, 1] : tensor<1x8xf32> into tensor<?x8xf32>
+      }
+    }
+    ```
+  }];
+  let options = [
+    Option<"rows", "rows", "int64_t", /*default=*/"1", "the tokens of one iteration">,
+    Option<"products", "products", "bool", /*default=*/"false", "products of matrices (the logits) move into the loop as well">,
+    Option<"maxRowBytes", "max-row-bytes", "int64_t", /*default=*/"16384", "the most bytes that a value may have for one token">
+  ];
+  let dependentDialects = ["::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect", "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
+}
+
 def MoeMergeMatmulsPass : Pass<"moe-merge-matmuls"> {
   let summary = "makes sibling matmuls one pass over their rows";
   let description = [{

@@ -14,8 +14,10 @@ struct LowerSelect : RoutedOpPattern<SelectOp> {
     Value slots = b.index(in.getSlots());
     Values out = Slots::getEmpty(b, in.getTokensOrAttr(b), in.getSlots(), in.getWeightType()).get();
     if (in.getSlots() > 0) {
-      out.push_back(b.empty(OpFoldResult(b.getIndexAttr(in.getSlots())), reader.getType()));
-      out = b.loop(in.getTokens(b), out, [&](Value t, ValueRange state) -> Values {
+      out = b.loop(in.getTokens(b), out, [&](Value t, ValueRange rows) -> Values {
+        // The keys are each row's own, so that rows have nothing to do with each other.
+        Values state = llvm::to_vector_of<Value>(rows);
+        state.push_back(b.empty(OpFoldResult(b.getIndexAttr(in.getSlots())), reader.getType()));
         Values ranked = insertByRank(b, reader, t, b.index(0), slots, TieBreak::Lowest, state);
         Value keys = ranked[2];
         Values kept{ranked[0], ranked[1], b.number(reader.getType(), 0.0)};
@@ -30,9 +32,8 @@ struct LowerSelect : RoutedOpPattern<SelectOp> {
                     arith::AddFOp::create(b, c[2], key)};
           });
         });
-        return {kept[0], kept[1], keys};
+        return {kept[0], kept[1]};
       });
-      out.pop_back();
     }
     return out;
   }
