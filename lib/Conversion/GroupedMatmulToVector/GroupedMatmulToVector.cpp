@@ -384,7 +384,7 @@ struct ConvertGroupedMatmulToVectorPass
       if (*form == KernelForm::Quantised) {
         ++numQuantised;
         if (hasIntegerRows(op))
-          emitIntegerKernels(b, op, *dot);
+          emitIntegerKernels(b, op, *dot, functions);
         else
           emitExactKernels(b, op, lanes, functions);
       } else if (*form == KernelForm::Panels) {

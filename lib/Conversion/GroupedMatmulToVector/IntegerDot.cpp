@@ -34,7 +34,7 @@ public:
     else if (dot.hasVnni())
       sum.words = intrinsic(dot.isWide() ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256", words,
                             {sum.words, weight, row});
-    else if (most)
+    else if (dot.addsHalves(most))
       addUnsigned(sum, weight, row);
     else
       sum.words = addSigned(sum.words, weight, row);
@@ -48,7 +48,7 @@ private:
   /// Sums of two products have 16 bits with a sign, and saturate: each is at most 2 * 127 * most. So many of them are
   /// added up before they are widened that 32767 is not passed: 8 for 4 bits (15 * 254 * 8 = 30480), 4 for e2m1 (28).
   void addUnsigned(IntegerDot::Sum &sum, Value weight, Value row) {
-    int64_t together = 32767 / (2 * 127 * most);
+    int64_t together = IntegerDot::fitInHalves(most);
     assert(together >= 1 && "weights of this size would saturate");
     Value two = addPairs(weight, row);
     sum.halves = sum.halves ? arith::AddIOp::create(b, loc, sum.halves, two).getResult() : two;

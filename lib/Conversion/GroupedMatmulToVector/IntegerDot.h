@@ -36,6 +36,9 @@ struct IntegerDot {
   /// Adds `weights` times `rows` (bytes). Rows are from -127 to 127. Weights are unsigned and at most `most`, or signed
   /// where `most` is 0.
   void add(OpBuilder &b, Location loc, Sum &sum, Value weights, Value rows, int64_t most) const;
+  /// Whether products are added up in 16 bits first, and how many of weights up to `most` fit.
+  bool addsHalves(int64_t most) const { return most && !portable && !hasVnni(); }
+  static int64_t fitInHalves(int64_t most) { return most ? 32767 / (2 * 127 * most) : 0; }
   /// The whole sum.
   Value finish(OpBuilder &b, Location loc, const Sum &sum) const;
 };

@@ -8,9 +8,8 @@
 // CHECK-DAG: %[[AHEAD:.*]] = arith.constant 768 : index
 // CHECK: scf.parallel
 // CHECK: scf.parallel
-// CHECK: %[[ROWS:.*]] = arith.subi {{.*}} : index
-// CHECK: arith.cmpi eq, %[[ROWS]], %{{.*}} : index
-// CHECK: scf.if
+// CHECK: %[[SINGLE:.*]] = arith.cmpi eq, %{{.*}}, %c1 : index
+// CHECK: scf.if %[[SINGLE]]
 // CHECK: %[[TOTALS:.*]] = memref.alloca() {alignment = 64 : i64} : memref<4x32xf32>
 // CHECK: scf.for {{.*}} step %[[FOUR]]
 // CHECK: %[[COUNT:.*]] = arith.minsi %{{.*}}, %[[FOUR]]

@@ -1,0 +1,254 @@
+//===- IntegerBlocks.cpp - many rows of bytes against quantised panels ----===//
+#include "IntegerBlocks.h"
+#include "QuantDecoder.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+static KernelFunctionForm getForm(GroupedMatmulOp op, const QuantPanels &panels, const IntegerDot &dot) {
+  PanelLayout layout{panels.columns(), panels.banks, /*group=*/1};
+  auto banks = cast<ShapedType>(op.getBanks().front().getType());
+  KernelSchedule schedule = getKernelSchedule(
+      layout, {banks.getDimSize(0), banks.getDimSize(1), panels.k, panels.width()}, /*elementBytes=*/1, dot.lanes());
+  // Two vectors of sums for each row, in 12 of 16 registers or 24 of 32. Rows are bytes.
+  schedule.maxRows = dot.isWide() ? 12 : 6;
+  schedule.maxBlockRows = dot.isWide() ? 192 : 96;
+  Type rows = getElementTypeOrSelf(op.getA());
+  return {layout, schedule, dot.lanes(), rows, rows, Float32Type::get(op.getContext()), /*wholeSteps=*/true};
+}
+
+IntegerBlocks::IntegerBlocks(OpBuilder &b, GroupedMatmulOp op, const QuantisedRows &rowCodes, const QuantPanels &panels,
+                             const IntegerDot &dot, KernelFunctions &functions)
+    : RowBlock(b, op, op.getA(), getForm(op, panels, dot), functions), panels(panels), dot(dot), rowCodes(rowCodes) {}
+
+void IntegerBlocks::prepare() {
+  RowBlock::prepare();
+  constexpr int64_t any = ShapedType::kDynamic;
+  for (Value *buffer : {&rowCodes.codes, &rowCodes.steps, &rowCodes.sums})
+    *buffer =
+        memref::CastOp::create(b, loc, MemRefType::get({any, any}, getElementTypeOrSelf(buffer->getType())), *buffer);
+}
+
+void IntegerBlocks::emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value streamOfTask,
+                         function_ref<Value(Value)> startOf) {
+  OpBuilder::InsertionGuard guard(b);
+  beginTask(expertOfTask);
+  constexpr int64_t any = ShapedType::kDynamic;
+  stream = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), streamOfTask);
+  int64_t blocks = std::min(panels.wholeBlocks(), kMostTogether / panels.blockLength());
+  auto type = MemRefType::get({blocks * wordsOf(panels.blockLength()) * panels.width()}, b.getI32Type());
+  Value buffer = memref::AllocaOp::create(b, loc, type, b.getI64IntegerAttr(64));
+  scratch = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI32Type()), buffer);
+  Value rowBlocks = arith::CeilDivUIOp::create(b, loc, count, index(form.schedule.maxBlockRows));
+  forEach(zero, rowBlocks, 1, [&](Value block) {
+    Value from = split(count, rowBlocks, block), rows = sub(split(count, rowBlocks, add(block, 1)), from);
+    Value pair = sum(begin, from);
+    emitSources(pair, rows);
+    Passes passes = divide(rows);
+    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), pair, rows, passes); });
+  });
+}
+
+void IntegerBlocks::emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes) {
+  clearTile(count);
+  int64_t length = panels.blockLength(), whole = panels.wholeBlocks(), together = kMostTogether / length;
+  forEach(zero, index(whole), together, [&](Value block) {
+    Value at = sum(base, mul(block, index(panels.blockBytes(length))));
+    emitBlocks(at, block, min(index(together), sub(index(whole), block)), length, passes);
+  });
+  if (hasRest())
+    emitBlocks(add(base, whole * panels.blockBytes(length)), index(whole), one, panels.k - whole * length, passes);
+  forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });
+}
+
+void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t length, const Passes &passes) {
+  func::FuncOp decode = getDecodeFunction();
+  int64_t words = wordsOf(length);
+  forEach(zero, count, 1, [&](Value block) {
+    func::CallOp::create(b, loc, decode,
+                         ValueRange{stream, sum(at, mul(block, index(panels.blockBytes(length)))),
+                                    index(words / panels.codesPerByte()), scratch,
+                                    mul(block, index(words * panels.width()))});
+  });
+  forEachPass(passes, [&](Value, Value from, Value rows) {
+    SmallVector<int64_t> cases;
+    for (int64_t r = 1; r <= form.schedule.maxRows; ++r)
+      cases.push_back(r);
+    auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), rows, cases, cases.size());
+    OpBuilder::InsertionGuard guard(b);
+    for (auto [r, region] : llvm::zip(cases, choice.getCaseRegions())) {
+      b.createBlock(&region);
+      func::CallOp::create(b, loc, getKernel(r),
+                           ValueRange{stream, add(at, panels.codeBytes(length)), rowCodes.codes, rowCodes.steps,
+                                      rowCodes.sums, sources, from, scratch, tile, first, count, index(words)});
+      scf::YieldOp::create(b, loc);
+    }
+    // There is a kernel for every number of rows. Should there ever not be, no sum may be missing in silence.
+    b.createBlock(&choice.getDefaultRegion());
+    LLVM::Trap::create(b, loc);
+    scf::YieldOp::create(b, loc);
+  });
+}
+
+std::string IntegerBlocks::suffix() const {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  bool isFloat = panels.format.getKind() == QuantKind::E2M1;
+  os << (isFloat ? "float" : "int") << panels.storedBits() << "_" << panels.width();
+  return text;
+}
+
+/// The stream; where the codes begin in it; how many rows of words; where the bytes go, from which word on.
+func::FuncOp IntegerBlocks::getDecodeFunction() {
+  Type position = b.getIndexType();
+  return functions.get("moe_bytes_" + suffix(), {stream.getType(), position, position, scratch.getType(), position},
+                       [&](OpBuilder &inner, Block &block) {
+                         KernelTiles tiles(inner, loc);
+                         QuantDecoder decoder(inner, loc, panels, lanes, block.getArgument(0));
+                         IntegerWeights bytes(inner, loc, panels, dot);
+                         Value codes = block.getArgument(1), out = block.getArgument(3), to = block.getArgument(4);
+                         Value size = memref::DimOp::create(inner, loc, block.getArgument(0), tiles.zero);
+                         Value limit = tiles.sub(size, tiles.index(panels.rowBytes()));
+                         auto loop = scf::ForOp::create(inner, loc, tiles.zero, block.getArgument(2), tiles.one);
+                         OpBuilder::InsertionGuard guard(inner);
+                         inner.setInsertionPointToStart(loop.getBody());
+                         auto place = [&](Value from, int64_t distance) -> Value {
+                           Value far = arith::MulIOp::create(inner, loc, loop.getInductionVar(), tiles.index(distance));
+                           return arith::AddIOp::create(inner, loc, from, far);
+                         };
+                         int64_t perGroup = panels.codesPerByte() * panels.width();
+                         Value at = place(codes, panels.rowBytes()), word = place(to, perGroup);
+                         decoder.emitPrefetch(at, /*ahead=*/4096, limit);
+                         for (int64_t v = 0; v < panels.width() / lanes; ++v) {
+                           SmallVector<Value> weights;
+                           bytes.decode(decoder.loadCodes(at, v), weights);
+                           for (auto [i, weight] : llvm::enumerate(weights))
+                             vector::StoreOp::create(inner, loc,
+                                                     vector::BitCastOp::create(inner, loc, bytes.words, weight), out,
+                                                     ValueRange{tiles.add(word, i * panels.width() + v * lanes)});
+                         }
+                       });
+}
+
+/// The stream; where the scales of the first block begin; codes, steps and sums of rows; the numbers of the rows of the
+/// block, and the first of them; the weights as bytes; the tile; the first block, how many there are, and how many
+/// words of a row each of them has.
+func::FuncOp IntegerBlocks::getKernel(int64_t rows) {
+  std::string name;
+  llvm::raw_string_ostream os(name);
+  os << "moe_integer_" << suffix() << "_scale" << 8 * panels.scaleBytes
+     << (panels.format.getZeroPoints() ? "_zero" : "") << "_block" << panels.blockLength() << (hasRest() ? "_rest" : "")
+     << "_" << rows;
+  Type position = b.getIndexType();
+  return functions.get(name,
+                       {stream.getType(), position, rowCodes.codes.getType(), rowCodes.steps.getType(),
+                        rowCodes.sums.getType(), sources.getType(), position, scratch.getType(), tile.getType(),
+                        position, position, position},
+                       [&](OpBuilder &inner, Block &block) { emitKernel(inner, block, rows); });
+}
+
+void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
+  KernelTiles tiles(inner, loc);
+  Value streamOf = block.getArgument(0), scalesAt = block.getArgument(1), codes = block.getArgument(2);
+  Value steps = block.getArgument(3), sums = block.getArgument(4), numbers = block.getArgument(5);
+  Value from = block.getArgument(6), weights = block.getArgument(7), sumsOf = block.getArgument(8);
+  Value firstBlock = block.getArgument(9), blocks = block.getArgument(10), wordsOfBlock = block.getArgument(11);
+  QuantDecoder decoder(inner, loc, panels, lanes, streamOf);
+  IntegerWeights bytes(inner, loc, panels, dot);
+  SmallVector<Value> sources;
+  for (int64_t r = 0; r < rows; ++r)
+    sources.push_back(memref::LoadOp::create(inner, loc, numbers, tiles.add(from, r)));
+  auto times = [&](Value x, int64_t y) { return inner.createOrFold<arith::MulIOp>(loc, x, tiles.index(y)); };
+  auto plus = [&](Value x, Value y) { return inner.createOrFold<arith::AddIOp>(loc, x, y); };
+
+  int64_t length = panels.blockLength(), words = wordsOf(length),
+          vectors = std::min<int64_t>(2, panels.width() / lanes);
+  int64_t together = dot.fitInHalves(bytes.most);
+  for (int64_t vector = 0; vector < panels.width() / lanes; vector += vectors) {
+    auto loop = scf::ForOp::create(inner, loc, tiles.zero, blocks, tiles.one);
+    OpBuilder::InsertionGuard guard(inner);
+    inner.setInsertionPointToStart(loop.getBody());
+    Value number = plus(firstBlock, loop.getInductionVar());
+    // Words of a row, and rows of words.
+    Value wordOfRow = times(number, words), wordOfWeights = times(loop.getInductionVar(), words);
+    SmallVector<Value> start, negativeSums;
+    for (Value source : sources) {
+      negativeSums.push_back(memref::LoadOp::create(inner, loc, sums, ValueRange{source, number}));
+      start.append(vectors, bytes.start(negativeSums.back()));
+    }
+    // One word of each row and column. It is a loop's body by itself: of several, LLVM would bring all rows' words into
+    // registers first, and there are not as many.
+    auto emitWord = [&](Value word, MutableArrayRef<IntegerDot::Sum> partial) {
+      SmallVector<Value> weight;
+      Value at = times(plus(wordOfWeights, word), panels.width());
+      for (int64_t v = 0; v < vectors; ++v) {
+        Value loaded =
+            vector::LoadOp::create(inner, loc, bytes.words, weights, ValueRange{tiles.add(at, (vector + v) * lanes)});
+        weight.push_back(vector::BitCastOp::create(inner, loc, bytes.bytes, loaded));
+      }
+      for (auto [r, source] : llvm::enumerate(sources)) {
+        Value four = memref::LoadOp::create(inner, loc, codes, {source, plus(wordOfRow, word)});
+        Value row = vector::BroadcastOp::create(inner, loc, bytes.words, four);
+        row = vector::BitCastOp::create(inner, loc, bytes.bytes, row);
+        for (int64_t v = 0; v < vectors; ++v)
+          dot.add(inner, loc, partial[r * vectors + v], weight[v], row, bytes.most);
+      }
+    };
+    auto loopOver = [&](Value begin, Value end, int64_t step, ValueRange before,
+                        function_ref<void(Value, MutableArrayRef<Value>)> body) {
+      auto inside = scf::ForOp::create(inner, loc, begin, end, tiles.index(step), before);
+      OpBuilder::InsertionGuard guardInside(inner);
+      inner.setInsertionPointToStart(inside.getBody());
+      SmallVector<Value> all(inside.getRegionIterArgs());
+      body(inside.getInductionVar(), all);
+      scf::YieldOp::create(inner, loc, all);
+      return SmallVector<Value>(inside.getResults());
+    };
+    auto addHalves = [&](Value begin, Value end, MutableArrayRef<Value> all) {
+      Value none =
+          arith::ConstantOp::create(inner, loc, inner.getZeroAttr(VectorType::get({2 * lanes}, b.getI16Type())));
+      SmallVector<Value> halves(all.size(), none);
+      halves = loopOver(begin, end, 1, halves, [&](Value word, MutableArrayRef<Value> sums16) {
+        SmallVector<IntegerDot::Sum> partial;
+        for (Value half : sums16)
+          partial.push_back({Value(), half});
+        emitWord(word, partial);
+        for (auto [half, part] : llvm::zip(sums16, partial))
+          half = part.halves;
+      });
+      for (auto [sum, half] : llvm::zip(all, halves))
+        sum = dot.finish(inner, loc, {sum, half});
+    };
+    SmallVector<Value> integers = start;
+    Value end = hasRest() ? wordsOfBlock : tiles.index(words);
+    if (!dot.addsHalves(bytes.most)) {
+      integers = loopOver(tiles.zero, end, 1, integers, [&](Value word, MutableArrayRef<Value> all) {
+        SmallVector<IntegerDot::Sum> partial;
+        for (Value sum : all)
+          partial.push_back({sum});
+        emitWord(word, partial);
+        for (auto [sum, part] : llvm::zip(all, partial))
+          sum = part.words;
+      });
+    } else if (words <= together) {
+      addHalves(tiles.zero, end, integers);
+    } else {
+      integers = loopOver(tiles.zero, end, together, integers, [&](Value word, MutableArrayRef<Value> all) {
+        addHalves(word, tiles.min(tiles.add(word, together), end), all);
+      });
+    }
+    Value scalesOfBlock = plus(scalesAt, times(loop.getInductionVar(), panels.blockBytes(length)));
+    for (int64_t v = 0; v < vectors; ++v) {
+      auto [scale, negativeZero] = decoder.loadScales(scalesOfBlock, vector + v, bytes.factor());
+      for (auto [r, source] : llvm::enumerate(sources)) {
+        SmallVector<Value> place{tiles.add(from, r), tiles.index((vector + v) * lanes)};
+        Value step = memref::LoadOp::create(inner, loc, steps, ValueRange{source, number});
+        Value before = vector::LoadOp::create(inner, loc, bytes.floats, sumsOf, place);
+        Value sum = bytes.scale(integers[r * vectors + v], scale, negativeZero, step, negativeSums[r], before);
+        vector::StoreOp::create(inner, loc, sum, sumsOf, place);
+      }
+    }
+  }
+}

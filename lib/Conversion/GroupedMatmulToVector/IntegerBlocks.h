@@ -1,0 +1,66 @@
+//===- IntegerBlocks.h - many rows of bytes against quantised panels -*- C++ -*-===//
+//
+//   for each block of rows
+//     for each panel of the group
+//       tile = 0
+//       for some blocks of k
+//         their codes as bytes, in the first-level cache
+//         for pass = 0 to passes(rows of the block)
+//           the kernel of integers for exactly this many rows: adds to their sums in the tile
+//       the epilogue, row by row
+//
+// What DecodedBlocks.h does for floats. A kernel has the integers of its rows and two vectors of columns in registers
+// for the length of a block; it scales them, and adds them to floats in the tile.
+//
+//===----------------------------------------------------------------------===//
+#ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_INTEGERBLOCKS_H
+#define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_INTEGERBLOCKS_H
+
+#include "IntegerDot.h"
+#include "IntegerWeights.h"
+#include "QuantisedRows.h"
+#include "RowBlock.h"
+
+namespace mlir::moe {
+
+class IntegerBlocks : RowBlock {
+public:
+  IntegerBlocks(OpBuilder &b, GroupedMatmulOp op, const QuantisedRows &rowCodes, const QuantPanels &panels,
+                const IntegerDot &dot, KernelFunctions &functions);
+
+  /// Whether codes have to be decoded, and blocks are so short that this can be done in the first-level cache.
+  bool isUseful() const { return panels.storedBits() < 8 && panels.blockLength() <= kMostTogether; }
+  void prepare();
+
+  /// The products of `count` rows from pair `begin` on with panels `first` to `last` of `stream`; `startOf` is the byte
+  /// at which a panel begins.
+  void emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value stream,
+            function_ref<Value(Value panel)> startOf);
+
+private:
+  /// k that are decoded together: 16 KB of bytes, half of a first-level cache.
+  static constexpr int64_t kMostTogether = 512;
+
+  void emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes);
+  /// `count` blocks of `length` k from number `first` on, the first of which begins at byte `at`.
+  void emitBlocks(Value at, Value first, Value count, int64_t length, const Passes &passes);
+  func::FuncOp getDecodeFunction();
+  func::FuncOp getKernel(int64_t rows);
+  void emitKernel(OpBuilder &inner, Block &block, int64_t rows);
+  std::string suffix() const;
+
+  int64_t wordsOf(int64_t length) const {
+    return llvm::divideCeilSigned(length, panels.group()) * panels.codesPerByte();
+  }
+  /// Whether the last block is shorter.
+  bool hasRest() const { return panels.k % panels.blockLength() != 0; }
+
+  const QuantPanels &panels;
+  const IntegerDot &dot;
+  QuantisedRows rowCodes;
+  Value stream, scratch;
+};
+
+} // namespace mlir::moe
+
+#endif // LIB_CONVERSION_GROUPEDMATMULTOVECTOR_INTEGERBLOCKS_H

@@ -1,0 +1,78 @@
+//===- IntegerWeights.cpp - codes of quantised panels as bytes ------------===//
+#include "IntegerWeights.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+IntegerWeights::IntegerWeights(OpBuilder &b, Location loc, const QuantPanels &panels, const IntegerDot &dot)
+    : KernelTiles(b, loc), isFloat(panels.format.getKind() == QuantKind::E2M1),
+      noSign(panels.storedBits() < 8 || dot.takesUnsignedBytes()),
+      bytes(VectorType::get({4 * dot.lanes()}, b.getI8Type())), words(VectorType::get({dot.lanes()}, b.getI32Type())),
+      floats(VectorType::get({dot.lanes()}, b.getF32Type())), panels(panels), dot(dot) {
+  if (isFloat)
+    most = kFloatMiddle + 12;
+  else if (noSign)
+    most = (1 << panels.storedBits()) - 1;
+}
+
+void IntegerWeights::decode(Value raw, SmallVectorImpl<Value> &weights) {
+  int64_t bits = panels.storedBits();
+  auto asBytes = [&](Value v) { return vector::BitCastOp::create(b, loc, bytes, v).getResult(); };
+  if (noSign && !isFloat) {
+    // The highest bit of each code the other way round: the code plus the middle.
+    uint32_t middles = 0;
+    for (int64_t at = bits - 1; at < 32; at += bits)
+      middles |= 1u << at;
+    raw = arith::XOrIOp::create(b, loc, raw, splat(int32_t(middles)));
+  }
+  if (bits == 8)
+    return weights.push_back(asBytes(raw));
+  uint32_t mask = ((1u << bits) - 1) * 0x01010101u;
+  for (int64_t i = 0; i < panels.codesPerByte(); ++i) {
+    Value shifted = i ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(i * bits))).getResult() : raw;
+    Value each = asBytes(arith::AndIOp::create(b, loc, shifted, splat(int32_t(mask))));
+    weights.push_back(isFloat ? lookUp(each) : each);
+  }
+}
+
+/// Twice the value of each code of e2m1, plus the middle.
+Value IntegerWeights::lookUp(Value codes) {
+  static const int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  SmallVector<int8_t> table;
+  for (int64_t i = 0; i < bytes.getNumElements(); ++i)
+    table.push_back(doubled[i % 16] + kFloatMiddle);
+  Value values = arith::ConstantOp::create(b, loc, DenseElementsAttr::get(bytes, ArrayRef<int8_t>(table)));
+  if (!dot.portable) {
+    StringRef name = dot.isWide() ? "llvm.x86.avx512.pshuf.b.512" : "llvm.x86.avx2.pshuf.b";
+    return LLVM::CallIntrinsicOp::create(b, loc, bytes, b.getStringAttr(name), ValueRange{values, codes}).getResult(0);
+  }
+  Value result = arith::ConstantOp::create(b, loc, b.getZeroAttr(bytes));
+  for (int64_t i = 0; i < 16; ++i) {
+    auto splatByte = [&](int8_t value) {
+      return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(bytes, value)).getResult();
+    };
+    Value is = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, codes, splatByte(i));
+    result = arith::SelectOp::create(b, loc, is, splatByte(table[i]), result);
+  }
+  return result;
+}
+
+Value IntegerWeights::start(Value negativeSum) {
+  if (!noSign)
+    return splat(0);
+  int32_t shift = isFloat ? 4 : panels.storedBits() - 1;
+  return arith::ShLIOp::create(b, loc, broadcast(words, negativeSum), splat(shift));
+}
+
+Value IntegerWeights::scale(Value sum, Value scale, Value negativeZero, Value step, Value negativeSum, Value before) {
+  auto fma = [&](Value x, Value y, Value z) { return vector::FMAOp::create(b, loc, x, y, z).getResult(); };
+  Value converted = arith::SIToFPOp::create(b, loc, floats, sum);
+  Value result = fma(converted, arith::MulFOp::create(b, loc, scale, broadcast(floats, step)), before);
+  if (!negativeZero)
+    return result;
+  Value codes = arith::SIToFPOp::create(b, loc, b.getF32Type(), negativeSum);
+  Value rowSum = arith::MulFOp::create(b, loc, arith::NegFOp::create(b, loc, codes), step);
+  return fma(broadcast(floats, rowSum), negativeZero, result);
+}

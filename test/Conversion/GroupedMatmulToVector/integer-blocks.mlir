@@ -1,0 +1,75 @@
+// RUN: moe-opt %s --convert-grouped-matmul-to-vector --canonicalize --split-input-file | FileCheck %s
+
+// Four and more rows: some blocks of codes become bytes in a scratch, once for all rows; a kernel for exactly as many rows
+// as a pass has multiplies them with the rows' bytes.
+#map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
+// CHECK-LABEL: func @many
+// CHECK: %[[MANY:.*]] = arith.cmpi sge, %{{.*}}, %c4 : index
+// CHECK: scf.if %[[MANY]]
+// CHECK: %[[SCRATCH:.*]] = memref.alloca() {alignment = 64 : i64} : memref<512xi32>
+// CHECK: call @moe_bytes_int4_32
+// CHECK: scf.index_switch
+// CHECK: case 1 {
+// CHECK: call @moe_integer_int4_32_scale16_block32_1
+// CHECK: case 6 {
+// CHECK: call @moe_integer_int4_32_scale16_block32_6
+// CHECK: default {
+// CHECK-NEXT: llvm.intr.trap
+// CHECK-LABEL: func private @moe_bytes_int4_32
+// CHECK: memref.prefetch
+// CHECK-COUNT-8: vector.store %{{.*}} : memref<?xi32>, vector<8xi32>
+
+// A word of each row and of two vectors of columns is a loop's body: sums of 16 bits, which a block does not pass.
+// CHECK-LABEL: func private @moe_integer_int4_32_scale16_block32_3
+// CHECK-SAME: passthrough = ["noinline"]
+// CHECK: scf.for
+// CHECK: scf.for {{.*}} -> (vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>)
+// CHECK-COUNT-6: llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"
+// CHECK: scf.yield
+// CHECK-COUNT-6: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
+// CHECK-COUNT-6: vector.fma
+func.func @many(%x: memref<?x64xf32>, %o: memref<3xindex>, %w: memref<2x1x1152xi8>, %y: memref<?x32xf32>) {
+  moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x1x1152xi8>) outs(%y : memref<?x32xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<u4, block = 32>], panels = 2 : i64, moe.integer_rows}
+    : memref<?x64xf32>
+  return
+}
+
+// -----
+
+// With VNNI, sums have 32 bits; 12 rows are a pass.
+#map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
+module attributes {moe.integer_dot = "avx512vnni"} {
+  // CHECK-LABEL: func @wide
+  // CHECK: case 12 {
+  // CHECK-LABEL: func private @moe_integer_float4_32_scale8_block32_12
+  // CHECK: scf.for
+  // CHECK: scf.for
+  // CHECK-COUNT-24: llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
+  // CHECK: scf.yield
+  func.func @wide(%x: memref<?x64xf32>, %o: memref<3xindex>, %w: memref<2x1x1088xi8>, %y: memref<?x32xf32>) {
+    moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x1x1088xi8>) outs(%y : memref<?x32xf32>) {
+    ^bb0(%acc: f32):
+      moe.yield %acc : f32
+    } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<e2m1, block = 32>], panels = 1 : i64, moe.integer_rows}
+      : memref<?x64xf32>
+    return
+  }
+}
+
+// -----
+
+// A block of all k is decoded in registers.
+#map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
+// CHECK-LABEL: func @long
+// CHECK-NOT: call @moe_
+func.func @long(%x: memref<?x1024xf32>, %o: memref<3xindex>, %w: memref<2x1x16448xi8>, %y: memref<?x32xf32>) {
+  moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x1x16448xi8>) outs(%y : memref<?x32xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<u4>], panels = 2 : i64, moe.integer_rows}
+    : memref<?x1024xf32>
+  return
+}
