@@ -82,7 +82,7 @@ def measure_limits(tools, threads, limits):
     for n in threads:
         got = json.loads(run([tools / "moe-run", "--machine", f"--threads={n}", "--json"]))["machine"]
         best = limits.setdefault(n, got)
-        for key in ("bytes_per_second", "flop_per_second"):
+        for key in ("bytes_per_second", "flop_per_second", "integer_op_per_second"):
             best[key] = max(best[key], got[key])
 
 

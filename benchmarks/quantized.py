@@ -6,8 +6,7 @@
     nbits4        dense MLPs of com.microsoft.MatMulNBits, 4 bits in blocks of 32, as wide as the experts of a token together
 A cell's roofline share is
     max(bytes of the codes and scales that are touched / stream bandwidth, operations / peak) / median time.
-The peak is the measured one of f32 for exact products; for integer ones 4 times that with VNNI (a vpdpbusd does 64 products
-where an FMA does 16), else 2 times (four instructions for 32 products, two of them on the ports of the FMA).
+The peak is the measured one of f32 for exact products, and that of products of bytes for integer ones (moe-run --machine).
 """
 import argparse
 import json
@@ -29,11 +28,6 @@ FORMATS = {"int4": (4, 32, 2), "int8": (8, 0, 2), "mxfp4": (4, 32, 1), "nbits4":
 ENGINES = {"exact": "ours", "fast": "ours", "onnxruntime": "onnxruntime"}
 # Largest difference to the first engine, as a share of the largest element: what 8 bits for activations cost in a chain.
 TOLERANCES = {"exact": 2e-3, "fast": 5e-2, "onnxruntime": 2e-3}
-
-
-def integer_factor():
-    flags = pathlib.Path("/proc/cpuinfo").read_text()
-    return 4 if "avx512_vnni" in flags or "avx_vnni" in flags else 2
 
 
 def expert_bytes(shape, bits, block, scale):
@@ -180,7 +174,7 @@ def main():
                         work = tokens * k * 6 * hidden * inner
                         medians = {e: float(np.median(t)) / layers for e, t in seconds.items()}
                         least = {e: max(touched * each / limit["bytes_per_second"],
-                                        work / limit["flop_per_second"] / (integer_factor() if e == "fast" else 1)) for e in ours}
+                                        work / limit["integer_op_per_second" if e == "fast" else "flop_per_second"]) for e in ours}
                         cells.append({"shape": shape, "format": name, "tokens": tokens, "threads": threads, "layers": layers,
                                       "bytes": touched * each, "operations": work, "roofline_seconds": least, "medians": medians})
                         peer = medians.get("onnxruntime")
@@ -193,7 +187,8 @@ def main():
                 for engine in engines:
                     engine.close()
     for n, limit in limits.items():
-        print(f"{n} threads: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s")
+        print(f"{n} threads: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s, "
+              f"bytes {limit['integer_op_per_second'] / 1e9:.0f} GOP/s")
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps({"limits": limits, "cells": cells}, indent=1))
 

@@ -1,6 +1,6 @@
 //===- Machine.cpp - what this machine can do at most ---------------------===//
 //
-// The two limits of a roofline. They bound what others measure, so the best of several ways to do each is taken: reads
+// The limits of a roofline. They bound what others measure, so the best of several ways to do each is taken: reads
 // in one or several streams, with software prefetches at several distances, and as wide as the processor's vectors.
 //
 //===----------------------------------------------------------------------===//
@@ -14,6 +14,9 @@
 #include <sys/mman.h>
 #include <thread>
 #include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace moe::run {
 
@@ -70,8 +73,39 @@ constexpr int kChains8 = 12, kChains16 = 24;
 MOE_AVX2 float readAvx2(const char *data, size_t bytes, int streams, size_t ahead){MOE_READ(Vec8)} MOE_AVX2
     float multiplyAvx2(int64_t steps){MOE_MULTIPLY(Vec8, kChains8)} MOE_AVX512
     float readAvx512(const char *data, size_t bytes, int streams, size_t ahead){MOE_READ(Vec16)} MOE_AVX512
-    float multiplyAvx512(int64_t steps) {
-  MOE_MULTIPLY(Vec16, kChains16)
+    float multiplyAvx512(int64_t steps){MOE_MULTIPLY(Vec16, kChains16)}
+#endif
+
+/// Products of bytes, summed up in 32 bits, in independent chains as well. Each instruction set has its own
+/// instructions for that, so they are named.
+#define MOE_DOT(vector, chains, dot)                                                                                   \
+  vector acc[chains] = {}, x = {}, y = {};                                                                             \
+  std::memset(&x, 3, sizeof(x));                                                                                       \
+  std::memset(&y, 5, sizeof(y));                                                                                       \
+  for (int64_t s = 0; s < steps; ++s) {                                                                                \
+    for (vector &a : acc) {                                                                                            \
+      a = dot;                                                                                                         \
+      asm volatile("" : "+v"(x)); /* another one for each */                                                           \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  for (int i = 1; i < chains; ++i)                                                                                     \
+    acc[0] = acc[0] ^ acc[i];                                                                                          \
+  return static_cast<float>(acc[0][0]);
+
+#if defined(__x86_64__)
+MOE_AVX2 float dotAvx2(int64_t steps) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  MOE_DOT(__m256i, 10, _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), ones)))
+}
+__attribute__((target("avx2,avxvnni"))) float dotAvxVnni(int64_t steps) {
+  MOE_DOT(__m256i, 12, _mm256_dpbusd_avx_epi32(a, x, y))
+}
+__attribute__((target("avx512f,avx512bw"))) float dotAvx512(int64_t steps) {
+  const __m512i ones = _mm512_set1_epi16(1);
+  MOE_DOT(__m512i, 20, _mm512_add_epi32(a, _mm512_madd_epi16(_mm512_maddubs_epi16(x, y), ones)))
+}
+__attribute__((target("avx512f,avx512vnni"))) float dotAvx512Vnni(int64_t steps) {
+  MOE_DOT(__m512i, 24, _mm512_dpbusd_epi32(a, x, y))
 }
 #endif
 
@@ -79,6 +113,8 @@ struct Kernels {
   float (*read)(const char *, size_t, int, size_t) = readNarrow;
   float (*multiply)(int64_t) = multiplyNarrow;
   double flopPerStep = 2.0 * 4 * kChains4;
+  float (*dot)(int64_t) = nullptr;
+  double integersPerStep = 0;
 };
 
 /// What a core can fill of the last-level cache. (sysconf gives the sum over a package's parts.)
@@ -94,13 +130,26 @@ double readCacheBytes() {
 }
 
 Kernels chooseKernels() {
+  Kernels kernels;
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f"))
-    return {readAvx512, multiplyAvx512, 2.0 * 16 * kChains16};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return {readAvx2, multiplyAvx2, 2.0 * 8 * kChains8};
+    kernels = {readAvx512, multiplyAvx512, 2.0 * 16 * kChains16};
+  else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    kernels = {readAvx2, multiplyAvx2, 2.0 * 8 * kChains8};
+  auto dots = [&](float (*dot)(int64_t), int bytes, int chains) {
+    kernels.dot = dot;
+    kernels.integersPerStep = 2.0 * bytes * chains;
+  };
+  if (__builtin_cpu_supports("avx512vnni"))
+    dots(dotAvx512Vnni, 64, 24);
+  else if (__builtin_cpu_supports("avx512bw"))
+    dots(dotAvx512, 64, 20);
+  else if (__builtin_cpu_supports("avxvnni"))
+    dots(dotAvxVnni, 32, 12);
+  else if (__builtin_cpu_supports("avx2"))
+    dots(dotAvx2, 32, 10);
 #endif
-  return {};
+  return kernels;
 }
 
 /// Threads that start each piece of work together. Nobody sleeps: waking up would be part of the measurement.
@@ -143,7 +192,8 @@ Machine measureMachine(int32_t threads) {
   ::madvise(memory, bytes, MADV_HUGEPAGE);
 
   // The rate of a piece of work is that of all threads in the time of the slowest.
-  constexpr int pieces = kRepeats * static_cast<int>(std::size(kVariants) + 1);
+  constexpr size_t kMultiply = std::size(kVariants), kDot = kMultiply + 1, kKinds = kDot + 1;
+  constexpr int pieces = kRepeats * static_cast<int>(kKinds);
   std::vector<double> slowest(pieces);
   std::vector<std::vector<double>> seconds(static_cast<size_t>(threads), std::vector<double>(pieces));
   Starter starter(threads);
@@ -152,12 +202,14 @@ Machine measureMachine(int32_t threads) {
     std::memset(data, 1, each);
     int piece = 0;
     for (int repeat = 0; repeat < kRepeats; ++repeat)
-      for (size_t v = 0; v <= std::size(kVariants); ++v) {
+      for (size_t v = 0; v < kKinds; ++v) {
         starter.wait();
         Clock::time_point start = Clock::now();
         // Prefetches may run past a stream's end, but not past the buffer's.
-        sink = v < std::size(kVariants) ? kernels.read(data, each - 65536, kVariants[v].streams, kVariants[v].ahead)
-                                        : kernels.multiply(kSteps);
+        sink = v < kMultiply    ? kernels.read(data, each - 65536, kVariants[v].streams, kVariants[v].ahead)
+               : v == kMultiply ? kernels.multiply(kSteps)
+               : kernels.dot    ? kernels.dot(kSteps)
+                                : 0.0f;
         seconds[static_cast<size_t>(thread)][static_cast<size_t>(piece++)] = since(start);
       }
   };
@@ -173,8 +225,11 @@ Machine measureMachine(int32_t threads) {
     double least = 0;
     for (const auto &times : seconds)
       least = std::max(least, times[static_cast<size_t>(piece)]);
-    size_t v = static_cast<size_t>(piece) % (std::size(kVariants) + 1);
-    if (v == std::size(kVariants))
+    size_t v = static_cast<size_t>(piece) % kKinds;
+    if (v == kDot)
+      machine.integerOpsPerSecond =
+          std::max(machine.integerOpsPerSecond, threads * kernels.integersPerStep * kSteps / least);
+    else if (v == kMultiply)
       machine.flopPerSecond = std::max(machine.flopPerSecond, threads * kernels.flopPerStep * kSteps / least);
     else
       machine.bytesPerSecond = std::max(machine.bytesPerSecond, threads * static_cast<double>(each - 65536) / least);

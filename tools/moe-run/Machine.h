@@ -10,7 +10,9 @@ struct Machine {
   int32_t threads = 1;
   double bytesPerSecond = 0; ///< read from memory, all threads together
   double flopPerSecond = 0;  ///< f32 multiply-adds, counted as two
-  double cacheBytes = 0;     ///< of the last-level cache; 0: unknown
+  /// Products of bytes, summed up in 32 bits: multiplications and additions; 0: unknown.
+  double integerOpsPerSecond = 0;
+  double cacheBytes = 0; ///< of the last-level cache; 0: unknown
 };
 
 /// Measures for about a second: the best of several ways to read, and of several runs.

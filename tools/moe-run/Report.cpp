@@ -105,8 +105,12 @@ static std::string scaled(double value, const char *unit) {
 }
 
 void printMachine(const Machine &machine) {
-  std::printf("machine  reads %s, computes %s in f32 on %d thread%s\n", scaled(machine.bytesPerSecond, "B/s").c_str(),
-              scaled(machine.flopPerSecond, "FLOP/s").c_str(), machine.threads, machine.threads == 1 ? "" : "s");
+  std::string integers = machine.integerOpsPerSecond
+                             ? ", " + scaled(machine.integerOpsPerSecond, "OP/s") + " in products of bytes"
+                             : std::string();
+  std::printf("machine  reads %s, computes %s in f32%s on %d thread%s\n", scaled(machine.bytesPerSecond, "B/s").c_str(),
+              scaled(machine.flopPerSecond, "FLOP/s").c_str(), integers.c_str(), machine.threads,
+              machine.threads == 1 ? "" : "s");
 }
 
 void printBenchmark(const BenchmarkReport &report) {
@@ -170,6 +174,7 @@ Json machineJson(const Machine &machine) {
   return {{"threads", machine.threads},
           {"bytes_per_second", machine.bytesPerSecond},
           {"flop_per_second", machine.flopPerSecond},
+          {"integer_op_per_second", machine.integerOpsPerSecond},
           {"cache_bytes", machine.cacheBytes}};
 }
 
