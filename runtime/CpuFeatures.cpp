@@ -6,8 +6,9 @@
 //===----------------------------------------------------------------------===//
 #include "CpuFeatures.h"
 #include <fstream>
-#include <set>
 #include <sstream>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 namespace moe::rt {
 
@@ -62,12 +63,35 @@ static bool isDeniedByProcessor(const std::string &feature) {
   return false;
 }
 
+/// Linux saves the registers of AMX (8 KB) for those processes only that ask for them; the first use without having
+/// asked ends the process. Refused by kernels that do not know AMX, and where a signal's stack of some thread is too
+/// small.
+static bool requestTiles() {
+#if defined(__x86_64__) && defined(SYS_arch_prctl)
+  constexpr int kRequestPermission = 0x1023; // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;              // XFEATURE_XTILEDATA
+  static const bool granted = ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
 std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required) {
-  static const std::set<std::string> flags = readFlags();
+  static const CpuFacts facts{readFlags(), isDeniedByProcessor, requestTiles};
+  return missingCpuFeatures(required, facts);
+}
+
+std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required, const CpuFacts &facts) {
   std::vector<std::string> missing;
-  for (const std::string &feature : required)
-    if (!flags.count(feature) || isDeniedByProcessor(feature))
+  bool tiles = false;
+  for (const std::string &feature : required) {
+    if (!facts.flags.count(feature) || facts.isDenied(feature))
       missing.push_back(feature);
+    tiles |= feature == "amx_tile";
+  }
+  if (missing.empty() && tiles && !facts.requestTiles())
+    missing.push_back("amx_tile");
   return missing;
 }
 

@@ -2,13 +2,26 @@
 #ifndef MOE_RUNTIME_CPUFEATURES_H
 #define MOE_RUNTIME_CPUFEATURES_H
 
+#include <set>
 #include <string>
 #include <vector>
 
 namespace moe::rt {
 
-/// Those of `required` (named as in the flags of /proc/cpuinfo) that this processor, or its kernel, does not offer.
+/// Where the answers come from.
+struct CpuFacts {
+  /// The flags of /proc/cpuinfo.
+  std::set<std::string> flags;
+  /// Whether the processor itself denies a feature.
+  bool (*isDenied)(const std::string &feature);
+  /// Asks the kernel for the registers of AMX, which a process does not get unasked.
+  bool (*requestTiles)();
+};
+
+/// Those of `required` (named as in the flags of /proc/cpuinfo) that this processor, or its kernel, does not offer. The
+/// kernel is asked for the registers of AMX if nothing else is missing, and once.
 std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required);
+std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required, const CpuFacts &facts);
 
 /// "x86_64", "aarch64", ...: the first part of a target triple.
 const char *hostArchitecture();

@@ -31,14 +31,32 @@ def ConvertGroupedMatmulToVectorPass : Pass<"convert-grouped-matmul-to-vector", 
     along the columns ([E, K, N]) or along the reduction ([E, N, K]); an expert without rows costs a comparison. The sums of
     an element run in the same order whatever tile it falls into.
 
+    Where the module's `moe.tile_types` has bf16, experts of more than four rows multiply packed bf16 weights by tile
+    instructions (ops of the amx dialect), if the rows are bf16 as well.
+
     - Before: bufferised; what has no kernel (a reason is given) was lowered by `convert-moe-planned-to-linalg`.
     - After: no `moe.grouped_matmul`.
   }];
   let options = [
-    Option<"lanes", "lanes", "int64_t", /*default=*/"8", "f32 elements of a vector register: 8 for AVX2, 16 for AVX-512">
+    Option<"lanes", "lanes", "int64_t", /*default=*/"8", "f32 elements of a vector register: 8 for AVX2, 16 for AVX-512">,
+    Option<"roundRows", "round-rows", "bool", /*default=*/"false", "Tile instructions may round f32 rows to bf16">
   ];
-  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect",
+  let dependentDialects = ["::mlir::amx::AMXDialect", "::mlir::arith::ArithDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect",
                            "::mlir::memref::MemRefDialect", "::mlir::LLVM::LLVMDialect"];
+}
+
+def MoeEmulateTilesPass : Pass<"moe-emulate-tiles", "::mlir::ModuleOp"> {
+  let summary = "replaces ops of the amx dialect by functions that do the same on any processor";
+  let description = [{
+    For tests: a tile becomes a vector with the 1024 bytes of its register, a product a call of a private function that
+    follows the pseudo code of Intel's manual (pairs of bf16 summed up apart and added at the end, denormal numbers as
+    zeros, ties to even; bytes with and without sign, sums modulo 2^32). A tile larger than a register does not compile; one
+    that is loaded or stored beyond its buffer is an assertion that fails.
+
+    - After: no op and no type of the amx dialect.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::cf::ControlFlowDialect", "::mlir::func::FuncDialect",
+                           "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
 }
 
 def ConvertMoeToPlannedPass : Pass<"convert-moe-to-planned", "::mlir::ModuleOp"> {

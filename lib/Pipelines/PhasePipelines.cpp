@@ -142,7 +142,11 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
     buildGpuCodegen(pm, options);
   else if (options.optLevel > 0) {
     pm.addNestedPass<func::FuncOp>(createMoeParallelizeLoopsPass());
-    pm.addPass(createConvertGroupedMatmulToVectorPass({options.vectorLanes}));
+    pm.addPass(createConvertGroupedMatmulToVectorPass({options.vectorLanes, options.numerics == "fast"}));
+    if (options.emulateTiles) {
+      pm.addPass(createMoeEmulateTilesPass());
+      pm.addPass(createMoeLowerAssertsPass());
+    }
     pm.addNestedPass<func::FuncOp>(createConvertContractionToVectorPass({options.vectorLanes}));
   }
   pm.addPass(createMoeLowerCopiesPass());
@@ -181,6 +185,12 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());
   pm.addNestedPass<func::FuncOp>(vector::createLowerVectorMaskPass());
+  if (options.tiles && !options.emulateTiles) {
+    // Tiles are carried around loops, by branches: both are converted at once.
+    ConvertToLLVMPassOptions tiles;
+    tiles.filterDialects = {"amx", "cf"};
+    pm.addPass(createConvertToLLVMPass(tiles));
+  }
   pm.addPass(createConvertVectorToLLVMPass());
   pm.addPass(createMoeConvertToLlvmPass());
   pm.addPass(createReconcileUnrealizedCastsPass());

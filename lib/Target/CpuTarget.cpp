@@ -52,6 +52,23 @@ static constexpr FeatureName kFeatures[] = {
     {"gfni", "gfni"},
 };
 
+/// What tiles hold, and the feature that multiplies it.
+static constexpr std::pair<StringLiteral, StringLiteral> kTileFeatures[] = {{"bf16", "amx-bf16"}, {"int8", "amx-int8"}};
+
+std::string getDefaultCpus(bool integers, ArrayRef<StringRef> tileTypes) {
+  std::string cpus = kDefaultCpus.str(), best = "x86-64-v4";
+  if (integers) {
+    best += "+avx512vnni";
+    cpus += "," + best;
+  }
+  if (tileTypes.empty())
+    return cpus;
+  for (auto &[type, feature] : kTileFeatures)
+    if (is_contained(tileTypes, type))
+      best += "+" + feature.str();
+  return cpus + "," + best;
+}
+
 static CodeGenOptLevel getCodeGenOptLevel(unsigned level) {
   return level == 0   ? CodeGenOptLevel::None
          : level == 1 ? CodeGenOptLevel::Less
@@ -110,6 +127,9 @@ Expected<CpuTarget> createCpuTarget(StringRef cpu, unsigned optLevel) {
     result.integerDot = info->checkFeatures("+avx512vnni") ? "avx512vnni" : "avx512bw";
   else if (info->checkFeatures("+avxvnni"))
     result.integerDot = "avxvnni";
+  for (auto &[type, feature] : kTileFeatures)
+    if (info->checkFeatures(("+" + feature).str()))
+      result.tileTypes.push_back(type);
 
   TargetOptions options;
   options.TrapUnreachable = false;

@@ -27,14 +27,20 @@ struct LowerAsserts : impl::MoeLowerAssertsPassBase<LowerAsserts> {
           b, module.getLoc(), kHostFailFunction,
           LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(&getContext()), {pointer, b.getI64Type()}));
     llvm::StringMap<LLVM::GlobalOp> messages;
+    unsigned number = 0;
     for (cf::AssertOp op : asserts) {
       StringRef text = op.getMsg();
       LLVM::GlobalOp &message = messages[text];
       if (!message) {
         b.setInsertionPointToStart(module.getBody());
         auto type = LLVM::LLVMArrayType::get(b.getI8Type(), text.size());
-        message = LLVM::GlobalOp::create(b, op.getLoc(), type, /*isConstant=*/true, LLVM::Linkage::Internal,
-                                         "moe_message_" + std::to_string(messages.size() - 1), b.getStringAttr(text));
+        // The pass may run more than once.
+        std::string name;
+        do
+          name = "moe_message_" + std::to_string(number++);
+        while (module.lookupSymbol(name));
+        message = LLVM::GlobalOp::create(b, op.getLoc(), type, /*isConstant=*/true, LLVM::Linkage::Internal, name,
+                                         b.getStringAttr(text));
       }
       b.setInsertionPoint(op);
       Location loc = op.getLoc();

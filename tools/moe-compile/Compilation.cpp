@@ -7,6 +7,7 @@
 #include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
+#include "moe/Conversion/GroupedMatmulKernels.h"
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 #include "moe/Import/Onnx/Import.h"
@@ -165,12 +166,18 @@ LogicalResult Compilation::createTargets(StringRef cpus) {
 }
 
 LogicalResult Compilation::generateVersions() {
-  bool integers = module
-                      ->walk([](GroupedMatmulOp op) {
-                        return hasIntegerRows(op) ? WalkResult::interrupt() : WalkResult::advance();
-                      })
-                      .wasInterrupted();
-  if (integers && options.cpusAreDefault && failed(createTargets(kDefaultIntegerCpus)))
+  // The kernels of the program decide on the versions that it gets by default.
+  bool integers = false;
+  SmallVector<StringRef> tileTypes;
+  module->walk([&](GroupedMatmulOp op) {
+    integers |= hasIntegerRows(op);
+    std::string why;
+    std::optional<StringRef> tiles = getTileType(op, options.phases.numerics == "fast", why);
+    if (tiles && !llvm::is_contained(tileTypes, *tiles))
+      tileTypes.push_back(*tiles);
+  });
+  if (options.cpusAreDefault && !options.chip && (integers || !tileTypes.empty()) &&
+      failed(createTargets(getDefaultCpus(integers, tileTypes))))
     return failure();
   for (CpuTarget &target : targets)
     versions.push_back({&target, {}, {}});
@@ -184,6 +191,12 @@ LogicalResult Compilation::generateVersions() {
     run.options.entrySuffix = version.target->suffix;
     StringRef dot = options.integerDot.empty() ? StringRef(version.target->integerDot) : StringRef(options.integerDot);
     run.program->setAttr(kIntegerDot, StringAttr::get(&context, dot));
+    static const StringRef allTiles[] = {"bf16", "int8"};
+    ArrayRef<StringRef> tiles = options.emulateTiles ? ArrayRef(allTiles) : ArrayRef(version.target->tileTypes);
+    if (!tiles.empty())
+      run.program->setAttr(kTileTypes, Builder(&context).getStrArrayAttr(tiles));
+    run.options.tiles = !tiles.empty() && !tileTypes.empty();
+    run.options.emulateTiles = options.emulateTiles;
   }
   if (failed(runPhase(Phase::Codegen, runs)))
     return failure();

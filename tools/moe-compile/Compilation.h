@@ -32,6 +32,8 @@ struct CompilationOptions {
   bool cpusAreDefault = false;
   /// For tests: the byte products of all versions.
   std::string integerDot;
+  /// For tests: kernels for AMX, with ordinary code in the place of its instructions, for all versions.
+  bool emulateTiles = false;
   /// For tests: f32 lanes of the kernels' vectors, whatever the processor has; 0: as it has them.
   unsigned vectorLanes = 0;
   PhaseOptions phases;

@@ -88,6 +88,10 @@ static cl::opt<std::string> numerics(
 static cl::opt<std::string>
     integerDot("integer-dot", cl::desc("The attribute moe.integer_dot of the module, for all versions of its code"),
                cl::value_desc("name"), cl::Hidden, cl::cat(category));
+static cl::opt<bool>
+    emulateTiles("emulate-tiles",
+                 cl::desc("The kernels for AMX, with ordinary code in the place of its instructions (for tests)"),
+                 cl::Hidden, cl::cat(category));
 static cl::opt<unsigned>
     vectorLanes("vector-lanes", cl::desc("The kernels for vectors of so many f32 lanes, for all versions of the code"),
                 cl::init(0), cl::Hidden, cl::cat(category));
@@ -203,6 +207,7 @@ int main(int argc, char **argv) {
   options.phases.numerics = numerics;
   options.integerDot = integerDot;
   options.vectorLanes = vectorLanes;
+  options.emulateTiles = emulateTiles;
   options.phases.threads = !singleThread;
   options.phases.raiseDecomposed = !noRaising;
   if (!quantizeFormat.empty()) {

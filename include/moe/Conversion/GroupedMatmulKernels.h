@@ -2,10 +2,15 @@
 #ifndef MOE_CONVERSION_GROUPEDMATMULKERNELS_H
 #define MOE_CONVERSION_GROUPEDMATMULKERNELS_H
 
+#include "llvm/ADT/StringRef.h"
 #include <optional>
 #include <string>
 
 namespace mlir::moe {
+
+/// An attribute of the module, about its target: an array with what tile instructions (AMX) multiply, "bf16" or "int8".
+/// Without it there are none.
+constexpr llvm::StringLiteral kTileTypes = "moe.tile_types";
 
 class GroupedMatmulOp;
 
@@ -17,6 +22,10 @@ enum class KernelForm { Quantised, Panels, Columns, Dots };
 /// `op`, on tensors or on buffers; nothing, and the reason in `why`, if it makes
 /// none.
 std::optional<KernelForm> getKernelForm(GroupedMatmulOp op, std::string &why);
+
+/// What tile instructions would multiply for `op` (a value of kTileTypes) where the target has them; nothing, and the
+/// reason in `why`, if vectors do everything. `roundRows`: f32 rows may be rounded to the bf16 of the weights.
+std::optional<llvm::StringRef> getTileType(GroupedMatmulOp op, bool roundRows, std::string &why);
 
 } // namespace mlir::moe
 

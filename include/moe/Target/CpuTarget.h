@@ -17,8 +17,9 @@ namespace mlir::moe {
 /// The default: code for every x86-64 server and desktop processor since about 2015, and for those with AVX-512.
 constexpr llvm::StringLiteral kDefaultCpus = "x86-64-v3,x86-64-v4";
 
-/// The default for modules that multiply integers.
-constexpr llvm::StringLiteral kDefaultIntegerCpus = "x86-64-v3,x86-64-v4,x86-64-v4+avx512vnni";
+/// The default, with a version more for programs that multiply integers (`integers`), and one more for those with
+/// kernels for tile instructions, on values of `tileTypes` (CpuTarget::tileTypes).
+std::string getDefaultCpus(bool integers, llvm::ArrayRef<llvm::StringRef> tileTypes);
 
 struct CpuTarget {
   std::string triple;
@@ -30,6 +31,8 @@ struct CpuTarget {
   int64_t vectorLanes = 8;
   /// What multiplies bytes: "avx2", "avxvnni", "avx512bw" or "avx512vnni".
   std::string integerDot = "avx2";
+  /// What tile instructions multiply, where there are any: "bf16", "int8".
+  llvm::SmallVector<llvm::StringRef, 0> tileTypes;
   /// What the entry symbols of this version end with: nothing for a module's first one, "." and the processor's name
   /// for the others.
   std::string suffix;

@@ -47,9 +47,10 @@ protected:
   Value expert;
 };
 
-/// Emits the kernels for banks in panels (see PanelLayout.h) in place of `op`.
+/// Emits the kernels for banks in panels (see PanelLayout.h) in place of `op`; with `byTiles`, experts of many rows are
+/// multiplied by tile instructions.
 class KernelFunctions;
-void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions);
+void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool byTiles);
 
 /// Emits the kernels for quantised banks in panels (see QuantPanels.h) in place of `op`: with floats, or with integers.
 void emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions);

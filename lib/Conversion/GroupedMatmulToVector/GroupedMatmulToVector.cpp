@@ -27,6 +27,7 @@
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
 
+#include "mlir/Dialect/AMX/AMXDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/IR/Remarks.h"
@@ -44,6 +45,8 @@ using namespace mlir::moe;
 static llvm::TrackingStatistic numQuantised(DEBUG_TYPE, "num-quantised-kernels",
                                             "Grouped matmuls with quantised banks");
 static llvm::TrackingStatistic numPanels(DEBUG_TYPE, "num-panel-kernels", "Grouped matmuls with banks in panels");
+static llvm::TrackingStatistic numTiles(DEBUG_TYPE, "num-tile-kernels",
+                                        "Grouped matmuls whose experts of many rows use tile instructions");
 static llvm::TrackingStatistic numCopied(DEBUG_TYPE, "num-copied", "Strided operands that are copied in each call");
 static llvm::TrackingStatistic numColumns(DEBUG_TYPE, "num-columns-kernels", "Grouped matmuls in columns form");
 static llvm::TrackingStatistic numDots(DEBUG_TYPE, "num-dots-kernels", "Grouped matmuls in dots form");
@@ -129,6 +132,25 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &wh
       return no("its epilogue has '" + inner.getName().getStringRef() + "', which is not elementwise");
   }
   return form;
+}
+
+std::optional<StringRef> moe::getTileType(GroupedMatmulOp op, bool roundRows, std::string &why) {
+  auto no = [&](const Twine &reason) {
+    why = reason.str();
+    return std::nullopt;
+  };
+  if (op.getPanels() || !isPacked(op))
+    return no("its banks are not packed as floats");
+  Type stored = getElementTypeOrSelf(op.getBanks().front()), rows = getElementTypeOrSelf(op.getA());
+  if (!stored.isBF16())
+    return no("its weights are not bf16");
+  if (getElementTypeOrSelf(op.getInit()).getIntOrFloatBitWidth() > 32 || !lastIsContiguous(op.getA().getType()))
+    return no("its rows or results have another form");
+  if (rows.isF32() && !roundRows)
+    return no("its rows are f32, and would be rounded to bf16: --numerics=fast allows that");
+  if (!rows.isBF16() && !rows.isF32())
+    return no("its rows are not bf16");
+  return StringRef("bf16");
 }
 
 //===----------------------------------------------------------------------===//
@@ -365,6 +387,17 @@ struct ConvertGroupedMatmulToVectorPass
                                  << name;
       return signalPassFailure();
     }
+    auto tileTypes = getOperation()->getAttrOfType<ArrayAttr>(kTileTypes);
+    auto usesTiles = [&](GroupedMatmulOp op) {
+      std::string why;
+      if (!tileTypes || !getElementTypeOrSelf(op.getBanks().front()).isBF16())
+        return false;
+      if (std::optional<StringRef> type = getTileType(op, roundRows, why))
+        return llvm::is_contained(tileTypes, b.getStringAttr(*type));
+      remark::missed(op.getLoc(), remark::RemarkOpts::name("GroupedMatmulTiles").category(DEBUG_TYPE))
+          << ("no tile instructions: " + why);
+      return false;
+    };
     for (GroupedMatmulOp op : ops) {
       if (!isa<MemRefType>(op.getInit().getType())) {
         op.emitError("expected buffers: run bufferisation first");
@@ -388,8 +421,10 @@ struct ConvertGroupedMatmulToVectorPass
         else
           emitExactKernels(b, op, lanes, functions);
       } else if (*form == KernelForm::Panels) {
+        bool byTiles = usesTiles(op);
         ++numPanels;
-        emitPanelKernels(b, op, lanes, functions);
+        numTiles += byTiles;
+        emitPanelKernels(b, op, lanes, functions, byTiles);
       } else {
         ++(*form == KernelForm::Columns ? numColumns : numDots);
         Emitter(b, op, *form, lanes).run();

@@ -16,8 +16,12 @@
 //
 // Rows of a narrower type than the sums are widened once, before the loop.
 //
+// Where the target has AMX and the rows are bf16 as well, an expert of more than a few rows goes from the tile of a
+// panel to the epilogue by TileKernels.h instead of the passes.
+//
 //===----------------------------------------------------------------------===//
 #include "RowBlock.h"
+#include "TileKernels.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -27,9 +31,16 @@ namespace {
 class PanelEmitter : RowBlock {
 public:
   PanelEmitter(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, const KernelFunctionForm &form,
-               KernelFunctions &functions)
+               KernelFunctions &functions, const std::optional<TileForm> &tileForm)
       : RowBlock(b, op, rowsOfA, form, functions), bankType(cast<MemRefType>(op.getBanks().front().getType())),
         layout(form.layout), schedule(form.schedule) {
+    if (tileForm) {
+      tiles.emplace(b, loc, *tileForm, functions);
+      // A few rows are one pass over short blocks, which fetches for itself or leaves that to the processor.
+      llvm::erase_if(variants, [&](const KernelVariant &variant) {
+        return variant.longBlocks || (schedule.aheadElements && variant.fetch == Fetch::Share);
+      });
+    }
     assert(schedule.maxBlockRows <= KernelFunctionForm::kMostRows);
   }
 
@@ -92,17 +103,35 @@ private:
     return mul(number, index(panelElements()));
   }
 
+  /// Emits `body` behind a branch.
+  template <typename Fn> void emitIf(Value condition, const Fn &body) {
+    auto branch = scf::IfOp::create(b, loc, condition, /*withElse=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    body();
+  }
+
   void emitBlocks() {
-    Value blocks = arith::CeilDivUIOp::create(b, loc, rows, index(schedule.maxBlockRows));
+    int64_t mostRows = tiles ? tiles->getSchedule().maxBlockRows : schedule.maxBlockRows;
+    if (tiles) {
+      Value few = index(tiles->getSchedule().mostVectorRows);
+      byTiles = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ugt, rows, few);
+      tiles->beginTask(byTiles);
+    }
+    Value blocks = arith::CeilDivUIOp::create(b, loc, rows, index(mostRows));
     forEach(zero, blocks, 1, [&](Value block) {
       Value from = split(rows, blocks, block), to = split(rows, blocks, add(block, 1));
       Value pair = sum(begin, from), count = sub(to, from);
       emitSources(pair, count);
+      if (tiles)
+        emitIf(byTiles, [&] { tiles->emitRows(op.getA(), getK(), sources, count); });
       Value left = sub(sub(blocks, block), one);
       Passes passes = divide(count);
       Shares shares(*this, passes.count);
       forEach(first, last, 1, [&](Value panel) { emitPanel(panel, pair, count, passes, shares, block, left); });
     });
+    if (tiles)
+      tiles->endTask(byTiles);
   }
 
   /// What the passes over a block fetch of the next one.
@@ -135,7 +164,7 @@ private:
 
   /// The `count` pairs from `pair` on, which are block number `block` of the rows, with `left` to come.
   void emitPanel(Value panel, Value pair, Value count, const Passes &passes, Shares &shares, Value block, Value left) {
-    clearTile(count);
+    clearTile(byTiles ? select(byTiles, tiles->padded(count), count) : count);
     int64_t total = bankType.getNumElements(), parts = schedule.parts;
     Value start = startOf(panel), partSteps = index(schedule.partSteps), distance = partSteps;
     // Behind the group's last panel comes its first one, for the next block of rows; else what lies behind it in
@@ -145,6 +174,14 @@ private:
     Value next = min(sum(start, index(panelElements())), index(total - panelElements()));
     Value behind = select(again, startOf(first), next);
     Value isFirst = both(equal(panel, first), equal(block, zero));
+    scf::IfOp choice;
+    if (byTiles) {
+      choice = scf::IfOp::create(b, loc, byTiles, /*withElse=*/true);
+      b.setInsertionPointToStart(choice.thenBlock());
+      Value most = index(std::max<int64_t>(0, total - tiles->fetchedElements()));
+      tiles->emitPanel(weights, start, min(behind, most), tile, count);
+      b.setInsertionPointToStart(choice.elseBlock());
+    }
     // Blocks of all parts, and one of the steps that are left behind them.
     Value blockSteps = shares.steps, blocks = shares.blocks;
     int64_t restAt = parts * schedule.partSteps, rest = numSteps() - restAt;
@@ -188,6 +225,8 @@ private:
                  {kind, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k, numParts, distance});
       });
     });
+    if (choice)
+      b.setInsertionPointAfter(choice);
     forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });
   }
 
@@ -196,28 +235,43 @@ private:
   const KernelSchedule &schedule;
   SmallVector<KernelVariant> variants = schedule.getVariants();
   Value first, last, begin, rows, weights;
+  std::optional<TileBlocks> tiles;
+  /// Whether the task's expert has enough rows for tiles; nothing without them.
+  Value byTiles;
 };
 
 } // namespace
 
-void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions) {
+static PanelLayout getLayout(GroupedMatmulOp op) {
   SmallVector<AffineMap> maps;
   for (unsigned i = 0; i < op.getBanks().size(); ++i)
     maps.push_back(op.getBankMap(i));
+  return *matchPanelMaps(cast<ShapedType>(op.getBanks().front().getType()), maps);
+}
+
+void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool byTiles) {
   auto bankType = cast<MemRefType>(op.getBanks().front().getType());
-  PanelLayout layout = *matchPanelMaps(bankType, maps);
-  Value rows = widenRows(b, op, lanes);
-  auto rowType = cast<FloatType>(getElementTypeOrSelf(rows));
+  PanelLayout layout = getLayout(op);
   KernelSchedule schedule =
       getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes);
+  std::optional<TileForm> tiles;
+  if (byTiles) {
+    tiles = TileForm{bankType.getElementType(), b.getF32Type(), layout.width(), layout.group,
+                     getTileSchedule(layout.width(), bankType.getDimSize(2))};
+    // Vectors get no more rows than these.
+    schedule.maxRows = std::min(schedule.maxRows, tiles->schedule.mostVectorRows);
+  }
+  // The rows are as wide as the sums, unless only a few are read by vectors.
+  Value rows = byTiles ? op.getA() : widenRows(b, op, lanes);
+  auto rowType = cast<FloatType>(getElementTypeOrSelf(rows));
+  FloatType sumType = byTiles ? FloatType(b.getF32Type()) : rowType;
   int64_t k = cast<ShapedType>(op.getA().getType()).getDimSize(1);
-  // The rows are as wide as the sums.
   KernelFunctionForm form{layout,
                           schedule,
                           lanes,
                           bankType.getElementType(),
                           rowType,
-                          rowType,
+                          sumType,
                           k % (layout.group * KernelSchedule::kUnroll) == 0};
-  PanelEmitter(b, op, rows, form, functions).run();
+  PanelEmitter(b, op, rows, form, functions, tiles).run();
 }

@@ -1,0 +1,245 @@
+//===- TileKernels.cpp - panels by tile instructions ----------------------===//
+//
+// The kernel, for any number of tiles of rows; on AMX all of it works with one configuration:
+//
+//   for each block of k
+//     for each two tiles of rows                              (one, if the panel has more than two tiles of columns)
+//       load their sums
+//       for each step: load and multiply tiles                (2 x 2: four loads, four products)
+//         fetch a share of the next block
+//       store their sums
+//
+// Every tile has 16 rows of 64 bytes: rows and k beyond the edge are zeros, those of the weights in a copy of the last
+// step. What lies behind a panel is never multiplied, since zero times infinity is no zero.
+//
+//===----------------------------------------------------------------------===//
+#include "TileKernels.h"
+
+#include "mlir/Dialect/AMX/AMXDialect.h"
+
+using namespace mlir;
+using namespace mlir::moe;
+
+namespace {
+
+constexpr int64_t kRows = TileSchedule::kRows, kColumns = TileSchedule::kColumns;
+
+class TileEmitter : KernelTiles {
+public:
+  TileEmitter(OpBuilder &b, Location loc, const TileForm &form, Block &block)
+      : KernelTiles(b, loc), form(form), rows(block.getArgument(0)), weights(block.getArgument(1)),
+        start(block.getArgument(2)), behind(block.getArgument(3)), firstStep(block.getArgument(4)),
+        steps(block.getArgument(5)), rowSteps(block.getArgument(6)), rowTiles(block.getArgument(7)),
+        tile(block.getArgument(8)) {}
+
+  void run() {
+    int64_t together = form.schedule.rowTiles;
+    Value passes = ceilDiv(rowTiles, together), whole = div(rowTiles, together);
+    Value share = arith::CeilDivUIOp::create(b, loc, index(stepLines()), passes);
+    // Blocks of nearly equal size.
+    Value blocks = ceilDiv(steps, TileSchedule::kBlockSteps);
+    auto boundary = [&](Value block) -> Value {
+      return arith::DivUIOp::create(b, loc, arith::MulIOp::create(b, loc, block, steps), blocks);
+    };
+    forEach(zero, blocks, [&](Value block) {
+      from = boundary(block);
+      to = boundary(add(block, 1));
+      Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, to, steps);
+      Value next = arith::SelectOp::create(b, loc, isLast, behind, stepAt(to));
+      auto emitPass = [&](Value pass, int64_t count) {
+        Value firstTile = mul(pass, together), lines = mul(pass, share);
+        emitTiles(firstTile, count, sum(next, mul(lines, lineElements())), share);
+      };
+      forEach(zero, whole, [&](Value pass) { emitPass(pass, together); });
+      if (together == 1)
+        return;
+      Value odd = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, whole, passes);
+      auto branch = scf::IfOp::create(b, loc, odd, /*withElse=*/false);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      emitPass(whole, 1);
+    });
+  }
+
+private:
+  template <typename Fn> void forEach(Value from, Value to, const Fn &body) {
+    auto loop = scf::ForOp::create(b, loc, from, to, one);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    body(loop.getInductionVar());
+  }
+  Value mul(Value x, int64_t y) { return b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
+  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
+  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
+  Value div(Value x, int64_t y) { return b.createOrFold<arith::DivUIOp>(loc, x, index(y)); }
+  Value ceilDiv(Value x, int64_t y) { return b.createOrFold<arith::CeilDivUIOp>(loc, x, index(y)); }
+  Value stepAt(Value step) { return sum(start, mul(step, form.stepElements())); }
+
+  int64_t lineElements() { return 64 * 8 / form.stored.getIntOrFloatBitWidth(); }
+  int64_t stepLines() { return form.stepElements() / lineElements(); }
+
+  amx::TileType tileOf(int64_t columns, Type element) {
+    return amx::TileType::get({kRows, columns}, element);
+  }
+
+  /// `count` tiles of rows from `firstTile` on, over the steps of the block. In each step the pass fetches `share` lines
+  /// of the weights that are as far behind `window` as the step is behind the block's first one.
+  void emitTiles(Value firstTile, int64_t count, Value window, Value share) {
+    amx::TileType sumsType = tileOf(kColumns, form.sums);
+    auto place = [&](int64_t r, int64_t n) {
+      return SmallVector<Value>{mul(add(firstTile, r), kRows), index(n * kColumns)};
+    };
+    SmallVector<Value> sums;
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t n = 0; n < form.schedule.columnTiles; ++n)
+        sums.push_back(amx::TileLoadOp::create(b, loc, sumsType, tile, place(r, n)));
+    SmallVector<Value> tiles;
+    for (int64_t r = 0; r < count; ++r)
+      tiles.push_back(mul(sum(mul(add(firstTile, r), rowSteps), firstStep), form.rowTileElements()));
+    auto loop = scf::ForOp::create(b, loc, from, to, one, sums);
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(loop.getBody());
+      Value step = loop.getInductionVar();
+      Value ahead = sum(window, mul(sub(step, from), form.stepElements()));
+      forEach(zero, share, [&](Value line) {
+        memref::PrefetchOp::create(b, loc, weights, ValueRange{sum(ahead, mul(line, lineElements()))},
+                                   /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+      });
+      scf::YieldOp::create(b, loc, emitStep(step, tiles, loop.getRegionIterArgs()));
+    }
+    for (auto [i, value] : llvm::enumerate(loop.getResults()))
+      amx::TileStoreOp::create(b, loc, tile, place(i / form.schedule.columnTiles, i % form.schedule.columnTiles), value);
+  }
+
+  /// Each tile is loaded right before it is needed, so that no more than seven registers are in use.
+  SmallVector<Value> emitStep(Value step, ArrayRef<Value> tiles, ValueRange sums) {
+    amx::TileType rowType = tileOf(form.stepLength(), form.stored);
+    // A row of a tile of weights has the groups of 16 columns.
+    amx::TileType weightType = tileOf(kColumns * form.group, form.stored);
+    Value at = stepAt(step);
+    SmallVector<Value> columns, next;
+    for (auto [r, first] : llvm::enumerate(tiles)) {
+      Value place = sum(first, mul(step, form.rowTileElements()));
+      Value a = amx::TileLoadOp::create(b, loc, rowType, rows, ValueRange{place}, index(form.stepLength()));
+      for (int64_t n = 0; n < form.schedule.columnTiles; ++n) {
+        if (r == 0)
+          columns.push_back(amx::TileLoadOp::create(b, loc, weightType, weights,
+                                                    ValueRange{add(at, n * kColumns * form.group)},
+                                                    index(form.width * form.group)));
+        Value before = sums[next.size()];
+        if (form.stored.isInteger())
+          next.push_back(amx::TileMulIOp::create(b, loc, before.getType(), a, columns[n], before, /*isZextLhs=*/false,
+                                                 /*isZextRhs=*/false));
+        else
+          next.push_back(amx::TileMulFOp::create(b, loc, before.getType(), a, columns[n], before));
+      }
+    }
+    return next;
+  }
+
+  const TileForm &form;
+  Value rows, weights, start, behind, firstStep, steps, rowSteps, rowTiles, tile;
+  /// The block of steps.
+  Value from, to;
+};
+
+} // namespace
+
+Value TileBlocks::padded(Value count) {
+  return mul(b.createOrFold<arith::CeilDivUIOp>(loc, count, index(kRows)), kRows);
+}
+
+void TileBlocks::beginTask(Value needed) {
+  auto allocate = [&](int64_t elements) -> Value {
+    auto type = MemRefType::get({elements}, form.stored);
+    return memref::AllocaOp::create(b, loc, type, b.getI64IntegerAttr(64));
+  };
+  rest = allocate(form.schedule.restGroups ? form.stepElements() : 1);
+  rest = memref::CastOp::create(b, loc, form.flatType(), rest);
+  auto branch = scf::IfOp::create(b, loc, TypeRange(form.flatType()), needed, /*withElse=*/true);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.elseBlock());
+    scf::YieldOp::create(b, loc, rest);
+    b.setInsertionPointToStart(branch.thenBlock());
+    if (form.schedule.restGroups) {
+      auto type = VectorType::get({form.stepLength()}, form.stored);
+      Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(type));
+      forEach(zero, index(form.stepElements()), form.stepLength(),
+              [&](Value at) { vector::StoreOp::create(b, loc, zeros, rest, ValueRange{at}); });
+    }
+    int64_t elements = form.schedule.maxBlockRows * form.schedule.steps * form.stepLength();
+    Value buffer = memref::AllocOp::create(b, loc, MemRefType::get({elements}, form.stored), b.getI64IntegerAttr(64));
+    scf::YieldOp::create(b, loc, memref::CastOp::create(b, loc, form.flatType(), buffer).getResult());
+  }
+  rowTiles = branch.getResult(0);
+}
+
+void TileBlocks::endTask(Value needed) {
+  auto branch = scf::IfOp::create(b, loc, needed, /*withElse=*/false);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(branch.thenBlock());
+  memref::DeallocOp::create(b, loc, rowTiles);
+}
+
+void TileBlocks::emitRows(Value a, int64_t k, Value sources, Value count) {
+  int64_t length = form.stepLength(), whole = k / length, last = k % length;
+  auto type = VectorType::get({length}, getElementTypeOrSelf(a));
+  Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(type.clone(form.stored)));
+  // Where row r of step 0 is: tile after tile, step after step in it.
+  auto startOf = [&](Value r) {
+    Value tile = div(r, kRows), row = sub(r, mul(tile, kRows));
+    return sum(mul(tile, form.schedule.steps * form.rowTileElements()), mul(row, length));
+  };
+  forEach(zero, count, 1, [&](Value r) {
+    Value source = memref::LoadOp::create(b, loc, sources, r), to = startOf(r);
+    auto copy = [&](Value step, Value some) {
+      Value values = load(a, ValueRange{source, mul(step, length)}, type, some);
+      if (type.getElementType() != form.stored)
+        values = arith::TruncFOp::create(b, loc, type.clone(form.stored), values);
+      vector::StoreOp::create(b, loc, values, rowTiles, ValueRange{sum(to, mul(step, form.rowTileElements()))});
+    };
+    if (whole)
+      forEach(zero, index(whole), 1, [&](Value step) { copy(step, Value()); });
+    if (last)
+      copy(index(whole), mask(length, index(last)));
+  });
+  forEach(count, padded(count), 1, [&](Value r) {
+    Value to = startOf(r);
+    forEach(zero, index(form.schedule.steps), 1, [&](Value step) {
+      vector::StoreOp::create(b, loc, zeros, rowTiles, ValueRange{sum(to, mul(step, form.rowTileElements()))});
+    });
+  });
+}
+
+void TileBlocks::emitPanel(Value weights, Value start, Value behind, Value tile, Value count) {
+  const TileSchedule &schedule = form.schedule;
+  int64_t whole = schedule.steps - (schedule.restGroups != 0);
+  Value tiles = b.createOrFold<arith::CeilDivUIOp>(loc, count, index(kRows));
+  if (whole)
+    callKernel(weights, start, behind, /*firstStep=*/0, whole, tiles, tile);
+  if (!schedule.restGroups)
+    return;
+  int64_t group = form.width * form.group;
+  auto type = VectorType::get({group}, form.stored);
+  Value from = add(start, whole * form.stepElements());
+  forEach(zero, index(schedule.restGroups * group), group, [&](Value at) {
+    Value values = vector::LoadOp::create(b, loc, type, weights, sum(from, at));
+    vector::StoreOp::create(b, loc, values, rest, ValueRange{at});
+  });
+  callKernel(rest, zero, zero, /*firstStep=*/whole, 1, tiles, tile);
+}
+
+void TileBlocks::callKernel(Value weights, Value start, Value behind, int64_t firstStep, int64_t steps, Value tiles,
+                            Value tile) {
+  std::string name;
+  llvm::raw_string_ostream os(name);
+  os << "moe_tiles_" << form.stored << "_" << form.width;
+  SmallVector<Value> arguments{rowTiles,     weights,      start, behind, index(firstStep),
+                               index(steps), index(form.schedule.steps), tiles, tile};
+  func::FuncOp function =
+      functions.get(name, ValueRange(arguments).getTypes(),
+                    [&](OpBuilder &inner, Block &block) { TileEmitter(inner, loc, form, block).run(); });
+  func::CallOp::create(b, loc, function, arguments);
+}

@@ -1,0 +1,74 @@
+//===- TileKernels.h - panels by tile instructions ---------------*- C++ -*-===//
+//
+// What a task does with an expert of many rows where the target has AMX: the rows of a block are copied into tiles, once
+// for all panels, and a function multiplies all of them with a panel.
+//
+//===----------------------------------------------------------------------===//
+#ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_TILEKERNELS_H
+#define LIB_CONVERSION_GROUPEDMATMULTOVECTOR_TILEKERNELS_H
+
+#include "../Support/KernelTiles.h"
+#include "KernelFunctions.h"
+#include "TileSchedule.h"
+
+namespace mlir::moe {
+
+/// What the tiles of a kernel hold.
+struct TileForm {
+  /// Elements of weights and rows; of the sums.
+  Type stored, sums;
+  /// Columns of a panel; consecutive k that stand together in it (elements in 32 bits).
+  int64_t width, group;
+  TileSchedule schedule;
+
+  /// k in a step.
+  int64_t stepLength() const { return TileSchedule::kRows * group; }
+  /// Elements of a tile of rows; of a step of a panel.
+  int64_t rowTileElements() const { return TileSchedule::kRows * stepLength(); }
+  int64_t stepElements() const { return TileSchedule::kRows * width * group; }
+  MemRefType flatType() const { return MemRefType::get({ShapedType::kDynamic}, stored); }
+  MemRefType tileType() const { return MemRefType::get({KernelFunctionForm::kMostRows, width}, sums); }
+};
+
+class TileBlocks : KernelTiles {
+public:
+  TileBlocks(OpBuilder &b, Location loc, const TileForm &form, KernelFunctions &functions)
+      : KernelTiles(b, loc), form(form), functions(functions) {}
+
+  const TileSchedule &getSchedule() const { return form.schedule; }
+  /// The most elements of weights that are fetched from one place on.
+  int64_t fetchedElements() const { return (TileSchedule::kBlockSteps + 1) * form.stepElements(); }
+
+  /// Scratch of a task, in the current block: the rows' tiles only if `needed`. endTask frees it.
+  void beginTask(Value needed);
+  void endTask(Value needed);
+  /// Copies the rows numbered by the first `count` elements of `sources` out of `a`, rounded where they are wider.
+  void emitRows(Value a, int64_t k, Value sources, Value count);
+  /// Adds the products of these rows with the panel that begins at `start` in `weights` to their sums in `tile`; fetches
+  /// what stands at `behind` meanwhile.
+  void emitPanel(Value weights, Value start, Value behind, Value tile, Value count);
+  /// `count` rows in whole tiles.
+  Value padded(Value count);
+
+private:
+  void callKernel(Value weights, Value start, Value behind, int64_t firstStep, int64_t steps, Value rowTiles,
+                  Value tile);
+  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
+    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    body(loop.getInductionVar());
+  }
+  Value mul(Value x, int64_t y) { return b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
+  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
+  Value div(Value x, int64_t y) { return b.createOrFold<arith::DivUIOp>(loc, x, index(y)); }
+
+  const TileForm form;
+  KernelFunctions &functions;
+  /// The rows' tiles; the last step of a panel where it is not whole, padded with zeros.
+  Value rowTiles, rest;
+};
+
+} // namespace mlir::moe
+
+#endif // LIB_CONVERSION_GROUPEDMATMULTOVECTOR_TILEKERNELS_H
