@@ -124,7 +124,7 @@ def MoeBuildEntryPointsPass : Pass<"moe-build-entry-points", "ModuleOp"> {
 }
 
 def MoeConvertToLlvmPass : Pass<"moe-convert-to-llvm", "ModuleOp"> {
-  let summary = "Convert arith, cf, func, index, math, memref and ub to the LLVM dialect";
+  let summary = "Convert amx, arith, cf, func, index, math, memref and ub to the LLVM dialect";
   let description = [{
     What upstream's passes for these dialects do, in one conversion: each of them walks over the whole program.
     `memref.alloc` and `memref.dealloc` become calls of `_mlir_memref_to_llvm_alloc` and `_mlir_memref_to_llvm_free`,

@@ -185,12 +185,6 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addPass(memref::createExpandStridedMetadataPass());
   pm.addPass(createLowerAffinePass());
   pm.addNestedPass<func::FuncOp>(vector::createLowerVectorMaskPass());
-  if (options.tiles && !options.emulateTiles) {
-    // Tiles are carried around loops, by branches: both are converted at once.
-    ConvertToLLVMPassOptions tiles;
-    tiles.filterDialects = {"amx", "cf"};
-    pm.addPass(createConvertToLLVMPass(tiles));
-  }
   pm.addPass(createConvertVectorToLLVMPass());
   pm.addPass(createMoeConvertToLlvmPass());
   pm.addPass(createReconcileUnrealizedCastsPass());

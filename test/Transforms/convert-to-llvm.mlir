@@ -29,3 +29,27 @@ func.func @all(%n: index, %c: i1, %x: f32) -> f32 {
   memref.dealloc %buffer : memref<?xf32>
   return %sum : f32
 }
+
+// A tile that is carried around a loop.
+// CHECK-LABEL: llvm.func @tiles
+// CHECK-NOT: builtin.unrealized_conversion_cast {{.*}}amx
+// CHECK: llvm.call_intrinsic "llvm.x86.tileloadd64.internal"
+// CHECK: llvm.br ^{{.*}} : {{.*}}!llvm.x86_amx
+// CHECK: ^{{.*}}(%{{.*}}: i64, %[[SUM:.*]]: !llvm.x86_amx):
+// CHECK: llvm.call_intrinsic "llvm.x86.tdpbf16ps.internal"({{.*}}%[[SUM]]
+// CHECK: llvm.call_intrinsic "llvm.x86.tilestored64.internal"
+func.func @tiles(%a: memref<16x32xbf16>, %c: memref<16x16xf32>, %n: index) {
+  %zero = arith.constant 0 : index
+  %one = arith.constant 1 : index
+  %x = amx.tile_load %a[%zero, %zero] : memref<16x32xbf16> into !amx.tile<16x32xbf16>
+  %sum = amx.tile_load %c[%zero, %zero] : memref<16x16xf32> into !amx.tile<16x16xf32>
+  cf.br ^loop(%zero, %sum : index, !amx.tile<16x16xf32>)
+^loop(%i: index, %before: !amx.tile<16x16xf32>):
+  %after = amx.tile_mulf %x, %x, %before : !amx.tile<16x32xbf16>, !amx.tile<16x32xbf16>, !amx.tile<16x16xf32>
+  %next = arith.addi %i, %one : index
+  %more = arith.cmpi ult, %next, %n : index
+  cf.cond_br %more, ^loop(%next, %after : index, !amx.tile<16x16xf32>), ^done
+^done:
+  amx.tile_store %c[%zero, %zero], %after : memref<16x16xf32>, !amx.tile<16x16xf32>
+  return
+}

@@ -195,7 +195,6 @@ LogicalResult Compilation::generateVersions() {
     ArrayRef<StringRef> tiles = options.emulateTiles ? ArrayRef(allTiles) : ArrayRef(version.target->tileTypes);
     if (!tiles.empty())
       run.program->setAttr(kTileTypes, Builder(&context).getStrArrayAttr(tiles));
-    run.options.tiles = !tiles.empty() && !tileTypes.empty();
     run.options.emulateTiles = options.emulateTiles;
   }
   if (failed(runPhase(Phase::Codegen, runs)))

@@ -51,10 +51,10 @@ struct PhaseOptions {
   /// Integer products with quantised weights: "exact" (never), "fast" (wherever there are kernels), or empty: where the
   /// file asks for them.
   std::string numerics;
-  /// Whether kernels may have tile instructions (AMX), and whether ordinary code takes their place.
-  bool tiles = false, emulateTiles = false;
+  /// Whether ordinary code takes the place of tile instructions (AMX).
+  bool emulateTiles = false;
   /// What entry symbols end with: nothing for the first version of a module's code, else the version's suffix. Only
-  /// `codegen`, which runs once for each version, knows of `vectorLanes`, `tiles` and this.
+  /// `codegen`, which runs once for each version, knows of `vectorLanes` and of this.
   std::string entrySuffix;
   /// Whether the weights of grouped matmuls are stored in the order of the kernels (with kernels only).
   bool packWeights = true;

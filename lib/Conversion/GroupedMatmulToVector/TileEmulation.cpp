@@ -1,7 +1,7 @@
 //===- TileEmulation.cpp - tile instructions on any processor -------------===//
 //
-// A tile register is a vector of its 256 words; those beyond the tile's shape are zero, as the processor keeps them. The
-// products are written in MLIR, below, after the pseudo code of Intel's manual (TDPBF16PS, TDPBSSD and its like).
+// A tile register is a vector of its 256 words; those beyond the tile's shape are zero, as the processor keeps them.
+// The products are written in MLIR, below, after the pseudo code of Intel's manual (TDPBF16PS, TDPBSSD and its like).
 //
 //===----------------------------------------------------------------------===//
 #include "moe/Conversion/Passes.h"
@@ -199,8 +199,7 @@ template <typename Op> struct TilePattern : OpConversionPattern<Op> {
     auto branch = scf::IfOp::create(b, loc, fits, /*withElse=*/false);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
-    auto loop =
-        scf::ForOp::create(b, loc, index(b, loc, 0), index(b, loc, tile.getDimSize(0)), index(b, loc, 1));
+    auto loop = scf::ForOp::create(b, loc, index(b, loc, 0), index(b, loc, tile.getDimSize(0)), index(b, loc, 1));
     b.setInsertionPointToStart(loop.getBody());
     body(loop.getInductionVar(), place(loop.getInductionVar()));
   }
@@ -305,8 +304,9 @@ struct EmulateTiles : moe::impl::MoeEmulateTilesPassBase<EmulateTiles> {
     types.addConversion([](Type type) { return type; });
     types.addConversion([](amx::TileType type) -> Type { return registerType(type.getContext()); });
     RewritePatternSet patterns(context);
-    patterns.add<ZeroPattern, LoadPattern, StorePattern, ProductPattern<amx::TileMulFOp>,
-                 ProductPattern<amx::TileMulIOp>>(types, context);
+    patterns
+        .add<ZeroPattern, LoadPattern, StorePattern, ProductPattern<amx::TileMulFOp>, ProductPattern<amx::TileMulIOp>>(
+            types, context);
     ConversionTarget target(*context);
     target.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
     target.addIllegalDialect<amx::AMXDialect>();

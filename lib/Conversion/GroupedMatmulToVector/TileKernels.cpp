@@ -78,12 +78,10 @@ private:
   int64_t lineElements() { return 64 * 8 / form.stored.getIntOrFloatBitWidth(); }
   int64_t stepLines() { return form.stepElements() / lineElements(); }
 
-  amx::TileType tileOf(int64_t columns, Type element) {
-    return amx::TileType::get({kRows, columns}, element);
-  }
+  amx::TileType tileOf(int64_t columns, Type element) { return amx::TileType::get({kRows, columns}, element); }
 
-  /// `count` tiles of rows from `firstTile` on, over the steps of the block. In each step the pass fetches `share` lines
-  /// of the weights that are as far behind `window` as the step is behind the block's first one.
+  /// `count` tiles of rows from `firstTile` on, over the steps of the block. In each step the pass fetches `share`
+  /// lines of the weights that are as far behind `window` as the step is behind the block's first one.
   void emitTiles(Value firstTile, int64_t count, Value window, Value share) {
     amx::TileType sumsType = tileOf(kColumns, form.sums);
     auto place = [&](int64_t r, int64_t n) {
@@ -109,7 +107,8 @@ private:
       scf::YieldOp::create(b, loc, emitStep(step, tiles, loop.getRegionIterArgs()));
     }
     for (auto [i, value] : llvm::enumerate(loop.getResults()))
-      amx::TileStoreOp::create(b, loc, tile, place(i / form.schedule.columnTiles, i % form.schedule.columnTiles), value);
+      amx::TileStoreOp::create(b, loc, tile, place(i / form.schedule.columnTiles, i % form.schedule.columnTiles),
+                               value);
   }
 
   /// Each tile is loaded right before it is needed, so that no more than seven registers are in use.
@@ -236,10 +235,10 @@ void TileBlocks::callKernel(Value weights, Value start, Value behind, int64_t fi
   std::string name;
   llvm::raw_string_ostream os(name);
   os << "moe_tiles_" << form.stored << "_" << form.width;
-  SmallVector<Value> arguments{rowTiles,     weights,      start, behind, index(firstStep),
-                               index(steps), index(form.schedule.steps), tiles, tile};
-  func::FuncOp function =
-      functions.get(name, ValueRange(arguments).getTypes(),
-                    [&](OpBuilder &inner, Block &block) { TileEmitter(inner, loc, form, block).run(); });
+  SmallVector<Value> arguments{
+      rowTiles, weights, start, behind, index(firstStep), index(steps), index(form.schedule.steps), tiles, tile};
+  func::FuncOp function = functions.get(name, ValueRange(arguments).getTypes(), [&](OpBuilder &inner, Block &block) {
+    TileEmitter(inner, loc, form, block).run();
+  });
   func::CallOp::create(b, loc, function, arguments);
 }

@@ -1,7 +1,7 @@
 //===- TileKernels.h - panels by tile instructions ---------------*- C++ -*-===//
 //
-// What a task does with an expert of many rows where the target has AMX: the rows of a block are copied into tiles, once
-// for all panels, and a function multiplies all of them with a panel.
+// What a task does with an expert of many rows where the target has AMX: the rows of a block are copied into tiles,
+// once for all panels, and a function multiplies all of them with a panel.
 //
 //===----------------------------------------------------------------------===//
 #ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_TILEKERNELS_H
@@ -44,8 +44,8 @@ public:
   void endTask(Value needed);
   /// Copies the rows numbered by the first `count` elements of `sources` out of `a`, rounded where they are wider.
   void emitRows(Value a, int64_t k, Value sources, Value count);
-  /// Adds the products of these rows with the panel that begins at `start` in `weights` to their sums in `tile`; fetches
-  /// what stands at `behind` meanwhile.
+  /// Adds the products of these rows with the panel that begins at `start` in `weights` to their sums in `tile`;
+  /// fetches what stands at `behind` meanwhile.
   void emitPanel(Value weights, Value start, Value behind, Value tile, Value count);
   /// `count` rows in whole tiles.
   Value padded(Value count);

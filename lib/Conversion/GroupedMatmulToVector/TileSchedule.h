@@ -1,9 +1,9 @@
 //===- TileSchedule.h - how tile instructions go through panels --*- C++ -*-===//
 //
-// A tile register of AMX has 16 rows of 64 bytes. An instruction multiplies 16 rows of 32 bf16 (or 64 bytes) with a tile
-// of weights, in which a row has the pairs (fours) of k of 16 columns: as panels have them. Bounds that the schedule
-// rests on: a product takes 16 cycles, a load of a tile 8 from the first-level cache, a store 16; a configuration is
-// loaded once for a call of a kernel and takes about as long as a dozen products.
+// A tile register of AMX has 16 rows of 64 bytes. An instruction multiplies 16 rows of 32 bf16 (or 64 bytes) with a
+// tile of weights, in which a row has the pairs (fours) of k of 16 columns: as panels have them. Bounds that the
+// schedule rests on: a product takes 16 cycles, a load of a tile 8 from the first-level cache, a store 16; a
+// configuration is loaded once for a call of a kernel and takes about as long as a dozen products.
 //
 //===----------------------------------------------------------------------===//
 #ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_TILESCHEDULE_H

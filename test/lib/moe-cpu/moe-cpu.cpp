@@ -2,8 +2,8 @@
 //
 //   moe-cpu FLAGS DENIED grants|refuses REQUIRED      lists with commas between; "-" is an empty one
 //
-// FLAGS: what the kernel lists; DENIED: what cpuid denies; then what the kernel says to a request for the registers of AMX.
-// Prints what is missing, and how often the kernel was asked.
+// FLAGS: what the kernel lists; DENIED: what cpuid denies; then what the kernel says to a request for the registers of
+// AMX. Prints what is missing, and how often the kernel was asked.
 //
 //===----------------------------------------------------------------------===//
 #include "CpuFeatures.h"
