@@ -167,8 +167,7 @@ private:
                    getConstantIntValue(slice.getMixedSizes()[0]) != 1);
     }
     if (auto inner = dyn_cast<scf::ForOp>(op)) {
-      for (auto [init, argument, result] :
-           llvm::zip(inner.getInits(), inner.getRegionIterArgs(), inner.getResults()))
+      for (auto [init, argument, result] : llvm::zip(inner.getInits(), inner.getRegionIterArgs(), inner.getResults()))
         if (isState(init)) {
           found.states[argument] = found.states[init];
           found.states[result] = found.states[init];
@@ -264,9 +263,8 @@ bool isNumberOfRows(OpFoldResult size, Value tensor) {
   auto type = cast<RankedTensorType>(tensor.getType());
   if (!type.isDynamicDim(0))
     return getConstantIntValue(size) == type.getDimSize(0);
-  FailureOr<bool> equal =
-      ValueBoundsConstraintSet::areEqual(ValueBoundsConstraintSet::Variable(size),
-                                         ValueBoundsConstraintSet::Variable(tensor, 0));
+  FailureOr<bool> equal = ValueBoundsConstraintSet::areEqual(ValueBoundsConstraintSet::Variable(size),
+                                                             ValueBoundsConstraintSet::Variable(tensor, 0));
   return succeeded(equal) && *equal;
 }
 

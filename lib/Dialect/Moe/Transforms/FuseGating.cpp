@@ -1,9 +1,9 @@
 //===- FuseGating.cpp - one loop over tokens for what a router does -------===//
 //
-//   %p = linalg.generic ins(%logits) { sigmoid }                    %r:2 = scf.forall (%t) in (%tokens) shared_outs(...) {
-//   %r:2 = scf.for %t = ... { the best k of row t }         ->        %l = tensor.extract_slice %logits[%t, 0] [1, 64]
-//   %w = linalg.generic ins(%r#1) { / sum of the row }                ... the same ops on one row ...
-//   moe.plan %r#0 ...                                                 tensor.parallel_insert_slice %w into ...
+//   %p = linalg.generic ins(%logits) { sigmoid }                    %r:2 = scf.forall (%t) in (%tokens)
+//   shared_outs(...) { %r:2 = scf.for %t = ... { the best k of row t }         ->        %l = tensor.extract_slice
+//   %logits[%t, 0] [1, 64] %w = linalg.generic ins(%r#1) { / sum of the row }                ... the same ops on one
+//   row ... moe.plan %r#0 ...                                                 tensor.parallel_insert_slice %w into ...
 //
 // The cluster is what a plan's expert numbers and a combination's weights are made of, and what is made of them, as
 // far as every op computes its rows one by one (RowOps.h). It ends at products, which have kernels of their own, unless
@@ -219,8 +219,9 @@ struct Cluster {
   Operation *blocker = nullptr;
 };
 
-/// The first ops of `members` that can run as one, fresh ones aside (which are made where they are used): nothing outside may lie between what one makes and another one needs,
-/// and no op moves over an effect that it might depend on, such as a check that its indices are in range.
+/// The first ops of `members` that can run as one, fresh ones aside (which are made where they are used): nothing
+/// outside may lie between what one makes and another one needs, and no op moves over an effect that it might depend
+/// on, such as a check that its indices are in range.
 Cluster makeCluster(Block &block, const Members &members) {
   Cluster cluster;
   llvm::DenseSet<Operation *> inside;
@@ -237,8 +238,8 @@ Cluster makeCluster(Block &block, const Members &members) {
         source = it->second;
     auto member = members.find(&op);
     if (member != members.end()) {
-      bool readsAll = llvm::any_of(
-          used, [&](Value v) { return isInside(v) && !llvm::is_contained(member->second.rows.rows, v); });
+      bool readsAll =
+          llvm::any_of(used, [&](Value v) { return isInside(v) && !llvm::is_contained(member->second.rows.rows, v); });
       if (!source && !closed && !readsAll) {
         inside.insert(&op);
         cluster.ops.push_back(&op);
@@ -303,8 +304,7 @@ public:
         AffineExpr t, n;
         bindDims(rewriter.getContext(), t, n);
         size = affine::makeComposedFoldedAffineMin(
-            rewriter, loc,
-            AffineMap::get(2, 0, {rewriter.getAffineConstantExpr(block), n - t}, rewriter.getContext()),
+            rewriter, loc, AffineMap::get(2, 0, {rewriter.getAffineConstantExpr(block), n - t}, rewriter.getContext()),
             {start, tokens});
       }
       for (Operation *op : cluster.ops)
@@ -316,7 +316,8 @@ public:
         rewriter.setInsertionPoint(forall.getTerminator());
         Slice range = sliceOf(cast<RankedTensorType>(output.getType()), perTokenOf(output));
         // Bufferisation takes insertions for simultaneous: none may read the place of another one.
-        Value place = tensor::ExtractSliceOp::create(rewriter, loc, argument, range.offsets, range.sizes, range.strides);
+        Value place =
+            tensor::ExtractSliceOp::create(rewriter, loc, argument, range.offsets, range.sizes, range.strides);
         value = linalg::CopyOp::create(rewriter, loc, value, place).getResult(0);
         rewriter.setInsertionPointToEnd(forall.getTerminator().getBody());
         tensor::ParallelInsertSliceOp::create(rewriter, loc, value, argument, range.offsets, range.sizes,
@@ -417,8 +418,8 @@ private:
       set(op, tensor::SplatOp::create(rewriter, op->getLoc(), typeOf(0), splat.getInput(), sizes));
     } else if (auto cast = dyn_cast<tensor::CastOp>(op)) {
       Value source = blockOf(cast.getSource(), perToken);
-      set(op, source.getType() == typeOf(0) ? source
-                                            : tensor::CastOp::create(rewriter, op->getLoc(), typeOf(0), source));
+      set(op,
+          source.getType() == typeOf(0) ? source : tensor::CastOp::create(rewriter, op->getLoc(), typeOf(0), source));
     } else if (auto expand = dyn_cast<tensor::ExpandShapeOp>(op)) {
       SmallVector<OpFoldResult> shape = expand.getMixedOutputShape();
       shape[0] = count;
@@ -492,7 +493,8 @@ private:
     SmallVector<Value> inits;
     for (Value init : loop.getInits())
       inits.push_back(blockOf(init, perToken));
-    Value zero = arith::ConstantIndexOp::create(rewriter, where, 0), one = arith::ConstantIndexOp::create(rewriter, where, 1);
+    Value zero = arith::ConstantIndexOp::create(rewriter, where, 0),
+          one = arith::ConstantIndexOp::create(rewriter, where, 1);
     Value firstRow = getValueOrCreateConstantIndexOp(rewriter, where, first);
     Value upper = getValueOrCreateConstantIndexOp(rewriter, where, count);
     if (!runsOverAllRows(loop)) {
@@ -532,9 +534,9 @@ private:
 
   static bool runsOverAllRows(scf::ForOp loop) {
     Value init = loop.getInits()[0];
-    FailureOr<bool> equal = ValueBoundsConstraintSet::areEqual(
-        ValueBoundsConstraintSet::Variable(OpFoldResult(loop.getUpperBound())),
-        ValueBoundsConstraintSet::Variable(init, 0));
+    FailureOr<bool> equal =
+        ValueBoundsConstraintSet::areEqual(ValueBoundsConstraintSet::Variable(OpFoldResult(loop.getUpperBound())),
+                                           ValueBoundsConstraintSet::Variable(init, 0));
     return succeeded(equal) && *equal;
   }
 
@@ -646,9 +648,7 @@ private:
       taken.insert(cluster.ops.begin(), cluster.ops.end());
       if (cluster.ops.empty())
         break;
-      unsigned work = llvm::count_if(cluster.ops, [](Operation *op) {
-        return isa<linalg::LinalgOp, scf::ForOp>(op);
-      });
+      unsigned work = llvm::count_if(cluster.ops, [](Operation *op) { return isa<linalg::LinalgOp, scf::ForOp>(op); });
       if (work > 1) {
         ++numLoops;
         numFused += work;
