@@ -82,8 +82,10 @@ static cl::opt<std::string>
                   cl::value_desc("inputs.safetensors"), cl::cat(category));
 static cl::opt<std::string> numerics(
     "numerics",
-    cl::desc("Products with quantised weights: exact (f32 activations), or fast (activations rounded to 8 bits, "
-             "integer arithmetic; default: exact, but for layers whose file asks for it by accuracy_level)"),
+    cl::desc(
+        "Products with quantised weights: exact (f32 activations), or fast (activations rounded to 8 bits, "
+        "integer arithmetic; default: exact, but for layers whose file asks for it by accuracy_level). fast also lets "
+        "processors with AMX round f32 activations to the bf16 of their weights"),
     cl::value_desc("exact|fast"), cl::cat(category));
 static cl::opt<std::string>
     integerDot("integer-dot", cl::desc("The attribute moe.integer_dot of the module, for all versions of its code"),
