@@ -16,18 +16,40 @@ double Timings::percentile(double share) const {
   return sorted[std::min(std::max<size_t>(rank, 1), sorted.size()) - 1];
 }
 
-Timings benchmark(rt::Call &call, int64_t calls) {
+static double medianOf(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+Timings benchmark(rt::Call &call, int64_t calls, MachineProbe *probe) {
   constexpr int warmUp = 3, least = 10;
   constexpr int64_t most = 100'000; // of a function that does next to nothing
+  constexpr double turnSeconds = 0.1;
   for (int i = 0; i < warmUp; ++i)
     call.run();
   Timings timings;
-  Clock::time_point begin = Clock::now();
-  for (int64_t i = 0; calls > 0 ? i < calls : i < least || (i < most && since(begin) < 1); ++i) {
-    Clock::time_point start = Clock::now();
-    call.run();
-    timings.inOrder.push_back(since(start));
-    timings.total += timings.inOrder.back();
+  auto more = [&] {
+    auto i = static_cast<int64_t>(timings.inOrder.size());
+    return calls > 0 ? i < calls : i < least || (i < most && timings.total < 1);
+  };
+  Machine before = probe ? probe->measure() : Machine();
+  while (more()) {
+    if (probe)
+      call.run();
+    size_t first = timings.inOrder.size();
+    for (double turn = 0; more() && (!probe || turn < turnSeconds); turn += timings.inOrder.back()) {
+      Clock::time_point start = Clock::now();
+      call.run();
+      timings.inOrder.push_back(since(start));
+      timings.total += timings.inOrder.back();
+    }
+    if (!probe)
+      continue;
+    Machine after = probe->measure(), between = after;
+    between.bytesPerSecond = (before.bytesPerSecond + after.bytesPerSecond) / 2;
+    between.flopPerSecond = (before.flopPerSecond + after.flopPerSecond) / 2;
+    timings.turns.push_back({between, medianOf({timings.inOrder.begin() + first, timings.inOrder.end()})});
+    before = after;
   }
   timings.sorted = timings.inOrder;
   std::sort(timings.sorted.begin(), timings.sorted.end());

@@ -3,6 +3,7 @@
 #define MOE_TOOLS_MOE_RUN_MACHINE_H
 
 #include <cstdint>
+#include <memory>
 
 namespace moe::run {
 
@@ -15,7 +16,28 @@ struct Machine {
   double cacheBytes = 0; ///< of the last-level cache; 0: unknown
 };
 
-/// Measures for about a second: the best of several ways to read, and of several runs.
+/// Measures the limits again and again, for machines that are shared: what they can do changes while something is
+/// timed.
+class MachineProbe {
+public:
+  /// Measures for about a second: the best of several ways to read, and of several runs. The way stays the one that
+  /// `measure` reads in.
+  explicit MachineProbe(int32_t threads);
+  ~MachineProbe();
+
+  /// The most of all that was measured.
+  const Machine &best() const { return most; }
+  /// What the machine does at this moment: the medians of three short pieces of work each (about 30 ms).
+  Machine measure();
+
+private:
+  class Team;
+  std::unique_ptr<Team> team;
+  Machine most;
+  int variant = 0;
+};
+
+/// The best of one probe.
 Machine measureMachine(int32_t threads);
 
 } // namespace moe::run

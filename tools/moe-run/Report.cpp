@@ -135,10 +135,11 @@ void printBenchmark(const BenchmarkReport &report) {
                 scaled(work.flop / median, "FLOP/s").c_str(), scaled(work.bytes / median, "B/s").c_str());
     std::printf("  ");
     printMachine(report.machine);
-    double share = leastSeconds(work, report.machine) / median;
+    double share = shareOfTurns(work, t.turns), ofBest = leastSeconds(work, report.machine) / median;
     bool memory = work.bytes / report.machine.bytesPerSecond >= work.flop / report.machine.flopPerSecond;
-    std::printf("  roofline %s%.0f %% of what the machine's %s allows\n", least, 100 * share,
-                memory ? "memory" : "arithmetic");
+    std::printf(
+        "  roofline %s%.0f %% of what the machine's %s allowed at the time, %s%.0f %% of the most in this run\n", least,
+        100 * share, memory ? "memory" : "arithmetic", least, 100 * ofBest);
     if (memory && work.bytes < 4 * report.machine.cacheBytes)
       std::printf("           (the cache of %s holds part of it from call to call)\n",
                   printBytes(report.machine.cacheBytes).c_str());
@@ -193,7 +194,8 @@ Json benchmarkJson(const BenchmarkReport &report) {
     out["flop_per_second"] = report.work->flop / median;
     out["bytes_per_second"] = report.work->bytes / median;
     out["machine"] = machineJson(report.machine);
-    out["roofline_share"] = leastSeconds(*report.work, report.machine) / median;
+    out["roofline_share"] = shareOfTurns(*report.work, t.turns);
+    out["roofline_share_of_best"] = leastSeconds(*report.work, report.machine) / median;
   }
   return out;
 }

@@ -50,4 +50,12 @@ double leastSeconds(const Work &work, const Machine &machine) {
   return std::max(work.bytes / machine.bytesPerSecond, work.flop / machine.flopPerSecond);
 }
 
+double shareOfTurns(const Work &work, const std::vector<Timings::Turn> &turns) {
+  std::vector<double> shares;
+  for (const Timings::Turn &turn : turns)
+    shares.push_back(leastSeconds(work, turn.machine) / turn.median);
+  std::sort(shares.begin(), shares.end());
+  return shares[shares.size() / 2];
+}
+
 } // namespace moe::run

@@ -2,6 +2,7 @@
 #ifndef MOE_TOOLS_MOE_RUN_ROOFLINE_H
 #define MOE_TOOLS_MOE_RUN_ROOFLINE_H
 
+#include "Benchmark.h"
 #include "Machine.h"
 #include "Module.h"
 #include <optional>
@@ -20,6 +21,10 @@ std::optional<Work> countWork(const rt::Call &call);
 
 /// The least time in which the machine could do it.
 double leastSeconds(const Work &work, const Machine &machine);
+
+/// The median, over the turns of a benchmark, of the least time by the limits of this moment, as a share of the time
+/// that it took.
+double shareOfTurns(const Work &work, const std::vector<Timings::Turn> &turns);
 
 } // namespace moe::run
 

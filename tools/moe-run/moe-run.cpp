@@ -7,6 +7,7 @@
 #include "Terminal.h"
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <iostream>
 
 using namespace moe::rt;
 using namespace moe::run;
@@ -44,7 +45,8 @@ struct Options {
   std::string benchmarkText;
   int64_t benchmark = -1; ///< -1: no; 0: choose the number of calls
   int32_t threads = 0;
-  bool verify = false, signature = false, machine = false, json = false, debugMemory = false, verbose = false;
+  bool verify = false, signature = false, machine = false, probe = false, json = false, debugMemory = false,
+       verbose = false;
 };
 
 void describe(CLI::App &app, Options &o) {
@@ -68,7 +70,7 @@ void describe(CLI::App &app, Options &o) {
   // A flag with a value, and not an option with an optional one: that would swallow a module's name behind it.
   app.add_flag("--benchmark{0}", o.benchmarkText,
                "Time calls: N of them with --benchmark=N, else for about a second; with the share of the machine's "
-               "limits, which are measured too");
+               "limits, which are measured in turn with the calls");
   app.add_option("--threads", o.threads, "Number of threads (default: as many as this process may use)")
       ->type_name("N")
       ->check(CLI::Range(1, 4096));
@@ -77,8 +79,14 @@ void describe(CLI::App &app, Options &o) {
       ->type_name("NAME");
   app.add_flag("--verify", o.verify, "Read the whole weights file and check its contents");
   app.add_flag("--signature", o.signature, "Print what the module says about itself, and stop");
-  app.add_flag("--machine", o.machine, "Measure what the machine reads and computes at most with --threads, and stop")
-      ->excludes(module);
+  CLI::Option *machine = app.add_flag("--machine", o.machine,
+                                      "Measure what the machine reads and computes at most with --threads, and stop")
+                             ->excludes(module);
+  app.add_flag(
+         "--probe", o.probe,
+         "With --machine: first measure again for each line of the standard input, and answer with a line of JSON "
+         "(limits of this moment, and the most so far)")
+      ->needs(machine);
   app.add_flag(
       "--debug-memory", o.debugMemory,
       "Fill fresh memory with NaN; fail on writes past a buffer's end, changed inputs, and buffers left behind");
@@ -140,7 +148,13 @@ public:
 
 private:
   ExitCode showMachine() {
-    Machine machine = measureMachine(Scheduler(options.threads).threads());
+    MachineProbe probe(Scheduler(options.threads).threads());
+    for (std::string line; options.probe && std::getline(std::cin, line);) {
+      Json now = {{"now", machineJson(probe.measure())}, {"best", machineJson(probe.best())}};
+      std::printf("%s\n", now.dump().c_str());
+      std::fflush(stdout);
+    }
+    Machine machine = probe.best();
     report["machine"] = machineJson(machine);
     if (!options.json)
       printMachine(machine);
@@ -248,11 +262,15 @@ private:
   }
 
   void showBenchmark(Call &call) {
-    Timings timings = benchmark(call, options.benchmark);
-    BenchmarkReport result{timings, call.function.module->cpu(), runtime->memory->peakBytes(), {}, countWork(call)};
+    std::optional<Work> work = countWork(call);
+    std::optional<MachineProbe> probe;
+    if (work)
+      probe.emplace(runtime->scheduler.threads());
+    Timings timings = benchmark(call, options.benchmark, probe ? &*probe : nullptr);
+    BenchmarkReport result{timings, call.function.module->cpu(), runtime->memory->peakBytes(), {}, work};
     result.machine.threads = runtime->scheduler.threads();
-    if (result.work)
-      result.machine = measureMachine(runtime->scheduler.threads());
+    if (probe)
+      result.machine = probe->best();
     report["benchmark"] = benchmarkJson(result);
     if (!options.json)
       printBenchmark(result);
