@@ -12,8 +12,10 @@ static KernelFunctionForm getForm(GroupedMatmulOp op, const QuantPanels &panels,
   auto banks = cast<ShapedType>(op.getBanks().front().getType());
   KernelSchedule schedule = getKernelSchedule(
       layout, {banks.getDimSize(0), banks.getDimSize(1), panels.k, panels.width()}, /*elementBytes=*/1, dot.lanes());
-  // Two vectors of sums for each row, in 12 of 16 registers or 24 of 32. Rows are bytes.
-  schedule.maxRows = dot.isWide() ? 12 : 6;
+  // Two vectors of sums for each row, in 12 of 16 registers or 24 of 32; weights with a sign need more of the others.
+  // Rows are bytes.
+  bool withSign = panels.storedBits() == 8 && !dot.takesUnsignedBytes();
+  schedule.maxRows = (dot.isWide() ? 12 : 6) - (withSign ? 2 : 0);
   schedule.maxBlockRows = dot.isWide() ? 192 : 96;
   Type rows = getElementTypeOrSelf(op.getA());
   return {layout, schedule, dot.lanes(), rows, rows, Float32Type::get(op.getContext()), /*wholeSteps=*/true};
@@ -37,10 +39,12 @@ void IntegerBlocks::emit(Value expertOfTask, Value begin, Value count, Value fir
   beginTask(expertOfTask);
   constexpr int64_t any = ShapedType::kDynamic;
   stream = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), streamOfTask);
-  int64_t blocks = std::min(panels.wholeBlocks(), kMostTogether / panels.blockLength());
-  auto type = MemRefType::get({blocks * wordsOf(panels.blockLength()) * panels.width()}, b.getI32Type());
-  Value buffer = memref::AllocaOp::create(b, loc, type, b.getI64IntegerAttr(64));
-  scratch = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI32Type()), buffer);
+  if (decodes()) {
+    int64_t blocks = std::min(panels.wholeBlocks(), blocksTogether());
+    auto type = MemRefType::get({blocks * weightBytes(panels.blockLength())}, b.getI8Type());
+    Value buffer = memref::AllocaOp::create(b, loc, type, b.getI64IntegerAttr(64));
+    scratch = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), buffer);
+  }
   Value rowBlocks = arith::CeilDivUIOp::create(b, loc, count, index(form.schedule.maxBlockRows));
   forEach(zero, rowBlocks, 1, [&](Value block) {
     Value from = split(count, rowBlocks, block), rows = sub(split(count, rowBlocks, add(block, 1)), from);
@@ -53,7 +57,7 @@ void IntegerBlocks::emit(Value expertOfTask, Value begin, Value count, Value fir
 
 void IntegerBlocks::emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes) {
   clearTile(count);
-  int64_t length = panels.blockLength(), whole = panels.wholeBlocks(), together = kMostTogether / length;
+  int64_t length = panels.blockLength(), whole = panels.wholeBlocks(), together = blocksTogether();
   forEach(zero, index(whole), together, [&](Value block) {
     Value at = sum(base, mul(block, index(panels.blockBytes(length))));
     emitBlocks(at, block, min(index(together), sub(index(whole), block)), length, passes);
@@ -64,15 +68,18 @@ void IntegerBlocks::emitPanel(Value panel, Value base, Value pair, Value count, 
 }
 
 void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t length, const Passes &passes) {
-  func::FuncOp decode = getDecodeFunction();
-  int64_t words = wordsOf(length);
-  forEach(zero, count, 1, [&](Value block) {
-    func::CallOp::create(b, loc, decode,
-                         ValueRange{stream, sum(at, mul(block, index(panels.blockBytes(length)))),
-                                    index(words / panels.codesPerByte()), scratch,
-                                    mul(block, index(words * panels.width()))});
-  });
-  forEachPass(passes, [&](Value, Value from, Value rows) {
+  if (decodes()) {
+    func::FuncOp decode = getDecodeFunction();
+    forEach(zero, count, 1, [&](Value block) {
+      func::CallOp::create(b, loc, decode,
+                           ValueRange{stream, sum(at, mul(block, index(panels.blockBytes(length)))),
+                                      index(wordsOf(length) / panels.codesPerByte()), scratch,
+                                      mul(block, index(weightBytes(length)))});
+    });
+  }
+  forEachPass(passes, [&](Value pass, Value from, Value rows) {
+    // The first pass brings what the others find; codes that are decoded are fetched by what decodes them.
+    Value ahead = select(equal(pass, zero), index(kAhead), zero);
     SmallVector<int64_t> cases;
     for (int64_t r = 1; r <= form.schedule.maxRows; ++r)
       cases.push_back(r);
@@ -82,7 +89,8 @@ void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t lengt
       b.createBlock(&region);
       func::CallOp::create(b, loc, getKernel(r),
                            ValueRange{stream, add(at, panels.codeBytes(length)), rowCodes.codes, rowCodes.steps,
-                                      rowCodes.sums, sources, from, scratch, tile, first, count, index(words)});
+                                      rowCodes.sums, sources, from, decodes() ? scratch : stream, decodes() ? zero : at,
+                                      ahead, tile, first, count, index(wordsOf(length))});
       scf::YieldOp::create(b, loc);
     }
     // There is a kernel for every number of rows. Should there ever not be, no sum may be missing in silence.
@@ -100,10 +108,10 @@ std::string IntegerBlocks::suffix() const {
   return text;
 }
 
-/// The stream; where the codes begin in it; how many rows of words; where the bytes go, from which word on.
+/// The stream; where the codes begin in it; how many rows of words; where the bytes go.
 func::FuncOp IntegerBlocks::getDecodeFunction() {
   Type position = b.getIndexType();
-  return functions.get("moe_bytes_" + suffix(), {stream.getType(), position, position, scratch.getType(), position},
+  return functions.get("moe_bytes_" + suffix(), {stream.getType(), position, position, stream.getType(), position},
                        [&](OpBuilder &inner, Block &block) {
                          KernelTiles tiles(inner, loc);
                          QuantDecoder decoder(inner, loc, panels, lanes, block.getArgument(0));
@@ -118,16 +126,16 @@ func::FuncOp IntegerBlocks::getDecodeFunction() {
                            Value far = arith::MulIOp::create(inner, loc, loop.getInductionVar(), tiles.index(distance));
                            return arith::AddIOp::create(inner, loc, from, far);
                          };
-                         int64_t perGroup = panels.codesPerByte() * panels.width();
+                         int64_t perGroup = panels.codesPerByte() * panels.rowBytes();
                          Value at = place(codes, panels.rowBytes()), word = place(to, perGroup);
-                         decoder.emitPrefetch(at, /*ahead=*/4096, limit);
+                         decoder.emitPrefetch(at, kAhead, limit);
                          for (int64_t v = 0; v < panels.width() / lanes; ++v) {
                            SmallVector<Value> weights;
                            bytes.decode(decoder.loadCodes(at, v), weights);
                            for (auto [i, weight] : llvm::enumerate(weights))
-                             vector::StoreOp::create(inner, loc,
-                                                     vector::BitCastOp::create(inner, loc, bytes.words, weight), out,
-                                                     ValueRange{tiles.add(word, i * panels.width() + v * lanes)});
+                             vector::StoreOp::create(
+                                 inner, loc, weight, out,
+                                 ValueRange{tiles.add(word, i * panels.rowBytes() + v * lanes * 4)});
                          }
                        });
 }
@@ -144,8 +152,8 @@ func::FuncOp IntegerBlocks::getKernel(int64_t rows) {
   Type position = b.getIndexType();
   return functions.get(name,
                        {stream.getType(), position, rowCodes.codes.getType(), rowCodes.steps.getType(),
-                        rowCodes.sums.getType(), sources.getType(), position, scratch.getType(), tile.getType(),
-                        position, position, position},
+                        rowCodes.sums.getType(), sources.getType(), position, stream.getType(), position, position,
+                        tile.getType(), position, position, position},
                        [&](OpBuilder &inner, Block &block) { emitKernel(inner, block, rows); });
 }
 
@@ -153,8 +161,9 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
   KernelTiles tiles(inner, loc);
   Value streamOf = block.getArgument(0), scalesAt = block.getArgument(1), codes = block.getArgument(2);
   Value steps = block.getArgument(3), sums = block.getArgument(4), numbers = block.getArgument(5);
-  Value from = block.getArgument(6), weights = block.getArgument(7), sumsOf = block.getArgument(8);
-  Value firstBlock = block.getArgument(9), blocks = block.getArgument(10), wordsOfBlock = block.getArgument(11);
+  Value from = block.getArgument(6), weights = block.getArgument(7), weightsAt = block.getArgument(8);
+  Value ahead = block.getArgument(9), sumsOf = block.getArgument(10), firstBlock = block.getArgument(11);
+  Value blocks = block.getArgument(12), wordsOfBlock = block.getArgument(13);
   QuantDecoder decoder(inner, loc, panels, lanes, streamOf);
   IntegerWeights bytes(inner, loc, panels, dot);
   SmallVector<Value> sources;
@@ -162,6 +171,15 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
     sources.push_back(memref::LoadOp::create(inner, loc, numbers, tiles.add(from, r)));
   auto times = [&](Value x, int64_t y) { return inner.createOrFold<arith::MulIOp>(loc, x, tiles.index(y)); };
   auto plus = [&](Value x, Value y) { return inner.createOrFold<arith::AddIOp>(loc, x, y); };
+
+  Value size = memref::DimOp::create(inner, loc, streamOf, tiles.zero);
+  Value limit = tiles.sub(size, tiles.index(panels.rowBytes()));
+  auto fetch = [&](Value at) {
+    Value from = tiles.min(plus(at, ahead), limit);
+    for (int64_t line = 0; line < panels.rowBytes(); line += 64)
+      memref::PrefetchOp::create(inner, loc, weights, ValueRange{tiles.add(from, line)}, /*isWrite=*/false,
+                                 /*localityHint=*/2, /*isDataCache=*/true);
+  };
 
   int64_t length = panels.blockLength(), words = wordsOf(length),
           vectors = std::min<int64_t>(2, panels.width() / lanes);
@@ -172,7 +190,9 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
     inner.setInsertionPointToStart(loop.getBody());
     Value number = plus(firstBlock, loop.getInductionVar());
     // Words of a row, and rows of words.
-    Value wordOfRow = times(number, words), wordOfWeights = times(loop.getInductionVar(), words);
+    Value wordOfRow = times(number, words);
+    int64_t distance = decodes() ? weightBytes(length) : panels.blockBytes(length);
+    Value weightsOfBlock = plus(weightsAt, times(loop.getInductionVar(), distance));
     SmallVector<Value> start, negativeSums;
     for (Value source : sources) {
       negativeSums.push_back(memref::LoadOp::create(inner, loc, sums, ValueRange{source, number}));
@@ -182,11 +202,16 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
     // registers first, and there are not as many.
     auto emitWord = [&](Value word, MutableArrayRef<IntegerDot::Sum> partial) {
       SmallVector<Value> weight;
-      Value at = times(plus(wordOfWeights, word), panels.width());
+      Value at = plus(weightsOfBlock, times(word, panels.rowBytes()));
+      if (!decodes() && vector == 0)
+        fetch(at);
       for (int64_t v = 0; v < vectors; ++v) {
-        Value loaded =
-            vector::LoadOp::create(inner, loc, bytes.words, weights, ValueRange{tiles.add(at, (vector + v) * lanes)});
-        weight.push_back(vector::BitCastOp::create(inner, loc, bytes.bytes, loaded));
+        Value loaded = vector::LoadOp::create(inner, loc, bytes.bytes, weights,
+                                              ValueRange{tiles.add(at, (vector + v) * lanes * 4)});
+        if (decodes())
+          weight.push_back(loaded);
+        else
+          bytes.decode(vector::BitCastOp::create(inner, loc, bytes.words, loaded), weight);
       }
       for (auto [r, source] : llvm::enumerate(sources)) {
         Value four = memref::LoadOp::create(inner, loc, codes, {source, plus(wordOfRow, word)});

@@ -4,7 +4,7 @@
 //     for each panel of the group
 //       tile = 0
 //       for some blocks of k
-//         their codes as bytes, in the first-level cache
+//         their codes as bytes, in the first-level cache (where they are of fewer than 8 bits)
 //         for pass = 0 to passes(rows of the block)
 //           the kernel of integers for exactly this many rows: adds to their sums in the tile
 //       the epilogue, row by row
@@ -28,8 +28,9 @@ public:
   IntegerBlocks(OpBuilder &b, GroupedMatmulOp op, const QuantisedRows &rowCodes, const QuantPanels &panels,
                 const IntegerDot &dot, KernelFunctions &functions);
 
-  /// Whether codes have to be decoded, and blocks are so short that this can be done in the first-level cache.
-  bool isUseful() const { return panels.storedBits() < 8 && panels.blockLength() <= kMostTogether; }
+  /// Codes of 8 bits are bytes as they are, of blocks of any length. Others have to be in blocks that are so short that
+  /// this can be done in the first-level cache.
+  bool isUseful() const { return !decodes() || panels.blockLength() <= kMostTogether; }
   void prepare();
 
   /// The products of `count` rows from pair `begin` on with panels `first` to `last` of `stream`; `startOf` is the byte
@@ -40,6 +41,12 @@ public:
 private:
   /// k that are decoded together: 16 KB of bytes, half of a first-level cache.
   static constexpr int64_t kMostTogether = 512;
+
+  /// How far ahead lines are fetched.
+  static constexpr int64_t kAhead = 4096;
+  bool decodes() const { return panels.storedBits() < 8; }
+  int64_t blocksTogether() const { return std::max<int64_t>(1, kMostTogether / panels.blockLength()); }
+  int64_t weightBytes(int64_t length) const { return wordsOf(length) * panels.rowBytes(); }
 
   void emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes);
   /// `count` blocks of `length` k from number `first` on, the first of which begins at byte `at`.

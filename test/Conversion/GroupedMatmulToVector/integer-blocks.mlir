@@ -6,7 +6,7 @@
 // CHECK-LABEL: func @many
 // CHECK: %[[MANY:.*]] = arith.cmpi sge, %{{.*}}, %c4 : index
 // CHECK: scf.if %[[MANY]]
-// CHECK: %[[SCRATCH:.*]] = memref.alloca() {alignment = 64 : i64} : memref<512xi32>
+// CHECK: %[[SCRATCH:.*]] = memref.alloca() {alignment = 64 : i64} : memref<2048xi8>
 // CHECK: call @moe_bytes_int4_32
 // CHECK: scf.index_switch
 // CHECK: case 1 {
@@ -17,7 +17,7 @@
 // CHECK-NEXT: llvm.intr.trap
 // CHECK-LABEL: func private @moe_bytes_int4_32
 // CHECK: memref.prefetch
-// CHECK-COUNT-8: vector.store %{{.*}} : memref<?xi32>, vector<8xi32>
+// CHECK-COUNT-8: vector.store %{{.*}} : memref<?xi8>, vector<32xi8>
 
 // A word of each row and of two vectors of columns is a loop's body: sums of 16 bits, which a block does not pass.
 // CHECK-LABEL: func private @moe_integer_int4_32_scale16_block32_3
