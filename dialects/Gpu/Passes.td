@@ -88,7 +88,10 @@ def MoeMapToGpuPass : Pass<"moe-map-to-gpu", "::mlir::ModuleOp"> {
   let description = [{
     All buffers are the device's. What touches them becomes kernels (`gpu.launch`), what steers them stays on the host:
 
-    - a parallel loop becomes a launch with one thread per iteration;
+    - a parallel loop with parallel loops inside becomes a launch with a block of threads per iteration: the loops inside and loops over
+      rows are spread over the threads, with barriers between them where one touches what another thread wrote; buffers of the iteration lie
+      in shared memory. Not done, with a remark, if they take more than `shared-limit` bytes or the body has other effects;
+    - any other parallel loop becomes a launch with one thread per iteration;
     - a serial loop whose iterations touch different rows only (every access to a buffer that the loop writes has the loop's
       variable as its first index) becomes such a launch as well;
     - any other serial loop without parallel loops inside becomes a launch of one thread;
@@ -99,6 +102,9 @@ def MoeMapToGpuPass : Pass<"moe-map-to-gpu", "::mlir::ModuleOp"> {
 
     - Before: loops and accesses on buffers; no linalg, no `memref.copy`.
   }];
+  let options = [
+    Option<"sharedLimit", "shared-limit", "int64_t", /*default=*/"49152", "bytes of shared memory that a block may have">
+  ];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect", "::mlir::scf::SCFDialect",
                            "::mlir::memref::MemRefDialect", "::mlir::LLVM::LLVMDialect", "::mlir::linalg::LinalgDialect"];
 }

@@ -56,19 +56,27 @@ static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   // Grouped matmuls that have a kernel keep their form until there are buffers.
   if (options.gpuPrecision == "f16" || options.gpuPrecision == "bf16")
     pm.addPass(createMoeSetGpuPrecisionPass({options.gpuPrecision}));
-  if (options.gpuSharedLimit) {
-    pm.addPass(createMoeGroupGpuLinearsPass());
-    pm.addPass(createMoePrepareGpuPass());
-  } else if (options.optLevel > 0) {
-    pm.addPass(createMoePlanDenseMatmulsPass());
-  }
-  if (options.optLevel > 0 && !options.gpuSharedLimit) {
+  auto fuseGating = [&](int64_t rows, bool products) {
+    if (options.optLevel == 0)
+      return;
     pm.addPass(createMoeDecomposeAggregatesPass());
     pm.addNestedPass<func::FuncOp>(createConvertElementwiseToLinalgPass());
     pm.addPass(createLinalgElementwiseOpFusionPass());
     addCleanup(pm);
-    pm.addPass(createMoeFuseGatingPass());
+    MoeFuseGatingPassOptions gating;
+    gating.rows = rows;
+    gating.products = products;
+    pm.addPass(createMoeFuseGatingPass(gating));
     addCleanup(pm);
+  };
+  if (options.gpuSharedLimit) {
+    // In front of the other products, as a router's belongs into its loop.
+    fuseGating(/*rows=*/4, /*products=*/true);
+    pm.addPass(createMoeGroupGpuLinearsPass());
+    pm.addPass(createMoePrepareGpuPass());
+  } else if (options.optLevel > 0) {
+    pm.addPass(createMoePlanDenseMatmulsPass());
+    fuseGating(/*rows=*/1, /*products=*/false);
   }
   pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
   if (options.optLevel > 0 && options.packWeights) {
@@ -110,7 +118,7 @@ static void buildGpuCodegen(OpPassManager &pm, const PhaseOptions &options) {
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToParallelLoopsPass());
   pm.addNestedPass<func::FuncOp>(createForallToParallelLoopPass());
   addCleanup(pm);
-  pm.addPass(createMoeMapToGpuPass());
+  pm.addPass(createMoeMapToGpuPass({options.gpuSharedLimit}));
   pm.addPass(createGpuKernelOutliningPass());
   pm.addPass(createMoeLowerGpuLaunchesPass());
 

@@ -116,6 +116,7 @@ struct MoeEmulateGpuPass : moe::impl::MoeEmulateGpuPassBase<MoeEmulateGpuPass> {
       return gone();
     }
     if (auto address = dyn_cast<LLVM::AddressOfOp>(op); address && isShared(address)) {
+      meets = true; // threads that share memory are a block, even if none waits for another one
       Value base = call(b, "shared_memory", kEmulatorSharedMemory, pointer, {});
       return with(LLVM::AddrSpaceCastOp::create(b, address.getType(), base));
     }

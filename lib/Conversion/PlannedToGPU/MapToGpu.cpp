@@ -1,7 +1,9 @@
 //===- MapToGpu.cpp - divide a function between host and device -----------===//
+#include "BlockStages.h"
 #include "GpuBuilder.h"
 #include "moe/Gpu/DeviceTable.h"
 #include "moe/Gpu/Passes.h"
+#include "moe/Support/Remarks.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
@@ -18,6 +20,8 @@ using namespace mlir::moe;
 
 #define DEBUG_TYPE "moe-map-to-gpu"
 static llvm::TrackingStatistic numParallel(DEBUG_TYPE, "num-parallel", "Launches with a thread per iteration");
+static llvm::TrackingStatistic numBlocks(DEBUG_TYPE, "num-blocks", "Launches with a block of threads per iteration");
+static llvm::TrackingStatistic numBarriers(DEBUG_TYPE, "num-barriers", "Barriers between the stages of such blocks");
 static llvm::TrackingStatistic numSerial(DEBUG_TYPE, "num-serial", "Launches of one thread");
 static llvm::TrackingStatistic numReads(DEBUG_TYPE, "num-host-reads", "Elements that the host reads from the device");
 
@@ -27,12 +31,7 @@ namespace {
 constexpr int64_t kPrivateBytes = 4096;
 constexpr int64_t kBlock = 128;
 
-/// The buffer that `value` is a view of.
-Value baseOf(Value value) {
-  while (auto view = value.getDefiningOp<ViewLikeOpInterface>())
-    value = view.getViewSource();
-  return value;
-}
+Value baseOf(Value value) { return getBaseBuffer(value); }
 
 bool isSmall(memref::AllocOp alloc) {
   MemRefType type = alloc.getType();
@@ -120,7 +119,7 @@ void sinkConstants(gpu::LaunchOp launch) {
 
 class Mapper {
 public:
-  explicit Mapper(func::FuncOp function) : function(function) {}
+  Mapper(func::FuncOp function, int64_t sharedLimit) : function(function), sharedLimit(sharedLimit) {}
 
   LogicalResult run() {
     for (Block &block : function.getBody())
@@ -139,6 +138,8 @@ private:
 
   LogicalResult map(Operation *op) {
     if (auto loop = dyn_cast<scf::ParallelOp>(op)) {
+      if (launchBlocks(loop))
+        return success();
       if (loop.getNumResults() == 0 && isDeviceCode(loop)) {
         launchParallel(loop, loop.getLowerBound(), loop.getUpperBound(), loop.getStep(), loop.getInductionVars(),
                        *loop.getBody());
@@ -184,6 +185,26 @@ private:
         if (failed(mapBlock(block)))
           return failure();
     return success();
+  }
+
+  /// A block of threads for each iteration, if what it does can be shared.
+  bool launchBlocks(scf::ParallelOp loop) {
+    if (loop.getBody()->getOps<scf::ParallelOp>().empty())
+      return false;
+    BlockStages stages(loop, sharedLimit);
+    if (!stages.isValid()) {
+      reportDecision(loop, "BlockStages", DEBUG_TYPE, false,
+                     "no block of threads per iteration: " + stages.getReason());
+      return false;
+    }
+    gpu::LaunchOp launch = stages.emit();
+    ++numBlocks;
+    numBarriers += stages.getNumBarriers();
+    reportDecision(loop, "BlockStages", DEBUG_TYPE, true,
+                   "a block of threads per iteration, " + Twine(stages.getNumBarriers()) + " barriers");
+    loop.erase();
+    finish(launch);
+    return true;
   }
 
   /// Nested serial loops for a parallel one.
@@ -309,13 +330,16 @@ private:
   }
 
   func::FuncOp function;
+  int64_t sharedLimit;
 };
 
 struct MoeMapToGpuPass : moe::impl::MoeMapToGpuPassBase<MoeMapToGpuPass> {
+  using MoeMapToGpuPassBase::MoeMapToGpuPassBase;
+
   void runOnOperation() override {
     declareDeviceTable(getOperation());
     for (auto function : getOperation().getOps<func::FuncOp>())
-      if (!function.isExternal() && failed(Mapper(function).run()))
+      if (!function.isExternal() && failed(Mapper(function, sharedLimit).run()))
         return signalPassFailure();
     getOperation().walk([](gpu::LaunchOp launch) { sinkConstants(launch); });
   }

@@ -1,9 +1,17 @@
 //===- FuseGating.cpp - one loop over tokens for what a router does -------===//
 //
-//   %p = linalg.generic ins(%logits) { sigmoid }                    %r:2 = scf.forall (%t) in (%tokens)
-//   shared_outs(...) { %r:2 = scf.for %t = ... { the best k of row t }         ->        %l = tensor.extract_slice
-//   %logits[%t, 0] [1, 64] %w = linalg.generic ins(%r#1) { / sum of the row }                ... the same ops on one
-//   row ... moe.plan %r#0 ...                                                 tensor.parallel_insert_slice %w into ...
+//   %p = linalg.generic ins(%logits) { sigmoid }
+//   %r:2 = scf.for %t = ... { the best k of row t }
+//   %w = linalg.generic ins(%r#1) { / sum of the row }
+//   moe.plan %r#0 ...
+//
+// becomes
+//
+//   %rw:2 = scf.forall (%t) in (%tokens) shared_outs(...) {
+//     %l = tensor.extract_slice %logits[%t, 0] [1, 64]
+//     ... the same ops on one row ...
+//     tensor.parallel_insert_slice ...
+//   }
 //
 // The cluster is what a plan's expert numbers and a combination's weights are made of, and what is made of them, as
 // far as every op computes its rows one by one (RowOps.h). It ends at products, which have kernels of their own, unless
@@ -133,7 +141,8 @@ private:
       std::string why;
       for (Value value : getUsed(&op))
         reads |= isMember(value);
-      if (!reads || isa<tensor::DimOp, PlanOp, CombineOp>(op) || op.hasTrait<OpTrait::IsTerminator>())
+      if (!reads || hasProduct(&op) || isa<tensor::DimOp, PlanOp, CombineOp>(op) ||
+          op.hasTrait<OpTrait::IsTerminator>())
         continue;
       std::optional<RowOp> rows = RowOp::analyse(&op, why);
       if (!rows) {
@@ -177,6 +186,11 @@ private:
     return true;
   }
 
+  static bool isMultiplied(Operation *op, Value operand) {
+    auto product = dyn_cast<linalg::LinalgOp>(op);
+    return !product || llvm::is_contained(product.getDpsInputs(), operand);
+  }
+
   void grow(Value seed, int64_t seedPerToken) {
     SmallVector<std::pair<Value, int64_t>> work{{seed, seedPerToken}};
     while (!work.empty()) {
@@ -198,8 +212,10 @@ private:
       // An operand that is there already must be of as many rows.
       if (llvm::any_of(rows->rows, [&](Value v) { return isMember(v) && perTokenOf(v) != read; }))
         continue;
+      // What is multiplied stays where it is: other products want it as well.
       for (Value operand : rows->rows)
-        work.push_back({operand, read});
+        if (!hasProduct(op) || !isMultiplied(op, operand))
+          work.push_back({operand, read});
       members.insert({op, Member{std::move(*rows), perToken}});
     }
   }
@@ -219,9 +235,9 @@ struct Cluster {
   Operation *blocker = nullptr;
 };
 
-/// The first ops of `members` that can run as one, fresh ones aside (which are made where they are used): nothing
-/// outside may lie between what one makes and another one needs, and no op moves over an effect that it might depend
-/// on, such as a check that its indices are in range.
+/// The first ops of `members` that can run as one: nothing outside may lie between what one makes and another one
+/// needs, and no op moves over an effect that it might depend on, such as a check that its indices are in range. Fresh
+/// ops are left out; they are made again where they are used.
 Cluster makeCluster(Block &block, const Members &members) {
   Cluster cluster;
   llvm::DenseSet<Operation *> inside;
@@ -586,11 +602,16 @@ struct MoeFuseGatingPass : impl::MoeFuseGatingPassBase<MoeFuseGatingPass> {
       else if (auto combine = dyn_cast<CombineOp>(op))
         addSeed(combine.getWeights());
     });
-    // Decisions that no plan reads: those of lowerings without one, and those that are results themselves.
+    // Decisions that no plan reads: those of lowerings without one, and those that are results themselves. What is
+    // inside of a loop over rows is a part of it; only loops around whole layers are entered.
     std::string why;
-    getOperation()->walk([&](scf::ForOp loop) {
-      if (!hasProduct(loop) && RowOp::analyse(loop, why))
+    getOperation()->walk<WalkOrder::PreOrder>([&](scf::ForOp loop) {
+      bool isLayer = hasProduct(loop) || loop->walk([](PlanOp) { return WalkResult::interrupt(); }).wasInterrupted();
+      if (isLayer)
+        return WalkResult::advance();
+      if (RowOp::analyse(loop, why))
         addSeed(loop.getResult(0));
+      return WalkResult::skip();
     });
     for (auto &[block, values] : seeds) {
       simplifySizes(*block);
