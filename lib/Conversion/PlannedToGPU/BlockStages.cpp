@@ -76,12 +76,12 @@ void BlockStages::add(Operation *op) {
   Stage stage{Stage::One, op, {}};
   auto isPrivate = [&](memref::AllocOp alloc) { return alloc.getType().hasStaticShape(); };
   bool simple = !op->walk([&](Operation *inner) {
-                      bool fits = isMemoryEffectFree(inner) || inner->hasTrait<OpTrait::HasRecursiveMemoryEffects>() ||
-                                  isa<memref::LoadOp, memref::StoreOp, memref::DeallocOp>(inner);
-                      if (auto alloc = dyn_cast<memref::AllocOp>(inner))
-                        fits = isPrivate(alloc);
-                      return fits ? WalkResult::advance() : WalkResult::interrupt();
-                    }).wasInterrupted();
+                     bool fits = isMemoryEffectFree(inner) || inner->hasTrait<OpTrait::HasRecursiveMemoryEffects>() ||
+                                 isa<memref::LoadOp, memref::StoreOp, memref::DeallocOp>(inner);
+                     if (auto alloc = dyn_cast<memref::AllocOp>(inner))
+                       fits = isPrivate(alloc);
+                     return fits ? WalkResult::advance() : WalkResult::interrupt();
+                   }).wasInterrupted();
   if (!simple) {
     why = ("it contains '" + op->getName().getStringRef() + "'").str();
     return;
@@ -287,9 +287,9 @@ gpu::LaunchOp BlockStages::emit() {
   b.setInsertionPoint(loop);
   Value one = b.index(1), zero = b.index(0);
   Value lower = loop.getLowerBound()[0], step = loop.getStep()[0];
-  Value blocks =
-      b.maximum(arith::CeilDivSIOp::create(b, b.sub(loop.getUpperBound()[0], lower), step), zero);
-  auto launch = gpu::LaunchOp::create(b, blocks, one, one, b.index(kThreads), one, one, b.i32(std::max<int64_t>(bytes, 16)));
+  Value blocks = b.maximum(arith::CeilDivSIOp::create(b, b.sub(loop.getUpperBound()[0], lower), step), zero);
+  auto launch =
+      gpu::LaunchOp::create(b, blocks, one, one, b.index(kThreads), one, one, b.i32(std::max<int64_t>(bytes, 16)));
   b.setInsertionPointToStart(&launch.getBody().front());
   thread = gpu::ThreadIdOp::create(b, gpu::Dimension::x);
   Value block = gpu::BlockIdOp::create(b, gpu::Dimension::x);

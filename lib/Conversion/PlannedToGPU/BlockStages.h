@@ -11,8 +11,8 @@ namespace mlir::moe {
 /// The buffer that `value` is a view of.
 Value getBaseBuffer(Value value);
 
-/// The body of a parallel loop as stages that the threads of a block run one after the other: parallel loops inside, loops
-/// over rows, and what one thread does. Buffers of the iteration lie in shared memory.
+/// The body of a parallel loop as stages that the threads of a block run one after the other: parallel loops inside,
+/// loops over rows, and what one thread does. Buffers of the iteration lie in shared memory.
 class BlockStages {
 public:
   static constexpr int64_t kThreads = 128;
@@ -31,7 +31,8 @@ private:
   /// How an op's accesses to one buffer are spread over threads.
   struct Access {
     bool read = false, written = false;
-    /// All go through this view, at the variables of the op's loops and whatever follows them: a thread has its own part.
+    /// All go through this view, at the variables of the op's loops and whatever follows them: a thread has its own
+    /// part.
     Value view;
   };
   struct Stage {
