@@ -10,6 +10,7 @@ def MoePrepareGpuPass : Pass<"moe-prepare-gpu"> {
     - `moe.plan` becomes `moe_gpu.plan`, whose results have room for every slot;
     - row weights move into the epilogue of the second grouped matmul;
     - `moe.combine` becomes one op that is parallel over all elements of its result;
+    - offsets that the host knows (of products that `moe-plan-dense-matmuls` makes grouped) are written by a kernel;
     - a `moe.grouped_matmul` without a GPU kernel becomes a loop over the experts (a remark says why).
 
     - Before: the planned level on tensors, in front of `convert-moe-planned-to-linalg`.
@@ -19,34 +20,20 @@ def MoePrepareGpuPass : Pass<"moe-prepare-gpu"> {
 }
 
 def MoeSetGpuPrecisionPass : Pass<"moe-set-gpu-precision", "::mlir::ModuleOp"> {
-  let summary = "multiplies the experts' f32 matrices in f16 or bf16";
+  let summary = "multiplies the experts' f32 matrices in f16, bf16 or tf32";
   let description = [{
     The rows and banks of every f32 `moe.grouped_matmul` without quantised banks become `to`; sums, epilogues and results
     stay f32. A bank that is a part of a stored weight becomes a weight of its own (`moe.converted`), which the compiler
-    converts when it writes the weights file; others are converted in each call (a remark says so). Matmuls outside of experts
+    converts when it writes the weights file; others are converted in each call (a remark says so). With `tf32` operands stay
+    f32, and the matmul is marked `moe_gpu.tf32`: its kernel rounds them. Matmuls outside of experts
     stay as they are: a router in a narrower type would choose other experts.
 
     Tests: test/gpu/set-precision.mlir.
 
-    - Before: the planned level on tensors, in front of `moe-prepare-gpu`.
+    - Before: the planned level on tensors, in front of `moe-plan-dense-matmuls` and `moe-prepare-gpu`.
   }];
-  let options = [Option<"to", "to", "std::string", /*default=*/"\"bf16\"", "f16 or bf16">];
-  let dependentDialects = ["::mlir::arith::ArithDialect"];
-}
-
-def MoeGroupGpuLinearsPass : Pass<"moe-group-gpu-linears", "::mlir::ModuleOp"> {
-  let summary = "turns linear layers into grouped matmuls of one group";
-  let description = [{
-    A `linalg.matmul` of f16, bf16 or f32 with static widths of at least 16, the router's for instance, becomes a
-    `moe.grouped_matmul` of one expert, and so a tiled kernel (with tensor cores for 16-bit types). What is added to it
-    becomes an extra operand of the epilogue. Matmuls inside loops stay as they are.
-
-    Tests: test/gpu/group-linears.mlir.
-
-    - Before: the planned level on tensors, behind `moe-set-gpu-precision` and in front of `moe-prepare-gpu`.
-  }];
-  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect",
-                           "::mlir::moe::MoeDialect"];
+  let options = [Option<"to", "to", "std::string", /*default=*/"\"bf16\"", "f16, bf16 or tf32">];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::moe::MoeGpuDialect"];
 }
 
 def ConvertGroupedMatmulToGpuPass : Pass<"convert-grouped-matmul-to-gpu"> {
@@ -54,7 +41,8 @@ def ConvertGroupedMatmulToGpuPass : Pass<"convert-grouped-matmul-to-gpu"> {
   let description = [{
     Each `moe.grouped_matmul` becomes one `gpu.launch` for every tile size that the number of pairs may ask for
     (`getGpuRegimes`), chosen at run time from the upper limit of the pairs. f16 and bf16 are multiplied by tensor cores
-    (`nvvm.mma.sync` with f32 sums), f32 by ordinary instructions. The copies to shared memory gather the rows and fill
+    (`nvvm.mma.sync` with f32 sums), and f32 with operands rounded to tf32 if the op is marked `moe_gpu.tf32`; other f32 by ordinary
+    instructions. The copies to shared memory gather the rows and fill
     with zeros what lies outside; the epilogue is applied to the sums in registers.
 
     - Before: bufferised; `moe-prepare-gpu` left only ops that have a kernel.
@@ -62,8 +50,7 @@ def ConvertGroupedMatmulToGpuPass : Pass<"convert-grouped-matmul-to-gpu"> {
   }];
   let options = [
     Option<"sharedLimit", "shared-limit", "int64_t", /*default=*/"101376", "bytes of shared memory that a block may have">,
-    Option<"rows", "rows", "int64_t", /*default=*/"-1", "only the tile for this number of pairs (for tests)">,
-    Option<"tf32", "tf32", "bool", /*default=*/"false", "multiply f32 by tensor cores, with operands rounded to tf32">
+    Option<"rows", "rows", "int64_t", /*default=*/"-1", "only the tile for this number of pairs (for tests)">
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect", "::mlir::scf::SCFDialect",
                            "::mlir::memref::MemRefDialect", "::mlir::NVVM::NVVMDialect", "::mlir::LLVM::LLVMDialect",

@@ -54,7 +54,7 @@ static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   if (options.optLevel > 0)
     pm.addPass(createMoePackQuantisedPass({options.gpuSharedLimit ? "exact" : options.numerics}));
   // Grouped matmuls that have a kernel keep their form until there are buffers.
-  if (options.gpuPrecision == "f16" || options.gpuPrecision == "bf16")
+  if (options.gpuPrecision == "f16" || options.gpuPrecision == "bf16" || options.gpuPrecision == "tf32")
     pm.addPass(createMoeSetGpuPrecisionPass({options.gpuPrecision}));
   auto fuseGating = [&](int64_t rows, bool products) {
     if (options.optLevel == 0)
@@ -72,7 +72,9 @@ static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
   if (options.gpuSharedLimit) {
     // In front of the other products, as a router's belongs into its loop.
     fuseGating(/*rows=*/4, /*products=*/true);
-    pm.addPass(createMoeGroupGpuLinearsPass());
+    // Tiles of narrow products would be mostly padding: these are better off with a thread per element.
+    pm.addPass(
+        createMoePlanDenseMatmulsPass({/*minColumns=*/16, /*minDepth=*/16, /*weightsOnly=*/false, /*topLevel=*/true}));
     pm.addPass(createMoePrepareGpuPass());
   } else if (options.optLevel > 0) {
     pm.addPass(createMoePlanDenseMatmulsPass());
@@ -110,8 +112,7 @@ static void buildBufferise(OpPassManager &pm, const PhaseOptions &options) {
 
 /// The work becomes kernels in one gpu.module, in the NVVM dialect; what is left of the functions steers them.
 static void buildGpuCodegen(OpPassManager &pm, const PhaseOptions &options) {
-  pm.addPass(createConvertGroupedMatmulToGpuPass(
-      {options.gpuSharedLimit, /*rows=*/-1, /*tf32=*/options.gpuPrecision == "tf32"}));
+  pm.addPass(createConvertGroupedMatmulToGpuPass({options.gpuSharedLimit, /*rows=*/-1}));
   pm.addPass(createConvertPlanToGpuPass());
   pm.addNestedPass<func::FuncOp>(createLinalgGeneralizeNamedOpsPass());
   pm.addPass(createMoeOrderGpuLoopsPass());

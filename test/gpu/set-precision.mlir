@@ -3,8 +3,15 @@
 // RUN: moe-opt %s --moe-set-gpu-precision=to=f16 --split-input-file | FileCheck %s
 // RUN: moe-opt %s --moe-set-gpu-precision=to=f16 --split-input-file --remark-policy=all --remark-format=emitRemark \
 // RUN:   --remarks-filter-missed='.*' -o %t 2>&1 | FileCheck %s --check-prefix=REMARK
+// RUN: moe-opt %s --moe-set-gpu-precision=to=tf32 --split-input-file | FileCheck %s --check-prefix=TF32
 // RUN: not moe-opt %s --moe-set-gpu-precision=to=f64 2>&1 | FileCheck %s --check-prefix=ERROR
-// ERROR: precision 'f64' is neither f16 nor bf16
+// ERROR: precision 'f64' is none of f16, bf16 and tf32
+
+// Operands stay as they are, and the op is marked for its kernel.
+// TF32-LABEL: func.func @stored
+// TF32-NOT: arith.truncf
+// TF32: moe.grouped_matmul %{{[a-z0-9]+}} offsets
+// TF32: extra_maps = [], moe_gpu.tf32} : tensor<?x32xf32>
 
 // CHECK-LABEL: func.func @stored
 // CHECK-SAME: %[[X:[a-z0-9]+]]: tensor<?x32xf32>

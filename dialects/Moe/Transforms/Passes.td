@@ -361,8 +361,11 @@ def MoePlanDenseMatmulsPass : Pass<"moe-plan-dense-matmuls"> {
     Left as they are, with a remark: products of two computed tensors, weights that something else reads too (they would be stored twice), and
     fewer columns than `min-columns`.
 
+    With `weights-only=false`, for targets that do not pack weights, the right operand may be any matrix of known sizes, and who else reads it
+    does not matter. `top-level` leaves what is inside loops, `min-depth` what adds up few products.
+
     - Before: no `moe.apply`; elementwise ops are fused with each other.
-    - After: `moe-pack-weights`.
+    - After: `moe-pack-weights`; `moe-prepare-gpu`.
 
     Example (test/Dialect/Moe/Transforms/plan-dense-matmuls.mlir):
     ```mlir
@@ -376,10 +379,13 @@ def MoePlanDenseMatmulsPass : Pass<"moe-plan-dense-matmuls"> {
     ```
   }];
   let options = [
-    Option<"minColumns", "min-columns", "int64_t", /*default=*/"16", "the fewest columns that make a panel worth its padding">
+    Option<"minColumns", "min-columns", "int64_t", /*default=*/"16", "the fewest columns that make a panel worth its padding">,
+    Option<"minDepth", "min-depth", "int64_t", /*default=*/"1", "the fewest products that a kernel adds up">,
+    Option<"weightsOnly", "weights-only", "bool", /*default=*/"true", "only products with (parts of) weights, which will be packed">,
+    Option<"topLevel", "top-level", "bool", /*default=*/"false", "not inside loops">
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
-                           "::mlir::tensor::TensorDialect"];
+                           "::mlir::tensor::TensorDialect", "::mlir::moe::MoeDialect"];
 }
 
 def MoePackWeightsPass : Pass<"moe-pack-weights", "::mlir::ModuleOp"> {

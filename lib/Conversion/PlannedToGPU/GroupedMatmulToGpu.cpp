@@ -70,7 +70,7 @@ struct ConvertGroupedMatmulToGpuPass : moe::impl::ConvertGroupedMatmulToGpuPassB
     GpuBuilder b(op.getLoc(), builder);
     b.setInsertionPoint(op);
     bool isHalf = getElementTypeOrSelf(op.getA()).getIntOrFloatBitWidth() == 16;
-    GpuMath math = isHalf ? GpuMath::Half : tf32 ? GpuMath::Tf32 : GpuMath::Float;
+    GpuMath math = isHalf ? GpuMath::Half : op->hasAttr(kGpuTf32Attr) ? GpuMath::Tf32 : GpuMath::Float;
     ++(math == GpuMath::Float ? numPlain : numTensorCore);
     GpuProblem problem{math, static_cast<int64_t>(op.getNumExperts()),
                        cast<ShapedType>(op.getInit().getType()).getDimSize(1),

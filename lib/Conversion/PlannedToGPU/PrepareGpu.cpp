@@ -6,6 +6,7 @@
 #include "mlir/Dialect/Affine/IR/AffineOps.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
+#include "llvm/ADT/SetVector.h"
 
 namespace mlir::moe {
 #define GEN_PASS_DEF_MOEPREPAREGPUPASS
@@ -79,6 +80,27 @@ Values planForDevice(LoopBuilder &b, PlanOp op) {
   return llvm::to_vector_of<Value>(plan.getResults());
 }
 
+/// The offsets of products whose rows the host knows: one kernel writes them, where each element would be a launch.
+void writeOffsets(tensor::FromElementsOp op) {
+  OpBuilder builder(op);
+  LoopBuilder b(op.getLoc(), builder);
+  b.setInsertionPoint(op);
+  AffineMap each = b.getMultiDimIdentityMap(1);
+  Value init = b.empty(OpFoldResult(b.getIndexAttr(op.getElements().size())), b.getIndexType());
+  auto body = [&](OpBuilder &inside, Location loc, ValueRange) {
+    LoopBuilder nested(loc, inside);
+    Value i = linalg::IndexOp::create(nested, 0), value = op.getElements().back();
+    for (int64_t number = op.getElements().size() - 2; number >= 0; --number)
+      value = nested.select(nested.equal(i, nested.index(number)), op.getElements()[number], value);
+    linalg::YieldOp::create(nested, value);
+  };
+  Value written = linalg::GenericOp::create(b, init.getType(), ValueRange(), init, ArrayRef<AffineMap>{each},
+                                            ArrayRef<utils::IteratorType>{utils::IteratorType::parallel}, body)
+                      .getResult(0);
+  op.replaceAllUsesWith(written);
+  op.erase();
+}
+
 /// Multiplies each pair's row by its weight where it is made, in the epilogue of the matmul, so that the combination
 /// only adds. Only for pairs that nothing else reads, with weights that are known in front of the matmul.
 void moveWeights(CombineOp combine) {
@@ -132,6 +154,13 @@ struct MoePrepareGpuPass : moe::impl::MoePrepareGpuPassBase<MoePrepareGpuPass> {
     getOperation()->walk([&](CombineOp op) { combines.push_back(op); });
     for (CombineOp op : combines)
       moveWeights(op);
+    llvm::SetVector<Operation *> offsets;
+    getOperation()->walk([&](GroupedMatmulOp op) {
+      if (auto known = op.getOffsets().getDefiningOp<tensor::FromElementsOp>())
+        offsets.insert(known);
+    });
+    for (Operation *op : offsets)
+      writeOffsets(cast<tensor::FromElementsOp>(op));
     getOperation()->walk([&](Operation *op) {
       OpBuilder builder(op);
       LoopBuilder b(op->getLoc(), builder);

@@ -2,6 +2,8 @@
 #include "GpuBuilder.h"
 #include "moe/Dialect/Moe/Analysis/WeightView.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Gpu/GpuDialect.h"
+#include "moe/Gpu/GpuKernels.h"
 #include "moe/Gpu/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -28,9 +30,18 @@ struct MoeSetGpuPrecisionPass : moe::impl::MoeSetGpuPrecisionPassBase<MoeSetGpuP
   using MoeSetGpuPrecisionPassBase::MoeSetGpuPrecisionPassBase;
 
   void runOnOperation() override {
-    if (to != "f16" && to != "bf16") {
-      getOperation()->emitError() << "precision '" << to << "' is neither f16 nor bf16";
+    if (to != "f16" && to != "bf16" && to != "tf32") {
+      getOperation()->emitError() << "precision '" << to << "' is none of f16, bf16 and tf32";
       return signalPassFailure();
+    }
+    if (to == "tf32") {
+      getOperation()->walk([&](GroupedMatmulOp op) {
+        if (!isWide(op))
+          return;
+        ++numNarrowed;
+        op->setAttr(kGpuTf32Attr, UnitAttr::get(&getContext()));
+      });
+      return;
     }
     Type narrow = to == "f16" ? Type(Float16Type::get(&getContext())) : Type(BFloat16Type::get(&getContext()));
     for (auto function : getOperation().getOps<func::FuncOp>()) {

@@ -42,40 +42,52 @@ def run(*command, **environment):
                           env={**os.environ, **environment})
 
 
-def check(module, values, k, dtype, transposed, folder, **environment):
-    """What is wrong with the module's result, or None."""
+# Products outside of experts: dtype, matrices of the stack, inner and outer width, tokens of each run
+LINEARS = [("f16", 3, 40, 24, [1, 30]), ("f32", 5, 24, 40, [7, 0])]
+
+
+def check(module, values, expected, dtype, folder, **environment):
+    """What is wrong with the module's results, or None."""
     save_file(values, f"{folder}/in.safetensors")
     done = run("moe-run", module, f"--inputs={folder}/in.safetensors", f"--outputs={folder}/out.safetensors", "--threads=1",
                **environment)
     if done.returncode:
         return f"exit code {done.returncode}: {(done.stderr + done.stdout).strip()}"
-    got = load_file(f"{folder}/out.safetensors")["y"].astype(np.float64)
-    want = layers.expected(values, k, transposed)
-    if got.shape != want.shape:
-        return f"shape {got.shape}, expected {want.shape}"
-    if not want.size:
-        return None
-    error = np.abs(got - want).max() / max(np.abs(want).max(), 1e-30)
-    return None if error <= layers.TOLERANCE[dtype] else f"error {error:.3g} of the largest value"
+    results = load_file(f"{folder}/out.safetensors")
+    for name, want in expected.items():
+        got = results[name].astype(np.float64)
+        if got.shape != want.shape:
+            return f"{name} has shape {got.shape}, expected {want.shape}"
+        error = np.abs(got - want).max() / max(np.abs(want).max(), 1e-30) if want.size else 0
+        if not error <= layers.TOLERANCE[dtype]:
+            return f"{name} has an error of {error:.3g} of the largest value"
+    return None
 
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
         if sys.argv[1:] == ["--without"]:
             return without(folder)
-        failed = 0
+        failed, path = 0, f"{folder}/layer.mlir"
         for number, (dtype, sizes, tokens) in enumerate(CASES):
             skew, precision = sizes.pop("skew", False), sizes.pop("precision", dtype)
-            path = f"{folder}/layer.mlir"
             open(path, "w").write(layers.program(dtype, **sizes))
             done = run("moe-compile", path, "--target=cuda", "--emulate", "-O1", "-q", "-o", f"{folder}/layer.moe",
                        *([f"--precision={precision}"] if dtype == "f32" else []))
             for T in tokens:
                 rng = np.random.default_rng(number * 1000 + T)
+                values = layers.inputs(rng, dtype, T, skew=skew, **sizes)
                 problem = done.stderr if done.returncode else check(
-                    f"{folder}/layer.moe", layers.inputs(rng, dtype, T, skew=skew, **sizes), sizes["k"], precision,
-                    sizes.get("transposed", False), folder)
+                    f"{folder}/layer.moe", values, {"y": layers.expected(values, sizes["k"], sizes.get("transposed", False))}, precision, folder)
                 print(f"{dtype} {precision} {sizes} T={T}: {problem or 'ok'}")
+                failed += problem is not None
+        for dtype, *sizes, tokens in LINEARS:
+            open(path, "w").write(layers.linears(dtype, *sizes))
+            done = run("moe-compile", path, "--target=cuda", "--emulate", "-O1", "-q", "-o", f"{folder}/layer.moe")
+            for T in tokens:
+                values = layers.linear_inputs(np.random.default_rng(T), dtype, T, *sizes)
+                problem = done.stderr if done.returncode else check(f"{folder}/layer.moe", values, layers.expected_linears(values), dtype, folder)
+                print(f"linears {dtype} {sizes} T={T}: {problem or 'ok'}")
                 failed += problem is not None
         print(f"{failed} failed")
         return 1 if failed else 0
@@ -97,7 +109,7 @@ def without(folder):
             problem = None
             for T in (6, 20, 50, 80, 140):
                 values = layers.inputs(np.random.default_rng(T), dtype, T, **sizes)
-                problem = problem or check(f"{folder}/layer.moe", values, sizes["k"], dtype, False, folder,
+                problem = problem or check(f"{folder}/layer.moe", values, {"y": layers.expected(values, sizes["k"])}, dtype, folder,
                                            MOE_EMULATOR=f"without={site}")
             total += 1
             noticed += problem is not None

@@ -93,3 +93,42 @@ def expected(v, k, transposed=False):
                 h = np.maximum(u, 0)
             out[t] += weight * (h @ down[e])
     return out
+
+
+def linears(dtype, B, K, N):
+    """relu(x w + b) of one matrix, and a stack of B products; neither is a layer of experts."""
+    rows, result = f"tensor<?x{K}x{dtype}>", f"tensor<?x{N}x{dtype}>"
+    stack, stacked = f"tensor<{B}x?x{K}x{dtype}>", f"tensor<{B}x?x{N}x{dtype}>"
+    return f"""func.func @main(%x: {rows} {{moe.name = "x"}}, %w: tensor<{K}x{N}x{dtype}> {{moe.name = "w"}}, %b: tensor<{N}x{dtype}> {{moe.name = "b"}},
+    %s: {stack} {{moe.name = "s"}}, %ws: tensor<{B}x{K}x{N}x{dtype}> {{moe.name = "ws"}})
+    -> ({result} {{moe.name = "y"}}, {stacked} {{moe.name = "z"}}) {{
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %zero = arith.constant 0.0 : {dtype}
+  %t = tensor.dim %x, %c0 : {rows}
+  %zeros = tensor.splat %zero[%t] : {result}
+  %p = linalg.matmul ins(%x, %w : {rows}, tensor<{K}x{N}x{dtype}>) outs(%zeros : {result}) -> {result}
+  %e = tensor.empty(%t) : {result}
+  %y = linalg.generic {{indexing_maps = [affine_map<(m, n) -> (m, n)>, affine_map<(m, n) -> (n)>, affine_map<(m, n) -> (m, n)>],
+      iterator_types = ["parallel", "parallel"]}} ins(%p, %b : {result}, tensor<{N}x{dtype}>) outs(%e : {result}) {{
+  ^bb0(%a: {dtype}, %c: {dtype}, %o: {dtype}):
+    %sum = arith.addf %a, %c : {dtype}
+    %relu = arith.maximumf %sum, %zero : {dtype}
+    linalg.yield %relu : {dtype}
+  }} -> {result}
+  %u = tensor.dim %s, %c1 : {stack}
+  %stackzeros = tensor.splat %zero[%u] : {stacked}
+  %z = linalg.batch_matmul ins(%s, %ws : {stack}, tensor<{B}x{K}x{N}x{dtype}>) outs(%stackzeros : {stacked}) -> {stacked}
+  return %y, %z : {result}, {stacked}
+}}
+"""
+
+
+def linear_inputs(rng, dtype, T, B, K, N):
+    number = lambda *shape: (rng.standard_normal(shape) / np.sqrt(K)).astype(NUMPY[dtype])
+    return {"x": number(T, K), "w": number(K, N), "b": number(N), "s": number(B, T + 1, K), "ws": number(B, K, N)}
+
+
+def expected_linears(v):
+    x, w, b, s, ws = (v[name].astype(np.float64) for name in ("x", "w", "b", "s", "ws"))
+    return {"y": np.maximum(x @ w + b, 0), "z": s @ ws}

@@ -55,15 +55,18 @@ struct DenseMatmul {
 
 int64_t dimOf(AffineExpr expr) { return cast<AffineDimExpr>(expr).getPosition(); }
 
-/// Why `op` is no product of rows with a weight; empty if `found` holds one.
-std::string analyse(linalg::LinalgOp op, DenseMatmul &found) {
+/// Why `op` is no product of rows with a weight; empty if `found` holds one. `weightsOnly`: not with other matrices.
+std::string analyse(linalg::LinalgOp op, bool weightsOnly, DenseMatmul &found) {
   found.op = op;
   if (op->getNumResults() != 1 || op.getNumDpsInputs() != 2)
     return "it is not a product of two tensors";
   SmallVector<AffineMap> maps = op.getIndexingMapsArray();
   unsigned right = traceWeight(op.getDpsInputs()[1]) ? 1 : traceWeight(op.getDpsInputs()[0]) ? 0 : 2;
-  if (right == 2)
-    return "neither operand is (a part of) a weight";
+  if (right == 2) {
+    if (weightsOnly)
+      return "neither operand is (a part of) a weight";
+    right = 1;
+  }
   found.a = op.getDpsInputs()[1 - right];
   found.weight = op.getDpsInputs()[right];
   found.init = op.getDpsInits()[0];
@@ -116,8 +119,11 @@ bool onlyMultiplied(Value value, const llvm::DenseMap<Operation *, DenseMatmul> 
 bool isZero(Value init) {
   while (auto cast = init.getDefiningOp<tensor::CastOp>())
     init = cast.getSource();
-  auto fill = init.getDefiningOp<linalg::FillOp>();
-  return fill && matchPattern(fill.getInputs()[0], m_AnyZeroFloat());
+  if (auto fill = init.getDefiningOp<linalg::FillOp>())
+    return matchPattern(fill.getInputs()[0], m_AnyZeroFloat());
+  if (auto splat = init.getDefiningOp<tensor::SplatOp>())
+    return matchPattern(splat.getInput(), m_AnyZeroFloat());
+  return matchPattern(init, m_AnyZeroFloat());
 }
 
 /// {0, ..., r - 2}, {r - 1}: the leading dimensions are the rows of a matrix.
@@ -481,9 +487,7 @@ struct PlanDenseMatmuls : impl::MoePlanDenseMatmulsPassBase<PlanDenseMatmuls> {
     SmallVector<Operation *> order;
     for (linalg::LinalgOp op : products) {
       DenseMatmul dense;
-      std::string why = analyse(op, dense);
-      if (why.empty() && cast<RankedTensorType>(dense.weight.getType()).getDimSize(dense.n) < minColumns)
-        why = ("a panel would be mostly padding: it has fewer than " + Twine(minColumns) + " columns").str();
+      std::string why = whyLeft(op, dense);
       if (why.empty()) {
         planned.insert({op, dense});
         order.push_back(op);
@@ -491,18 +495,8 @@ struct PlanDenseMatmuls : impl::MoePlanDenseMatmulsPassBase<PlanDenseMatmuls> {
         remarkLeft(op, why);
       }
     }
-    // One that stays keeps its weight in its own layout, and with it the others that read the weight.
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (Operation *&op : order) {
-        if (!op || onlyMultiplied(traceWeight(planned.find(op)->second.weight)->weight, planned))
-          continue;
-        remarkLeft(op, "the weight is also read by something else");
-        planned.erase(op);
-        op = nullptr;
-        changed = true;
-      }
-    }
+    if (weightsOnly)
+      leaveSharedWeights(planned, order);
     Planner planner(&getContext());
     for (Operation *op : order) {
       if (!op)
@@ -524,6 +518,35 @@ struct PlanDenseMatmuls : impl::MoePlanDenseMatmulsPassBase<PlanDenseMatmuls> {
   }
 
 private:
+  std::string whyLeft(linalg::LinalgOp op, DenseMatmul &dense) {
+    if (topLevel && !isa<FunctionOpInterface>(op->getParentOp()))
+      return "it is inside a loop, which is run as a whole";
+    std::string why = analyse(op, weightsOnly, dense);
+    if (!why.empty())
+      return why;
+    auto type = cast<RankedTensorType>(dense.weight.getType());
+    if (type.getDimSize(dense.n) < minColumns)
+      return ("a panel would be mostly padding: it has fewer than " + Twine(minColumns) + " columns").str();
+    if (type.getDimSize(dense.k) < minDepth)
+      return ("it adds up fewer than " + Twine(minDepth) + " products").str();
+    return "";
+  }
+
+  /// One that stays keeps its weight in its own layout, and with it the others that read the weight.
+  void leaveSharedWeights(llvm::DenseMap<Operation *, DenseMatmul> &planned, SmallVectorImpl<Operation *> &order) {
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (Operation *&op : order) {
+        if (!op || onlyMultiplied(traceWeight(planned.find(op)->second.weight)->weight, planned))
+          continue;
+        remarkLeft(op, "the weight is also read by something else");
+        planned.erase(op);
+        op = nullptr;
+        changed = true;
+      }
+    }
+  }
+
   static remark::RemarkOpts options(Operation *op) { return getRemarkOptions(op, "PlanDense", DEBUG_TYPE); }
 
   void remarkLeft(Operation *op, const Twine &why) {

@@ -1,6 +1,10 @@
 // Linear layers become grouped matmuls of one expert, which has all rows.
 //
-// RUN: moe-opt %s --moe-group-gpu-linears --split-input-file | FileCheck %s
+// RUN: moe-opt %s --moe-plan-dense-matmuls="weights-only=false top-level min-depth=16" --split-input-file | FileCheck %s
+// RUN: moe-opt %s --moe-plan-dense-matmuls="weights-only=false top-level min-depth=16" --moe-prepare-gpu --split-input-file \
+// RUN:   | FileCheck %s --check-prefix=GPU
+// RUN: moe-opt %s --moe-plan-dense-matmuls="weights-only=false top-level min-depth=16" --split-input-file --remark-policy=all \
+// RUN:   --remark-format=emitRemark --remarks-filter-missed='.*' -o %t 2>&1 | FileCheck %s --check-prefix=REMARK
 
 // A router whose matrix is stored [out, in]; what it is added to becomes an operand of the epilogue.
 #x = affine_map<(m, n, k) -> (m, k)>
@@ -10,16 +14,24 @@
 // CHECK-DAG: #[[ROWS:.*]] = affine_map<(d0, d1, d2) -> (d1, d2)>
 // CHECK-LABEL: func.func @router
 // CHECK-SAME: %[[X:.*]]: tensor<?x64xf16>, %[[WEIGHT:.*]]: tensor<32x64xf16>, %[[BIAS:.*]]: tensor<?x32xf16>
-// CHECK: %[[T:.*]] = tensor.dim %[[X]], %c0
-// CHECK: %[[O:.*]] = linalg.generic {{.*}} outs(%{{.*}} : tensor<2xindex>)
-// CHECK: %[[I:.*]] = linalg.index 0
-// CHECK: arith.muli %[[I]], %[[T]]
+// CHECK: %[[T:.*]] = tensor.dim %{{.*}}, %c0
+// CHECK: %[[O:.*]] = tensor.from_elements %{{.*}}, %[[T]] : tensor<2xindex>
 // CHECK: %[[Y:.*]] = moe.grouped_matmul %[[X]] offsets(%[[O]] : tensor<2xindex>) banks(%[[WEIGHT]] : tensor<32x64xf16>) extras(%[[BIAS]]
 // CHECK-NEXT: ^bb0(%[[S:.*]]: f16, %[[B:.*]]: f16):
 // CHECK-NEXT: %[[SUM:.*]] = arith.addf %[[S]], %[[B]]
 // CHECK-NEXT: moe.yield %[[SUM]]
 // CHECK: bank_maps = [#[[W]]], extra_maps = [#[[ROWS]]]
 // CHECK: return %[[Y]]
+// The offsets are one kernel's work.
+// GPU-LABEL: func.func @router
+// GPU: %[[T:.*]] = tensor.dim
+// GPU: %[[O:.*]] = linalg.generic {{.*}} outs(%{{.*}} : tensor<2xindex>)
+// GPU: %[[I:.*]] = linalg.index 0
+// GPU: %[[ZERO:.*]] = arith.constant 0 : index
+// GPU: %[[FIRST:.*]] = arith.cmpi eq, %[[I]], %[[ZERO]]
+// GPU: %[[V:.*]] = arith.select %[[FIRST]], %c0{{.*}}, %[[T]]
+// GPU: linalg.yield %[[V]] : index
+// GPU: moe.grouped_matmul %{{.*}} offsets(%[[O]]
 func.func @router(%x: tensor<?x64xf16>, %w: tensor<32x64xf16>, %bias: tensor<?x32xf16>) -> tensor<?x32xf16> {
   %y = linalg.matmul indexing_maps = [#x, #t, #y] ins(%x, %w : tensor<?x64xf16>, tensor<32x64xf16>)
       outs(%bias : tensor<?x32xf16>) -> tensor<?x32xf16>
@@ -29,6 +41,8 @@ func.func @router(%x: tensor<?x64xf16>, %w: tensor<32x64xf16>, %bias: tensor<?x3
 // -----
 
 // Fewer columns than a tile pays for, and a matmul inside a loop, stay.
+// REMARK: it has fewer than 16 columns
+// REMARK: it is inside a loop, which is run as a whole
 // CHECK-LABEL: func.func @left
 // CHECK-NOT: moe.grouped_matmul
 // CHECK-COUNT-2: linalg.matmul
