@@ -139,7 +139,7 @@ void Module::open(std::string_view elf) {
     if (!entry)
       fail(MOE_CORRUPT, modulePath, ": the module has no symbol ", quote(symbol), " for its function ",
            quote(function.name));
-    entries.push_back({this, &function, entry, {}, {}});
+    entries.push_back({this, &function, entry, {}, {}, {}});
     for (size_t i = 0; i < function.arguments.size(); ++i)
       if (!function.arguments[i].isWeight)
         entries.back().inputs.push_back(i);

@@ -19,16 +19,23 @@ static void describeSizes(ApplyOp apply, llvm::json::Object &layer) {
     return;
   int64_t hidden = result.getDimSize(result.getRank() - 1), inner = 0;
   layer["hidden"] = hidden;
-  for (Value bank : apply.getExperts()) {
-    auto type = cast<RankedTensorType>(bank.getType());
-    if (type.getRank() != 3 || !type.hasStaticShape())
-      continue;
-    int64_t a = type.getDimSize(1), b = type.getDimSize(2);
+  auto addMatrix = [&](int64_t a, int64_t b) {
     if (b == hidden)
       inner = std::max(inner, a);
     else if (a == hidden && !inner)
       inner = b;
+  };
+  for (Value bank : apply.getExperts()) {
+    // Codes are packed: their sizes are those of the numbers that they become.
+    auto type = cast<RankedTensorType>(bank.getType());
+    if (type.getRank() == 3 && type.hasStaticShape() && !type.getElementType().isInteger(8))
+      addMatrix(type.getDimSize(1), type.getDimSize(2));
   }
+  apply->walk([&](DequantizeOp op) {
+    auto type = cast<RankedTensorType>(op.getType());
+    if (type.getRank() == 2 && type.hasStaticShape())
+      addMatrix(type.getDimSize(0), type.getDimSize(1));
+  });
   if (inner)
     layer["inner"] = inner;
 }
