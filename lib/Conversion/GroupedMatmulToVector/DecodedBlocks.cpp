@@ -33,13 +33,8 @@ void DecodedBlocks::emit(Value expertOfTask, Value begin, Value count, Value fir
   int64_t elements = llvm::alignTo(decode.blockLength, panels.group()) * panels.width();
   Value buffer = memref::AllocaOp::create(b, loc, MemRefType::get({elements}, b.getF32Type()), b.getI64IntegerAttr(64));
   scratch = memref::CastOp::create(b, loc, form.weightsType(), buffer);
-  Value blocks = arith::CeilDivUIOp::create(b, loc, count, index(form.schedule.maxBlockRows));
-  forEach(zero, blocks, 1, [&](Value block) {
-    Value from = split(count, blocks, block), rows = sub(split(count, blocks, add(block, 1)), from);
-    Value pair = sum(begin, from);
-    emitSources(pair, rows);
-    Passes passes = divide(rows);
-    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), pair, rows, passes); });
+  forEachRowBlock(begin, count, form.schedule.maxBlockRows, [&](const Rows &rows) {
+    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), rows.pair, rows.count, rows.passes); });
   });
 }
 

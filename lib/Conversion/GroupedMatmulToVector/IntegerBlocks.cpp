@@ -45,13 +45,8 @@ void IntegerBlocks::emit(Value expertOfTask, Value begin, Value count, Value fir
     Value buffer = memref::AllocaOp::create(b, loc, type, b.getI64IntegerAttr(64));
     scratch = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), buffer);
   }
-  Value rowBlocks = arith::CeilDivUIOp::create(b, loc, count, index(form.schedule.maxBlockRows));
-  forEach(zero, rowBlocks, 1, [&](Value block) {
-    Value from = split(count, rowBlocks, block), rows = sub(split(count, rowBlocks, add(block, 1)), from);
-    Value pair = sum(begin, from);
-    emitSources(pair, rows);
-    Passes passes = divide(rows);
-    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), pair, rows, passes); });
+  forEachRowBlock(begin, count, form.schedule.maxBlockRows, [&](const Rows &rows) {
+    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), rows.pair, rows.count, rows.passes); });
   });
 }
 

@@ -118,17 +118,13 @@ private:
       byTiles = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ugt, rows, few);
       tiles->beginTask(byTiles);
     }
-    Value blocks = arith::CeilDivUIOp::create(b, loc, rows, index(mostRows));
-    forEach(zero, blocks, 1, [&](Value block) {
-      Value from = split(rows, blocks, block), to = split(rows, blocks, add(block, 1));
-      Value pair = sum(begin, from), count = sub(to, from);
-      emitSources(pair, count);
+    forEachRowBlock(begin, rows, mostRows, [&](const Rows &some) {
       if (tiles)
-        emitIf(byTiles, [&] { tiles->emitRows(op.getA(), getK(), sources, count); });
-      Value left = sub(sub(blocks, block), one);
-      Passes passes = divide(count);
-      Shares shares(*this, passes.count);
-      forEach(first, last, 1, [&](Value panel) { emitPanel(panel, pair, count, passes, shares, block, left); });
+        emitIf(byTiles, [&] { tiles->emitRows(op.getA(), getK(), sources, some.count); });
+      Shares shares(*this, some.passes.count);
+      forEach(first, last, 1, [&](Value panel) {
+        emitPanel(panel, some.pair, some.count, some.passes, shares, some.block, some.left);
+      });
     });
     if (tiles)
       tiles->endTask(byTiles);

@@ -41,6 +41,16 @@ RowBlock::Passes RowBlock::divide(Value rows) {
   return {count, size, sub(rows, mul(size, count))};
 }
 
+void RowBlock::forEachRowBlock(Value begin, Value count, int64_t most, function_ref<void(const Rows &)> body) {
+  Value blocks = arith::CeilDivUIOp::create(b, loc, count, index(most));
+  forEach(zero, blocks, 1, [&](Value block) {
+    Value from = split(count, blocks, block), to = split(count, blocks, add(block, 1));
+    Value pair = sum(begin, from), rows = sub(to, from);
+    emitSources(pair, rows);
+    body({rows, pair, block, sub(sub(blocks, block), one), divide(rows)});
+  });
+}
+
 void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass) {
   // One switch over (kind, rows).
   SmallVector<int64_t> cases;

@@ -53,6 +53,16 @@ public:
     Value count, size, larger;
   };
   Passes divide(Value rows);
+
+  /// Some of an expert's rows: their number, the pair of the first one, how many blocks came before this one and how
+  /// many come behind it, and the passes over them. Their sources are there.
+  struct Rows {
+    Value count, pair, block, left;
+    Passes passes;
+  };
+  /// Calls `body` with the expert's `count` pairs from `begin` on, in blocks of nearly equal size, `most` at most.
+  void forEachRowBlock(Value begin, Value count, int64_t most, function_ref<void(const Rows &)> body);
+
   /// Calls `body` with the number of each pass, the first of its rows, and how many these are.
   template <typename Fn> void forEachPass(const Passes &passes, const Fn &body) {
     forEach(zero, passes.count, 1, [&](Value pass) {
