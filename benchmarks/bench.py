@@ -9,6 +9,10 @@ in the median over its turns: moe-run --machine --probe measures the limits befo
 those of a shared machine change within seconds. "of best" is the same with the most that was measured in the whole run; if
 it is above 1.03, the limits are wrong, and the benchmark fails.
 
+With --against=BUILD another build of the compiler takes part: its module of the same model, in its own runtime. Beside each cell stands
+how much faster ours is, as the median over the rounds, each round's turns with each other, and the 95 % interval of that; --against-flag
+gives options to its moe-compile only, so that a compiler can be measured against itself.
+
 With --device=cuda the same chains run on the first GPU, ours and PyTorch's (--torch-python: its grouped product). The times of ours have the
 way of the rows to the device and back in them, once per chain. Beside them stand the experts' products alone, by cuBLAS and by cuDNN where
 these libraries are (vendor.py): with rows that stand sorted already, and their numbers on the host, a bound rather than a layer. The limits
@@ -29,10 +33,13 @@ import cuda
 import plot
 import vendor
 from chain import (DTYPES, ROUTINGS, SHAPES, expert_bytes, layer_bytes, make_rows, routing_bias, write_model)
+from measure import Engine, Probe, paired_interval, ratio_interval, run, take_turns, write
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
 MOST_SHARE = 1.03
+# Engines that are no peers.
+OWN = ("ours", "other")
 # Engines that compute the experts' products only.
 PRODUCTS = ("cublas", "cudnn")
 # Between neighbouring T, the share may fall by this much.
@@ -40,93 +47,12 @@ MOST_FALL = 0.10
 SWEEP = [*range(1, 41), *sorted(int(t) for t in np.random.default_rng(0).choice(np.arange(41, 1025), 20, replace=False))]
 
 
-class Engine:
-    """A worker process (engines.py)."""
-
-    def __init__(self, name, python, model, shape, dtype, device="cpu"):
-        self.name = name
-        # No thread of an engine that waits for its turn may spin.
-        environment = {**os.environ, "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-        self.process = subprocess.Popen([python, HERE / "engines.py", name, model, shape, dtype, device], env=environment,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.answer()
-
-    def answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
-        answer = json.loads(line)
-        if "missing" in answer:
-            self.close()
-            raise vendor.Missing(answer["missing"])
-        return answer
-
-    def ask(self, **command):
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def run(command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\nfailed:\n{done.stderr or done.stdout}")
-    return done.stdout
-
-
-def measure_limits(tools, threads, limits):
-    """Keeps the best of all measurements of this run."""
-    for n in threads:
-        got = json.loads(run([tools / "moe-run", "--machine", f"--threads={n}", "--json"]))["machine"]
-        best = limits.setdefault(n, got)
-        for key in ("bytes_per_second", "flop_per_second", "integer_op_per_second"):
-            best[key] = max(best[key], got[key])
-
-
-class Probe:
-    """The machine's limits with some threads, measured again whenever it is asked, in a process of its own."""
-
-    def __init__(self, tools, threads):
-        self.process = subprocess.Popen([tools / "moe-run", "--machine", "--probe", f"--threads={threads}", "--json"],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ask()
-
-    def ask(self):
-        """Those of this moment; `best` keeps the most of all."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        self.best = answer["best"]
-        return answer["now"]
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.stdout.read()
-        self.process.wait()
-
-
-def mean_limit(*limits):
-    return {key: float(np.mean([limit[key] for limit in limits])) for key in ("bytes_per_second", "flop_per_second")}
-
-
-def ratio_interval(ours, theirs):
-    """The ratio of the medians, with its 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    median = lambda x: np.median(rng.choice(x, (1000, len(x))), axis=1)
-    low, high = np.quantile(median(theirs) / median(ours), [0.025, 0.975])
-    return float(np.median(theirs) / np.median(ours)), float(low), float(high)
-
-
 class Bench:
     def __init__(self, options, folder, gpu=None):
         """`gpu`: the limits of the device that runs the modules (cuda.py), or None for the processor."""
         self.options, self.folder, self.gpu = options, folder, gpu
         self.tools = pathlib.Path(options.build).resolve() / "bin"
-        self.limits, self.cells, self.told, self.probes = {}, [], set(), {}
+        self.limits, self.cells, self.told, self.probes, self.compiled = {}, [], set(), {}, []
 
     def measure_limits(self):
         if self.gpu:
@@ -160,19 +86,31 @@ class Bench:
                 "flop_per_second": {**clocks["flop_per_second"], **measured["flop_per_second"]}}
 
     def make_models(self, shape, dtype, layers):
-        """The chain, its compiled module, and the chain that tells its routing."""
+        """The chain, the file for each engine, and the chain that tells its routing."""
         model = self.folder / "chain.onnx"
         write_model(model, shape, layers, dtype)
-        module = self.folder / "chain.moe"
-        run([self.tools / "moe-compile", model, "-o", module, *self.device_flags(), *self.options.compile_flag])
-        module.with_suffix(".build").write_text(str(self.tools.parent))
+        files = {name: model for name in self.options.engines}
+        flags = [*self.device_flags(), *self.options.compile_flag]
+        if "ours" in files:
+            files["ours"] = self.compile(model, "ours", self.tools.parent, flags, shape, dtype)
+        if self.options.against:
+            files["other"] = self.compile(model, "other", self.options.against, flags + self.options.against_flag, shape, dtype)
         counting = self.folder / "routing.onnx"
         if dtype == "f32":
             write_model(counting, shape, layers, dtype, with_logits=True, data="chain.data")
         else:
             # Experts are chosen by nearly the same scores in every type; not every engine runs all of them.
             write_model(counting, shape, 1, "f32", with_logits=True)
-        return model, module, counting
+        return files, counting
+
+    def compile(self, model, name, build, flags, shape, dtype):
+        module = self.folder / f"{name}.moe"
+        summary = json.loads(run([build / "bin/moe-compile", model, "-o", module, "--json", *flags]))
+        # What engines.py finds the runtime by.
+        module.with_suffix(".build").write_text(str(build))
+        seconds = {**summary["seconds"], **{f"llvm {name}": s for name, s in summary.get("llvm_seconds", {}).items()}}
+        self.compiled.append({"shape": shape, "dtype": dtype, "engine": name, "seconds": seconds})
+        return module
 
     def device_flags(self):
         return ["--target=cuda", f"--chip={self.gpu['chip']}"] if self.gpu else []
@@ -214,16 +152,16 @@ class Bench:
             self.measure_limits()
         # Chains of a type that is half as wide have as many layers: the ratio between types is one of equal work.
         layers = max(1, math.ceil(options.pool * 1e9 / layer_bytes(shape, "f32")))
-        model, module, counting = self.make_models(shape, dtype, layers)
+        files, counting = self.make_models(shape, dtype, layers)
         inputs = self.make_inputs(shape, dtype, layers)
         counts = self.count_rows(shape, counting, inputs)
         engines = []
-        for name in options.engines:
+        for name in files:
             if name == "onnxruntime" and dtype == "bf16":
                 continue  # its MoE operator has no bf16 on CPU
             python = options.torch_python if name.startswith("torch") else sys.executable
             try:
-                engines.append(Engine(name, python, module if name == "ours" else model, shape, dtype, options.device))
+                engines.append(Engine(name, python, files[name], shape, dtype, options.device, "ours" if name == "other" else None))
             except vendor.Missing as why:
                 self.tell_missing(name, why)
         for threads in options.threads:
@@ -251,7 +189,7 @@ class Bench:
         rows, bias = files
         counts_file, touched = counts
         hidden, inner, experts, k = SHAPES[shape]
-        outputs, seconds, turns = {}, {}, {}
+        outputs = {}
         for engine in list(engines):
             output = str(self.folder / f"out-{engine.name}.npy")
             try:
@@ -262,26 +200,15 @@ class Bench:
                 continue
             if engine.name not in PRODUCTS:
                 outputs[engine.name] = np.load(output)
-            seconds[engine.name], turns[engine.name] = [], []
         for name, other in outputs.items():
             base, first = next(iter(outputs.items()))
             error = np.abs(other - first).max() / np.abs(first).max()
             if not error <= TOLERANCE[dtype]:
                 raise SystemExit(f"{shape} {dtype} T={tokens}: {base} and {name} differ by {error:.2g}")
-        before = self.probe(threads)
-        for _ in range(self.options.rounds):
-            for engine in engines:
-                one = engine.ask(calls=len(rows))["seconds"]
-                calls = max(1, min(200, math.ceil(self.options.seconds / np.median(one))))
-                times = engine.ask(calls=max(2, calls))["seconds"]
-                seconds[engine.name] += times
-                after = self.probe(threads)
-                if after:
-                    turns[engine.name].append({**mean_limit(before, after), "seconds": float(np.median(times)) / layers})
-                before = after
+        seconds, turns = take_turns(engines, lambda: self.probe(threads), self.options.rounds, self.options.seconds, len(rows), layers)
         if known:
             for name, times in seconds.items():
-                known["seconds"][name] += [t / layers for t in times]
+                known["seconds"][name] += times
                 known["turns"][name] += turns[name]
             self.finish(known)
             return print(self.line(known), flush=True)
@@ -290,8 +217,7 @@ class Bench:
             "shape": shape, "dtype": dtype, "routing": routing, "tokens": tokens, "threads": threads, "layers": layers,
             "touched_experts": touched, "bytes": touched * expert_bytes(shape, dtype),
             "flop": tokens * k * 6 * hidden * inner,
-            "disturbed_seconds": disturbed, "seconds": {name: [t / layers for t in times] for name, times in seconds.items()},
-            "turns": turns,
+            "disturbed_seconds": disturbed, "seconds": seconds, "turns": turns,
         })
         self.finish(self.cells[-1])
         print(self.line(self.cells[-1]), flush=True)
@@ -326,11 +252,12 @@ class Bench:
                 "share": share, "share_of_best": share_of_best, "bytes_per_second": cell["bytes"] / median,
                 "flop_per_second": cell["flop"] / median,
             }
-        peers = [name for name in cell["engines"] if name != "ours"]
+        peers = [name for name in cell["engines"] if name not in OWN]
         cell["best_peer"] = min(peers, key=lambda name: cell["engines"][name]["median"], default=None)
         if cell["best_peer"] and "ours" in cell["engines"]:
-            cell["ratio"], *cell["ratio_95"] = ratio_interval(np.array(cell["seconds"]["ours"]),
-                                                              np.array(cell["seconds"][cell["best_peer"]]))
+            cell["ratio"], *cell["ratio_95"] = ratio_interval(cell["seconds"]["ours"], cell["seconds"][cell["best_peer"]])
+        if "other" in cell["turns"]:
+            cell["against"], *cell["against_95"] = paired_interval(cell["turns"]["ours"], cell["turns"]["other"])
 
     HEADER = (f"{'shape':17}{'type':>5}{'routing':>11}{'T':>6}{'thr':>4}{'ours ms':>9}{'p10':>8}{'p90':>8}{'GB/s':>7}{'GFLOP/s':>8}"
               f"{'share':>7}{'of best':>8}  {'best peer':12}{'ms':>8}{'share':>7}{'ratio':>7}  95 %")
@@ -354,8 +281,12 @@ class Bench:
         if "ratio" in cell:
             text += f"{cell['ratio']:7.2f}  {cell['ratio_95'][0]:.2f}-{cell['ratio_95'][1]:.2f}"
         if self.gpu:
-            others = [name for name in cell["engines"] if name not in ("ours", cell["best_peer"])]
+            others = [name for name in cell["engines"] if name not in (*OWN, cell["best_peer"])]
             text += "".join(f"  {name} {cell['engines'][name]['median'] * 1e3:.3f} {cell['engines'][name]['share']:.2f}" for name in others)
+        if "against" in cell:
+            other = cell["engines"]["other"]
+            low, high = cell["against_95"]
+            text += f"  other {other['median'] * 1e3:.3f}{other['share']:6.2f}{cell['against']:7.3f}  {low:.3f}-{high:.3f}"
         if disturbed := cell["disturbed_seconds"]:
             text += (f"  disturbed: median {np.median(disturbed) / ours['median']:.2f}, "
                      f"p90 {np.quantile(disturbed, 0.9) / ours['median']:.2f} of the median")
@@ -380,6 +311,16 @@ class Bench:
                   f"{cell['dtype']} {cell['routing']}, {cell['threads']} threads)", file=sys.stderr)
         return 1 if wrong else 0
 
+    def report_against(self):
+        factors = [cell["against"] for cell in self.cells]
+        print(f"times of the other compiler as a multiple of ours: geometric mean {np.exp(np.mean(np.log(factors))):.3f}, "
+              f"{min(factors):.3f} to {max(factors):.3f}")
+        for entry in self.compiled:
+            # The import and the link read and write weights.
+            phases = {name: seconds for name, seconds in entry["seconds"].items() if name not in ("import", "link")}
+            print(f"{entry['engine']} compiled {entry['shape']} {entry['dtype']} in {sum(phases.values()):.2f} s and the time for weights: " +
+                  ", ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items() if seconds >= 0.005))
+
     def report(self):
         for cell in self.cells:
             self.finish(cell)
@@ -396,8 +337,10 @@ class Bench:
         if ratios := [cell["ratio"] for cell in self.cells if "ratio" in cell]:
             print(f"geometric mean of the ratio to the best peer: {np.exp(np.mean(np.log(ratios))):.2f}; "
                   f"the least: {min(ratios):.2f}")
+        if self.options.against:
+            self.report_against()
         if self.options.json:
-            write(self.options.json, json.dumps({"limits": self.limits, "cells": self.cells}, indent=1))
+            write(self.options.json, json.dumps({"limits": self.limits, "compiled": self.compiled, "cells": self.cells}, indent=1))
         if self.options.plot:
             write(self.options.plot, plot.draw(self.cells))
         wrong = [(cell, name) for cell in self.cells for name, e in cell["engines"].items() if e["share_of_best"] > MOST_SHARE and not self.options.allow_cached]
@@ -409,10 +352,14 @@ class Bench:
         return 1 if wrong else swept
 
 
-def write(path, text):
-    temporary = f"{path}.tmp"
-    pathlib.Path(temporary).write_text(text)
-    os.replace(temporary, path)
+def find_build(path, parser):
+    """The build folder of a compiler that is named by its program or by its folder."""
+    path = pathlib.Path(path).resolve()
+    build = path.parent.parent if path.name == "moe-compile" else path
+    for part in ("bin/moe-compile", "lib/libmoe_runtime.so"):
+        if not (build / part).exists():
+            parser.error(f"--against: {build} is no build folder: it has no {part}")
+    return build
 
 
 def parse(arguments):
@@ -431,8 +378,10 @@ def parse(arguments):
                         help="of: ours, onnxruntime, torch, torch-loop, cublas, cudnn (default: the first two, and torch with --torch-python; on a "
                         "GPU ours, cublas and cudnn, and torch)")
     parser.add_argument("--torch-python", help="a Python interpreter that has PyTorch; nothing else here needs it")
+    parser.add_argument("--against", metavar="BUILD", help="a build folder of another moe-compile, or the program in it, that is measured as well")
+    parser.add_argument("--against-flag", action="append", default=[], help="another option for that moe-compile")
     parser.add_argument("--pool", type=float, default=0.8, help="GB of f32 weights that a chain has at least")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each engine per cell")
+    parser.add_argument("--rounds", type=int, default=None, help="turns of each engine per cell (default: 5; with --against 12)")
     parser.add_argument("--seconds", type=float, default=0.15, help="of each turn, at least")
     parser.add_argument("--disturb", action="store_true", help="also time our module while a process spins on one core")
     parser.add_argument("--sweep", action="store_true",
@@ -453,7 +402,16 @@ def parse(arguments):
     if on_gpu and (options.threads not in (None, [1]) or options.disturb):
         parser.error("--threads and --disturb are about the processor")
     options.threads = options.threads or ([1] if on_gpu else [1, 2])
-    if options.engines is None:
+    if options.against_flag and not options.against:
+        parser.error("--against-flag is for the compiler of --against")
+    if options.against:
+        options.against = find_build(options.against, parser)
+        if on_gpu or options.sweep:
+            parser.error("--against goes with neither --device=cuda nor --sweep")
+    options.rounds = options.rounds or (12 if options.against else 5)
+    if options.engines is None and options.against:
+        options.engines = ["ours"]
+    elif options.engines is None:
         options.engines = ["ours"] + (list(PRODUCTS) if on_gpu else ["onnxruntime"]) + (["torch", "torch-loop"] if options.torch_python else [])
     for given, known in ((options.shapes, SHAPES), (options.routings, ROUTINGS), (options.dtypes, DTYPES),
                          (options.engines, ("ours", "onnxruntime", "torch", "torch-loop", *PRODUCTS))):
@@ -464,6 +422,8 @@ def parse(arguments):
         parser.error("onnxruntime is measured on the processor only")
     if not on_gpu and any(name in PRODUCTS for name in options.engines):
         parser.error("cublas and cudnn are measured on a GPU only")
+    if options.against and "ours" not in options.engines:
+        parser.error("--against compares with ours, which --engines leaves out")
     if not options.torch_python and any(name.startswith("torch") for name in options.engines):
         parser.error("PyTorch is not among the project's packages: name an interpreter that has it with --torch-python")
     return options

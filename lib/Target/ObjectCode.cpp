@@ -152,7 +152,8 @@ llvm::Expected<std::unique_ptr<llvm::Module>> translateToLlvm(ModuleOp module, l
   return result;
 }
 
-void optimise(llvm::Module &module, const CpuTarget &target, unsigned optLevel, CodegenTimes &times) {
+llvm::Error optimise(llvm::Module &module, const CpuTarget &target, unsigned optLevel, llvm::StringRef pipeline,
+                     CodegenTimes &times) {
   ScopedTimer timer(times.optimise);
   CurrentModule guard(module);
   llvm::LoopAnalysisManager loops;
@@ -167,9 +168,11 @@ void optimise(llvm::Module &module, const CpuTarget &target, unsigned optLevel, 
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, components, modules);
   llvm::ModulePassManager passes;
-  // The text is this file's own: an error in it is a defect of the compiler.
-  llvm::cantFail(builder.parsePassPipeline(passes, getPasses(optLevel)));
+  if (llvm::Error failed =
+          builder.parsePassPipeline(passes, pipeline.empty() ? StringRef(getPasses(optLevel)) : pipeline))
+    return failed;
   passes.run(module, modules);
+  return llvm::Error::success();
 }
 
 llvm::Error emitMachineCode(llvm::Module &module, const CpuTarget &target, bool assembly,

@@ -460,7 +460,11 @@ llvm::Error Compilation::makeMachineCode(llvm::json::Value weightsEntry) {
   auto run = [&](size_t i) {
     Work &work = *works[i];
     Version &version = versions[i];
-    optimise(*work.module, *version.target, options.phases.optLevel, work.times);
+    if (llvm::Error failed =
+            optimise(*work.module, *version.target, options.phases.optLevel, options.llvmPasses, work.times)) {
+      work.failure = "--llvm-passes: " + toString(std::move(failed));
+      return;
+    }
     auto print = [&](llvm::raw_ostream &os) { work.module->print(os, nullptr); };
     if (!options.dumpPhasesTo.empty()) {
       SmallString<128> path(options.dumpPhasesTo);
@@ -485,9 +489,13 @@ llvm::Error Compilation::makeMachineCode(llvm::json::Value weightsEntry) {
   for (std::thread &thread : threads)
     thread.join();
 
-  for (auto &work : works)
+  for (auto &work : works) {
     if (!work->failure.empty())
       return llvm::createStringError(work->failure);
+    summary.llvmTimes.translate += work->times.translate;
+    summary.llvmTimes.optimise += work->times.optimise;
+    summary.llvmTimes.generate += work->times.generate;
+  }
   if (assembly || ir)
     return llvm::Error::success();
   for (Version &version : versions) {

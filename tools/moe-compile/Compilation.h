@@ -36,6 +36,8 @@ struct CompilationOptions {
   bool emulateTiles = false;
   /// For tests: f32 lanes of the kernels' vectors, whatever the processor has; 0: as it has them.
   unsigned vectorLanes = 0;
+  /// For tests and measurements: LLVM's passes, in place of those that this compiler has chosen.
+  std::string llvmPasses;
   PhaseOptions phases;
   /// Weights that the input has as floats are quantised.
   std::optional<QuantizeOptions> quantize;

@@ -90,6 +90,9 @@ json::Object toJson(const Summary &summary) {
                       {"layers", copyJson(summary.layers)},
                       {"not_raised", copyJson(summary.notRaised)},
                       {"seconds", std::move(times)},
+                      {"llvm_seconds", json::Object{{"translate", summary.llvmTimes.translate},
+                                                    {"optimise", summary.llvmTimes.optimise},
+                                                    {"generate", summary.llvmTimes.generate}}},
                       {"total_seconds", total}};
   if (!summary.weightsPath.empty())
     result["weights"] = json::Object{{"file", summary.weightsPath},

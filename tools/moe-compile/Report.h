@@ -5,6 +5,7 @@
 #include "moe/Pipelines/Phases.h"
 #include "moe/Quantize/QuantizeWeights.h"
 #include "moe/Target/CpuTarget.h"
+#include "moe/Target/ObjectCode.h"
 #include "llvm/Support/JSON.h"
 #include <chrono>
 #include <string>
@@ -50,6 +51,8 @@ struct Summary {
   /// What looked like an MoE layer and was compiled as it is written: {"node", "operator", "reason"}.
   llvm::json::Array notRaised;
   std::vector<PhaseTime> times;
+  /// LLVM's part of the last phase, all versions of the code added up.
+  CodegenTimes llvmTimes;
 };
 
 /// json::Array cannot be copied otherwise.

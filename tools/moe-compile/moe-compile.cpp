@@ -97,6 +97,9 @@ static cl::opt<bool>
 static cl::opt<unsigned>
     vectorLanes("vector-lanes", cl::desc("The kernels for vectors of so many f32 lanes, for all versions of the code"),
                 cl::init(0), cl::Hidden, cl::cat(category));
+static cl::opt<std::string>
+    llvmPasses("llvm-passes", cl::desc("LLVM's passes, as opt -passes has them, in place of the compiler's own choice"),
+               cl::value_desc("text"), cl::Hidden, cl::cat(category));
 static cl::opt<std::string> forceEncoding("force-encoding",
                                           cl::desc("One encoding for all routings that have a choice: slots or dense"),
                                           cl::value_desc("name"), cl::cat(category));
@@ -210,6 +213,7 @@ int main(int argc, char **argv) {
   options.integerDot = integerDot;
   options.vectorLanes = vectorLanes;
   options.emulateTiles = emulateTiles;
+  options.llvmPasses = llvmPasses;
   options.phases.threads = !singleThread;
   options.phases.raiseDecomposed = !noRaising;
   if (!quantizeFormat.empty()) {

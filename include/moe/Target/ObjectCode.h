@@ -23,8 +23,10 @@ llvm::Expected<std::unique_ptr<llvm::Module>> translateToLlvm(ModuleOp module, l
                                                               const CpuTarget &target, llvm::StringRef signature,
                                                               CodegenTimes &times);
 
-/// Runs LLVM's pipeline of `optLevel`. Versions with contexts of their own may be worked on at the same time.
-void optimise(llvm::Module &module, const CpuTarget &target, unsigned optLevel, CodegenTimes &times);
+/// Runs LLVM's passes of `optLevel`, or those that `pipeline` names as `opt -passes` does. Versions with contexts of
+/// their own may be worked on at the same time.
+llvm::Error optimise(llvm::Module &module, const CpuTarget &target, unsigned optLevel, llvm::StringRef pipeline,
+                     CodegenTimes &times);
 
 /// Generates an object file, or assembly text, from `module`.
 llvm::Error emitMachineCode(llvm::Module &module, const CpuTarget &target, bool assembly,

@@ -1,0 +1,117 @@
+"""What all measurements share: engines in processes of their own that take turns, the machine's limits at each turn, statistics."""
+import json
+import math
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+
+import vendor
+
+HERE = pathlib.Path(__file__).resolve().parent
+# What moe-run --machine measures.
+LIMITS = ("bytes_per_second", "flop_per_second", "integer_op_per_second")
+
+
+class Engine:
+    """A worker process (engines.py). `name` is what the results call it, `kind` what it is."""
+
+    def __init__(self, name, python, model, shape, dtype, device="cpu", kind=None):
+        self.name = name
+        # No thread of an engine that waits for its turn may spin.
+        environment = {**os.environ, "KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "PASSIVE"}
+        self.process = subprocess.Popen([python, HERE / "engines.py", kind or name, model, shape, dtype, device], env=environment,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.answer()
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
+        answer = json.loads(line)
+        if "missing" in answer:
+            self.close()
+            raise vendor.Missing(answer["missing"])
+        return answer
+
+    def ask(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Probe:
+    """The machine's limits with some threads, measured again whenever it is asked, in a process of its own."""
+
+    def __init__(self, tools, threads):
+        self.process = subprocess.Popen([tools / "moe-run", "--machine", "--probe", f"--threads={threads}", "--json"],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ask()
+
+    def ask(self):
+        """Those of this moment; `best` keeps the most of all."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        self.best = answer["best"]
+        return answer["now"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.read()
+        self.process.wait()
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\nfailed:\n{done.stderr or done.stdout}")
+    return done.stdout
+
+
+def write(path, text):
+    temporary = f"{path}.tmp"
+    pathlib.Path(temporary).write_text(text)
+    os.replace(temporary, path)
+
+
+def take_turns(engines, probe, rounds, least_seconds, inputs, layers):
+    """Times engines that are prepared, every second round in the opposite order: what drifts then hits all alike. Returns the
+    seconds of each call per layer, and the turns (the limits between the measurements before and after, and the median call),
+    both by engine. `probe` measures the limits of a moment, or returns None where they do not change."""
+    seconds, turns = ({engine.name: [] for engine in engines} for _ in range(2))
+    before = probe()
+    for round in range(rounds):
+        for engine in engines if round % 2 == 0 else engines[::-1]:
+            one = engine.ask(calls=inputs)["seconds"]
+            calls = max(2, min(200, math.ceil(least_seconds / np.median(one))))
+            times = [t / layers for t in engine.ask(calls=calls)["seconds"]]
+            seconds[engine.name] += times
+            after = probe()
+            if after:
+                turns[engine.name].append({**{key: (before[key] + after[key]) / 2 for key in LIMITS}, "seconds": float(np.median(times))})
+            before = after
+    return seconds, turns
+
+
+def median_interval(samples):
+    """The 95 % bootstrap interval of medians, by row of the result of `samples(generator)`."""
+    return [float(bound) for bound in np.quantile(samples(np.random.default_rng(0)), [0.025, 0.975])]
+
+
+def ratio_interval(ours, theirs):
+    """The ratio of the medians of all calls, with its interval."""
+    ours, theirs = np.array(ours), np.array(theirs)
+    median = lambda rng, x: np.median(rng.choice(x, (1000, len(x))), axis=1)
+    return [float(np.median(theirs) / np.median(ours)), *median_interval(lambda rng: median(rng, theirs) / median(rng, ours))]
+
+
+def paired_interval(ours, theirs):
+    """The median over the rounds of the ratio of two turns of one round, with its interval: the machine was the same for both."""
+    ratios = np.array([b["seconds"] / a["seconds"] for a, b in zip(ours, theirs)])
+    return [float(np.median(ratios)), *median_interval(lambda rng: np.median(rng.choice(ratios, (1000, len(ratios))), axis=1))]
