@@ -33,11 +33,11 @@ import cuda
 import plot
 import vendor
 from chain import (DTYPES, ROUTINGS, SHAPES, expert_bytes, layer_bytes, make_rows, routing_bias, write_model)
-from measure import Engine, Probe, paired_interval, ratio_interval, run, take_turns, write
+from measure import (MOST_SHARE, Engine, Probe, compile_model, count_inputs, figures, find_build, least_seconds, paired_interval, ratio_interval,
+                     take_turns, write)
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
-MOST_SHARE = 1.03
 # Engines that are no peers.
 OWN = ("ours", "other")
 # Engines that compute the experts' products only.
@@ -105,10 +105,7 @@ class Bench:
 
     def compile(self, model, name, build, flags, shape, dtype):
         module = self.folder / f"{name}.moe"
-        summary = json.loads(run([build / "bin/moe-compile", model, "-o", module, "--json", *flags]))
-        # What engines.py finds the runtime by.
-        module.with_suffix(".build").write_text(str(build))
-        seconds = {**summary["seconds"], **{f"llvm {name}": s for name, s in summary.get("llvm_seconds", {}).items()}}
+        seconds = compile_model(build, model, module, flags)
         self.compiled.append({"shape": shape, "dtype": dtype, "engine": name, "seconds": seconds})
         return module
 
@@ -138,9 +135,8 @@ class Bench:
             for tokens in self.options.tokens:
                 _, _, experts, k = SHAPES[shape]
                 touches = layers * expert_bytes(shape, dtype) * min(experts, tokens * k)
-                count = min(16, max(1, math.ceil(8 * cache / touches)))
                 rows = []
-                for i, x in enumerate(make_rows(shape, tokens, count)):
+                for i, x in enumerate(make_rows(shape, tokens, count_inputs(cache, touches))):
                     rows.append(str(self.folder / f"rows-{tokens}-{i}.npy"))
                     np.save(rows[-1], x)
                 inputs[tokens, routing] = rows, bias
@@ -238,20 +234,13 @@ class Bench:
         """The figures that depend on the limits, which may still rise."""
         limit = self.limits[cell["threads"]]
         peak = limit["flop_per_second"][cell["dtype"]] if self.gpu else limit["flop_per_second"]
-        least = max(cell["bytes"] / limit["bytes_per_second"], cell["flop"] / peak)
-        cell["roofline_seconds"] = least
+        limit = {"bytes_per_second": limit["bytes_per_second"], "flop_per_second": peak}
+        work = {"bytes_per_second": cell["bytes"], "flop_per_second": cell["flop"]}
+        cell["roofline_seconds"] = least_seconds(work, limit)
         cell["engines"] = {}
         for name, times in cell["seconds"].items():
-            median = float(np.median(times))
-            share = share_of_best = least / median
-            if turns := cell["turns"].get(name):
-                share = float(np.median([max(cell["bytes"] / turn["bytes_per_second"], cell["flop"] / turn["flop_per_second"])
-                                         / turn["seconds"] for turn in turns]))
-            cell["engines"][name] = {
-                "median": median, "p10": float(np.quantile(times, 0.1)), "p90": float(np.quantile(times, 0.9)),
-                "share": share, "share_of_best": share_of_best, "bytes_per_second": cell["bytes"] / median,
-                "flop_per_second": cell["flop"] / median,
-            }
+            engine = cell["engines"][name] = figures(work, times, cell["turns"].get(name), limit)
+            engine.update({key: amount / engine["median"] for key, amount in work.items()})
         peers = [name for name in cell["engines"] if name not in OWN]
         cell["best_peer"] = min(peers, key=lambda name: cell["engines"][name]["median"], default=None)
         if cell["best_peer"] and "ours" in cell["engines"]:
@@ -350,16 +339,6 @@ class Bench:
                   f"weights were in a cache (--pool)", file=sys.stderr)
         swept = self.report_sweep() if self.options.sweep else 0
         return 1 if wrong else swept
-
-
-def find_build(path, parser):
-    """The build folder of a compiler that is named by its program or by its folder."""
-    path = pathlib.Path(path).resolve()
-    build = path.parent.parent if path.name == "moe-compile" else path
-    for part in ("bin/moe-compile", "lib/libmoe_runtime.so"):
-        if not (build / part).exists():
-            parser.error(f"--against: {build} is no build folder: it has no {part}")
-    return build
 
 
 def parse(arguments):

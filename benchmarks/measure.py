@@ -10,6 +10,8 @@ import numpy as np
 import vendor
 
 HERE = pathlib.Path(__file__).resolve().parent
+# A share above this means that limits were measured too low.
+MOST_SHARE = 1.03
 # What moe-run --machine measures.
 LIMITS = ("bytes_per_second", "flop_per_second", "integer_op_per_second")
 
@@ -97,6 +99,44 @@ def take_turns(engines, probe, rounds, least_seconds, inputs, layers):
                 turns[engine.name].append({**{key: (before[key] + after[key]) / 2 for key in LIMITS}, "seconds": float(np.median(times))})
             before = after
     return seconds, turns
+
+
+def least_seconds(work, limit):
+    """What the limits allow: `work` says how much of each there is to do."""
+    return max(amount / limit[key] for key, amount in work.items())
+
+
+def figures(work, times, turns, limit):
+    """What one engine's times of a cell come to. The share is the median over the turns, each with its own limits; without turns, and
+    for `share_of_best`, it is that of the run's limits."""
+    median = float(np.median(times))
+    best = least_seconds(work, limit) / median
+    share = float(np.median([least_seconds(work, turn) / turn["seconds"] for turn in turns])) if turns else best
+    return {"median": median, "p10": float(np.quantile(times, 0.1)), "p90": float(np.quantile(times, 0.9)), "share": share,
+            "share_of_best": best}
+
+
+def count_inputs(cache_bytes, touched_bytes):
+    """So many different inputs that what they touch together is several times the cache."""
+    return min(16, max(1, math.ceil(8 * cache_bytes / touched_bytes)))
+
+
+def find_build(path, parser):
+    """The build folder of a compiler that is named by its program or by its folder."""
+    path = pathlib.Path(path).resolve()
+    build = path.parent.parent if path.name == "moe-compile" else path
+    for part in ("bin/moe-compile", "lib/libmoe_runtime.so"):
+        if not (build / part).exists():
+            parser.error(f"--against: {build} is no build folder: it has no {part}")
+    return build
+
+
+def compile_model(build, model, module, flags):
+    """Compiles with the compiler of `build`, for the runtime of the same build; returns the seconds of the phases."""
+    summary = json.loads(run([build / "bin/moe-compile", model, "-o", module, "--json", *flags]))
+    # What engines.py finds the runtime by.
+    module.with_suffix(".build").write_text(str(build))
+    return {**summary["seconds"], **{f"llvm {name}": s for name, s in summary.get("llvm_seconds", {}).items()}}
 
 
 def median_interval(samples):

@@ -5,8 +5,11 @@
     mxfp4         MoE of f32 that moe-compile --quantize=mxfp4 quantises (half a minute a layer); onnxruntime has none on CPUs
     nbits4        dense MLPs of com.microsoft.MatMulNBits, 4 bits in blocks of 32, as wide as the experts of a token together
 A cell's roofline share is
-    max(bytes of the codes and scales that are touched / stream bandwidth, operations / peak) / median time.
-The peak is the measured one of f32 for exact products, and that of products of bytes for integer ones (moe-run --machine).
+    max(bytes of the codes and scales of the experts that are touched / stream bandwidth, operations / peak) / median time
+in the median over its turns, with the limits of each (moe-run --machine --probe). The peak is that of f32 for exact products and for
+onnxruntime, and that of products of bytes for integer ones. "best" is the same with the most that was measured in the whole run; above
+1.03, the limits are wrong, and the benchmark fails. With --against=BUILD the modules of another build of the compiler take part, and
+"other" is how much longer they take (the median of the rounds, each round's turns with each other).
 """
 import argparse
 import json
@@ -18,25 +21,21 @@ import tempfile
 
 import numpy as np
 
-from chain import SHAPES, make_rows, routing_bias, write_model
-from measure import Engine, run
+from chain import SHAPES, make_rows, routing_bias, rows_of_experts, write_model
+from measure import (MOST_SHARE, Engine, Probe, compile_model, count_inputs, figures, find_build, paired_interval, ratio_interval,
+                     take_turns, write)
 
+HERE = pathlib.Path(__file__).resolve().parent
 # name: (bits, block, bytes of a scale)
 FORMATS = {"int4": (4, 32, 2), "int8": (8, 0, 2), "mxfp4": (4, 32, 1), "nbits4": (4, 32, 4)}
-
-
-ENGINES = {"exact": "ours", "fast": "ours", "onnxruntime": "onnxruntime"}
+ENGINES = ("exact", "fast", "onnxruntime")
 # Largest difference to the first engine, as a share of the largest element: what 8 bits for activations cost in a chain.
 TOLERANCES = {"exact": 2e-3, "fast": 5e-2, "onnxruntime": 2e-3}
 
 
-def measure_limits(tools, threads, limits):
-    """Keeps the best of all measurements of this run."""
-    for n in threads:
-        got = json.loads(run([tools / "moe-run", "--machine", f"--threads={n}", "--json"]))["machine"]
-        best = limits.setdefault(n, got)
-        for key in ("bytes_per_second", "flop_per_second", "integer_op_per_second"):
-            best[key] = max(best[key], got[key])
+def numerics_of(engine):
+    """exact, fast, or onnxruntime, whichever compiler made it."""
+    return engine.removeprefix("other-")
 
 
 def expert_bytes(shape, bits, block, scale):
@@ -52,13 +51,14 @@ def write_quantized(path, shape, layers, bits, block, dense=False):
 
     hidden, inner, experts, k = SHAPES[shape]
     rng = np.random.default_rng(1)
-    nodes, tensors, value = [], [], "x"
+    nodes, tensors, index, value = [], [], [], "x"
 
     def external(name, dims, array):
         tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=dims,
                              data_location=TensorProto.EXTERNAL)
         for key, entry in (("location", path.with_suffix(".data").name), ("offset", file.tell()), ("length", array.nbytes)):
             tensor.external_data.add(key=key, value=str(entry))
+        index.append({"name": name, "dims": list(dims), "offset": file.tell()})
         file.write(array.tobytes())
         tensors.append(tensor)
         return name
@@ -103,104 +103,186 @@ def write_quantized(path, shape, layers, bits, block, dense=False):
                       helper.make_node("QMoE", [value, f"logits{n}", *fc1, "", *fc2], [f"moe{n}"], domain="com.microsoft", **attributes),
                       helper.make_node("Add", [value, f"moe{n}"], [out])]
             value = out
+    path.with_suffix(".json").write_text(json.dumps(index))
     info = lambda name, dims: helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
     graph = helper.make_graph(nodes, "chain", [info("x", ["T", hidden]), info("bias", [experts])], [info("y", ["T", hidden])], tensors)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
 
 
-def main():
+def count_touched(model, rows, k):
+    """The experts that have rows, in the mean over routers and inputs. Layers add little to their rows, so that those of the first stand for
+    all. A model without routers touches all that it has: 1."""
+    index = [entry for entry in json.loads(model.with_suffix(".json").read_text()) if entry["name"].startswith("router")]
+    routers = [np.memmap(model.with_suffix(".data"), np.float32, "r", entry["offset"], tuple(entry["dims"])) for entry in index]
+    counts = [np.count_nonzero(rows_of_experts(x @ router, k)) for x in rows for router in routers]
+    return float(np.mean(counts)) if counts else 1.0
+
+
+class Bench:
+    def __init__(self, options):
+        self.options, self.cells = options, []
+        self.build = pathlib.Path(options.build).resolve()
+        self.probes = {n: Probe(self.build / "bin", n) for n in options.threads}
+        self.names = [name for name in options.engines if name != "onnxruntime"]
+        self.others = [f"other-{name}" for name in self.names] if options.against else []
+
+    def limits(self):
+        return {n: probe.best for n, probe in self.probes.items()}
+
+    def header(self):
+        text = "".join(f"{name + ' ms':>10}{'GB/s':>7}{'GOP/s':>7}{'share':>7}{'best':>6}{'ratio':>7}{'other':>7}" for name in self.names)
+        return f"{'shape':17}{'format':>7}{'T':>6}{'thr':>4}{text}{'onnxruntime ms':>16}"
+
+    def line(self, cell):
+        text = f"{cell['shape']:17}{cell['format']:>7}{cell['tokens']:6}{cell['threads']:4}"
+        for name in self.names:
+            if e := cell["engines"].get(name):
+                ratios = "".join(f"{e[key][0]:7.2f}" if key in e else " " * 7 for key in ("ratio", "against"))
+                text += (f"{e['median'] * 1e3:10.3f}{cell['bytes'] / e['median'] / 1e9:7.1f}{cell['operations'] / e['median'] / 1e9:7.0f}"
+                         f"{e['share']:7.2f}{e['share_of_best']:6.2f}{ratios}")
+        peer = cell["engines"].get("onnxruntime")
+        return text + (f"{peer['median'] * 1e3:16.3f}" if peer else "")
+
+    def finish(self, cell):
+        """The figures that depend on the limits, which may still rise."""
+        cell["engines"] = {}
+        for name, times in cell["seconds"].items():
+            peak = "integer_op_per_second" if numerics_of(name) == "fast" else "flop_per_second"
+            work = {"bytes_per_second": cell["bytes"], peak: cell["operations"]}
+            engine = cell["engines"][name] = figures(work, times, cell["turns"][name], self.probes[cell["threads"]].best)
+            if name in self.names and "onnxruntime" in cell["seconds"]:
+                engine["ratio"] = ratio_interval(times, cell["seconds"]["onnxruntime"])
+            if f"other-{name}" in cell["turns"]:
+                engine["against"] = paired_interval(cell["turns"][name], cell["turns"][f"other-{name}"])
+
+    def measure_format(self, shape, name, folder):
+        options = self.options
+        bits, block, scale = FORMATS[name]
+        dense, floats = name.startswith("nbits"), name == "mxfp4"
+        _, _, experts, k = SHAPES[shape]
+        # The experts of a token, side by side, are one MLP.
+        each = expert_bytes(shape, bits, block, scale) * (k if dense else 1)
+        layers = max(1, math.ceil(options.pool * 1e9 / (each * (1 if dense else experts))))
+        model = folder / "chain.onnx"
+        if floats:
+            write_model(model, shape, layers)
+        else:
+            write_quantized(model, shape, layers, bits, block, dense)
+        engines = []
+        for engine in [*options.engines, *self.others]:
+            file, kind = model, "onnxruntime"
+            if engine == "onnxruntime" and floats:
+                continue
+            if engine != "onnxruntime":
+                file, kind = folder / f"{engine}.moe", "ours"
+                other = engine.startswith("other-")
+                compile_model(options.against if other else self.build, model, file,
+                              [f"--numerics={numerics_of(engine)}", "--mcpu=native", *([f"--quantize={name}"] if floats else []),
+                               *(options.against_flag if other else [])])
+            engines.append(Engine(engine, sys.executable, file, shape, "f32", kind=kind))
+        np.save(folder / "bias.npy", routing_bias(shape, "uniform"))
+        for threads in options.threads:
+            for tokens in options.tokens:
+                touches = layers * each * (1 if dense else min(experts, tokens * k))
+                rows = make_rows(shape, tokens, count_inputs(self.probes[threads].best["cache_bytes"], touches))
+                self.cells.append({"shape": shape, "format": name, "tokens": tokens, "threads": threads, "layers": layers,
+                                   "bytes": count_touched(model, rows, k) * each,
+                                   **self.measure_cell(engines, shape, name, threads, rows, layers, folder)})
+                self.finish(self.cells[-1])
+                print(self.line(self.cells[-1]), flush=True)
+                self.save()
+        for engine in engines:
+            engine.close()
+
+    def measure_cell(self, engines, shape, name, threads, rows, layers, folder):
+        hidden, inner, _, k = SHAPES[shape]
+        files, outputs = [], {}
+        for i, x in enumerate(rows):
+            files.append(str(folder / f"rows-{i}.npy"))
+            np.save(files[-1], x)
+        for engine in engines:
+            output = str(folder / f"out-{engine.name}.npy")
+            engine.ask(prepare=files, bias=str(folder / "bias.npy"), threads=threads, output=output)
+            outputs[engine.name] = np.load(output)
+        base, first = next(iter(outputs.items()))
+        for engine, other in outputs.items():
+            error = np.abs(other - first).max() / np.abs(first).max()
+            if not error <= max(TOLERANCES[numerics_of(engine)], TOLERANCES[numerics_of(base)]):
+                raise SystemExit(f"{shape} {name} T={len(rows[0])}: the results of {base} and {engine} differ by {error:.1e}")
+        seconds, turns = take_turns(engines, self.probes[threads].ask, self.options.rounds, self.options.seconds, len(rows), layers)
+        return {"operations": len(rows[0]) * k * 6 * hidden * inner, "seconds": seconds, "turns": turns}
+
+    def save(self):
+        if self.options.json:
+            write(self.options.json, json.dumps({"limits": self.limits(), "cells": self.cells}, indent=1))
+
+    def report(self):
+        for cell in self.cells:
+            self.finish(cell)
+        print("\nwith the limits of the whole run:\n" + self.header())
+        for cell in self.cells:
+            print(self.line(cell))
+        for n, limit in self.limits().items():
+            print(f"{n} thread{'s' * (n > 1)}: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s, "
+                  f"bytes {limit['integer_op_per_second'] / 1e9:.0f} GOP/s")
+        self.save()
+        wrong = [(cell, name, e["share_of_best"]) for cell in self.cells for name, e in cell["engines"].items()
+                 if e["share_of_best"] > MOST_SHARE and not self.options.allow_cached]
+        for cell, name, share in wrong:
+            print(f"error: {name} has a share of {share:.2f} for {cell['shape']} {cell['format']}, T = {cell['tokens']}, {cell['threads']} "
+                  "threads: the machine's limits were measured too low, or the weights were in a cache (--pool)", file=sys.stderr)
+        return 1 if wrong else 0
+
+
+def parse(arguments):
     parser = argparse.ArgumentParser(prog="./run bench --quantized", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=["granite-1b", "olmoe"], choices=SHAPES)
-    parser.add_argument("--formats", nargs="+", default=["int4", "int8", "nbits4"], choices=FORMATS)
-    parser.add_argument("--tokens", nargs="+", type=int, default=[1, 16, 512])
-    parser.add_argument("--threads", nargs="+", type=int, default=[os.cpu_count()])
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
-    parser.add_argument("--pool", type=float, default=0.6, help="gigabytes of codes in a chain")
-    parser.add_argument("--seconds", type=float, default=0.5, help="time per engine, cell and round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--build", default="build")
-    parser.add_argument("--json", help="write all cells to this file")
-    options = parser.parse_args()
-    tools = pathlib.Path(options.build).resolve() / "bin"
-    limits, cells = {}, []
-    ours = [e for e in options.engines if ENGINES[e] == "ours"]
-    head = "".join(f"{e + ' ms':>10}{'GB/s':>7}{'GOP/s':>7}{'share':>7}{'ratio':>7}" for e in ours)
-    print(f"{'shape':12}{'format':>7}{'T':>6}{'thr':>4}{head}{'onnxruntime ms':>16}")
+
+    def words(option, default, known, help):
+        parser.add_argument(option, nargs="+", default=default, help=help, metavar="NAME")
+        return option.removeprefix("--"), known
+
+    lists = [words("--shapes", ["granite-1b", "olmoe"], SHAPES, f"of: {', '.join(SHAPES)}"),
+             words("--formats", ["int4", "int8", "nbits4"], FORMATS, f"of: {', '.join(FORMATS)}"),
+             words("--engines", list(ENGINES), ENGINES, f"of: {', '.join(ENGINES)}"),
+             words("--tokens", ["1", "16", "512"], None, "numbers of tokens"),
+             words("--threads", [str(os.cpu_count())], None, "numbers of threads")]
+    parser.add_argument("--pool", type=float, default=0.6, help="gigabytes of codes that a chain has at least")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of each turn, at least")
+    parser.add_argument("--rounds", type=int, default=None, help="turns of each engine per cell (default: 4; with --against 12)")
+    parser.add_argument("--against", metavar="BUILD", help="a build folder of another moe-compile, or the program in it, that is measured as well")
+    parser.add_argument("--against-flag", action="append", default=[], help="another option for that moe-compile")
+    parser.add_argument("--allow-cached", action="store_true", help="do not fail where weights stay in a cache")
+    parser.add_argument("--build", default=str(HERE.parent / "build"), help="build folder with the tools")
+    parser.add_argument("--json", help="also write all figures to this file, after each cell")
+    options = parser.parse_args(arguments)
+    # Lists are written with commas, as for bench.py, or with spaces.
+    for name, known in lists:
+        values = [word for text in getattr(options, name) for word in text.split(",")]
+        for value in values:
+            if not (value in known if known else value.isdecimal() and int(value)):
+                parser.error(f"--{name}: '{value}' is none of: {', '.join(known)}" if known else f"--{name}: '{value}' is no number")
+        setattr(options, name, values if known else [int(value) for value in values])
+    if options.against_flag and not options.against:
+        parser.error("--against-flag is for the compiler of --against")
+    options.against = options.against and find_build(options.against, parser)
+    options.rounds = options.rounds or (12 if options.against else 4)
+    return options
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    bench = Bench(options)
+    print(bench.header())
     for shape in options.shapes:
-        hidden, inner, experts, k = SHAPES[shape]
         for name in options.formats:
-            bits, block, scale = FORMATS[name]
-            dense, floats = name.startswith("nbits"), name == "mxfp4"
-            each = expert_bytes(shape, bits, block, scale)
-            layers = max(1, math.ceil(options.pool * 1e9 / (each * (k if dense else experts))))
             with tempfile.TemporaryDirectory() as folder:
-                folder = pathlib.Path(folder)
-                model = folder / "chain.onnx"
-                if floats:
-                    write_model(model, shape, layers)
-                else:
-                    write_quantized(model, shape, layers, bits, block, dense)
-                modules = {e: folder / f"{e}.moe" for e in ours}
-                for e, module in modules.items():
-                    # The streams of weights are the same for both kinds of products, and so are the files.
-                    run([tools / "moe-compile", model, "-o", module, f"--numerics={e}", "--mcpu=native",
-                         *([f"--quantize={name}"] if floats else [])])
-                    module.with_suffix(".build").write_text(str(tools.parent))
-                np.save(folder / "bias.npy", routing_bias(shape, "uniform"))
-                measure_limits(tools, options.threads, limits)
-                engines = []
-                for e in options.engines:
-                    if e == "onnxruntime" and floats:
-                        continue
-                    engines.append(Engine(ENGINES[e], sys.executable, modules.get(e, model), shape, "f32"))
-                    engines[-1].name = e
-                for threads in options.threads:
-                    for tokens in options.tokens:
-                        rows = []
-                        for i, x in enumerate(make_rows(shape, tokens, 8)):
-                            rows.append(str(folder / f"rows-{i}.npy"))
-                            np.save(rows[-1], x)
-                        outputs, seconds = {}, {e.name: [] for e in engines}
-                        for engine in engines:
-                            output = str(folder / f"out-{engine.name}.npy")
-                            engine.ask(prepare=rows, bias=str(folder / "bias.npy"), threads=threads, output=output)
-                            outputs[engine.name] = np.load(output)
-                        first = next(iter(outputs.values()))
-                        for engine, other in outputs.items():
-                            error = np.abs(other - first).max() / np.abs(first).max()
-                            if not error <= max(TOLERANCES[engine], TOLERANCES[engines[0].name]):
-                                raise SystemExit(f"{shape} {name} T={tokens}: the result of {engine} differs by {error:.1e}")
-                        for _ in range(options.rounds):
-                            for engine in engines:
-                                one = np.median(engine.ask(calls=2)["seconds"])
-                                calls = max(2, min(200, math.ceil(options.seconds / one)))
-                                seconds[engine.name] += engine.ask(calls=calls)["seconds"]
-                        # Rows choose nearly uniformly and independently.
-                        touched = k if dense else experts * (1 - (1 - k / experts) ** tokens)
-                        limit = limits[threads]
-                        work = tokens * k * 6 * hidden * inner
-                        medians = {e: float(np.median(t)) / layers for e, t in seconds.items()}
-                        least = {e: max(touched * each / limit["bytes_per_second"],
-                                        work / limit["integer_op_per_second" if e == "fast" else "flop_per_second"]) for e in ours}
-                        cells.append({"shape": shape, "format": name, "tokens": tokens, "threads": threads, "layers": layers,
-                                      "bytes": touched * each, "operations": work, "roofline_seconds": least, "medians": medians})
-                        peer = medians.get("onnxruntime")
-                        text = f"{shape:12}{name:>7}{tokens:6}{threads:4}"
-                        for e in ours:
-                            time = medians[e]
-                            text += f"{time * 1e3:10.3f}{touched * each / time / 1e9:7.1f}{work / time / 1e9:7.0f}{least[e] / time:7.2f}"
-                            text += f"{peer / time:7.2f}" if peer else " " * 7
-                        print(text + (f"{peer * 1e3:16.3f}" if peer else ""), flush=True)
-                for engine in engines:
-                    engine.close()
-    for n, limit in limits.items():
-        print(f"{n} threads: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s, "
-              f"bytes {limit['integer_op_per_second'] / 1e9:.0f} GOP/s")
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps({"limits": limits, "cells": cells}, indent=1))
+                bench.measure_format(shape, name, pathlib.Path(folder))
+    for probe in bench.probes.values():
+        probe.close()
+    return bench.report()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -314,13 +314,14 @@ MachineProbe::MachineProbe(int32_t threads) : team(std::make_unique<Team>(thread
 MachineProbe::~MachineProbe() = default;
 
 Machine MachineProbe::measure() {
-  std::vector<Team::Rates> rates = team->run({variant, kMultiply, variant, kMultiply, variant, kMultiply});
+  std::vector<Team::Rates> rates =
+      team->run({variant, kMultiply, kDot, variant, kMultiply, kDot, variant, kMultiply, kDot});
   // The median of three; `best` takes part in the most of this run.
   auto middle = [&](size_t first, double &best) {
     std::array<double, 3> three;
     for (size_t i = 0; i < three.size(); ++i) {
-      three[i] = rates[first + 2 * i].apart;
-      best = std::max(best, rates[first + 2 * i].together);
+      three[i] = rates[first + 3 * i].apart;
+      best = std::max(best, rates[first + 3 * i].together);
     }
     std::sort(three.begin(), three.end());
     return std::min(three[1], best);
@@ -328,6 +329,7 @@ Machine MachineProbe::measure() {
   Machine now = most;
   now.bytesPerSecond = middle(0, most.bytesPerSecond);
   now.flopPerSecond = middle(1, most.flopPerSecond);
+  now.integerOpsPerSecond = middle(2, most.integerOpsPerSecond);
   return now;
 }
 

@@ -27,7 +27,7 @@ public:
 
   /// The most of all that was measured.
   const Machine &best() const { return most; }
-  /// What the machine does at this moment: the medians of three short pieces of work each (about 30 ms).
+  /// What the machine does at this moment: the medians of three short pieces of work each (about 40 ms).
   Machine measure();
 
 private:
