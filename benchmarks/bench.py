@@ -23,6 +23,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,9 @@ from measure import (MOST_SHARE, Engine, Probe, compile_model, count_inputs, fig
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
+ENGINES = ("ours", "onnxruntime", "torch", "torch-loop", "openvino", "cublas", "cudnn")
+# Engines that run in an interpreter of their own, and what it has.
+FOREIGN = {"torch": "torch", "torch-loop": "torch", "openvino": "openvino"}
 # Engines that are no peers.
 OWN = ("ours", "other")
 # Engines that compute the experts' products only.
@@ -155,7 +159,7 @@ class Bench:
         for name in files:
             if name == "onnxruntime" and dtype == "bf16":
                 continue  # its MoE operator has no bf16 on CPU
-            python = options.torch_python if name.startswith("torch") else sys.executable
+            python = getattr(options, FOREIGN[name] + "_python") if name in FOREIGN else sys.executable
             try:
                 engines.append(Engine(name, python, files[name], shape, dtype, options.device, "ours" if name == "other" else None))
             except vendor.Missing as why:
@@ -354,9 +358,10 @@ def parse(arguments):
     parser.add_argument("--routings", type=words, default=["uniform"], help=f"of: {', '.join(ROUTINGS)}")
     parser.add_argument("--dtypes", type=words, default=None, help=f"of: {', '.join(DTYPES)} (default: f32; on a GPU f16,bf16)")
     parser.add_argument("--engines", type=words, default=None,
-                        help="of: ours, onnxruntime, torch, torch-loop, cublas, cudnn (default: the first two, and torch with --torch-python; on a "
-                        "GPU ours, cublas and cudnn, and torch)")
+                        help=f"of: {', '.join(ENGINES)} (default: the first two, and those whose interpreters are given; on a GPU ours, cublas and "
+                        "cudnn, and torch)")
     parser.add_argument("--torch-python", help="a Python interpreter that has PyTorch; nothing else here needs it")
+    parser.add_argument("--openvino-python", help="a Python interpreter that has OpenVINO and numpy; nothing else here needs it")
     parser.add_argument("--against", metavar="BUILD", help="a build folder of another moe-compile, or the program in it, that is measured as well")
     parser.add_argument("--against-flag", action="append", default=[], help="another option for that moe-compile")
     parser.add_argument("--pool", type=float, default=0.8, help="GB of f32 weights that a chain has at least")
@@ -391,20 +396,26 @@ def parse(arguments):
     if options.engines is None and options.against:
         options.engines = ["ours"]
     elif options.engines is None:
-        options.engines = ["ours"] + (list(PRODUCTS) if on_gpu else ["onnxruntime"]) + (["torch", "torch-loop"] if options.torch_python else [])
+        options.engines = ["ours", *(PRODUCTS if on_gpu else ["onnxruntime"])]
+        options.engines += [name for name, module in FOREIGN.items() if getattr(options, f"{module}_python") and not (on_gpu and name == "openvino")]
     for given, known in ((options.shapes, SHAPES), (options.routings, ROUTINGS), (options.dtypes, DTYPES),
-                         (options.engines, ("ours", "onnxruntime", "torch", "torch-loop", *PRODUCTS))):
+                         (options.engines, ENGINES)):
         for name in given:
             if name not in known:
                 parser.error(f"'{name}' is none of: {', '.join(known)}")
-    if on_gpu and "onnxruntime" in options.engines:
-        parser.error("onnxruntime is measured on the processor only")
+    for name in ("onnxruntime", "openvino"):
+        if on_gpu and name in options.engines:
+            parser.error(f"{name} is measured on the processor only")
     if not on_gpu and any(name in PRODUCTS for name in options.engines):
         parser.error("cublas and cudnn are measured on a GPU only")
     if options.against and "ours" not in options.engines:
         parser.error("--against compares with ours, which --engines leaves out")
-    if not options.torch_python and any(name.startswith("torch") for name in options.engines):
-        parser.error("PyTorch is not among the project's packages: name an interpreter that has it with --torch-python")
+    for name in options.engines:
+        option = f"{FOREIGN.get(name)}_python"
+        if name in FOREIGN and not getattr(options, option):
+            parser.error(f"'{name}' is not among the project's packages: name an interpreter that has it with --{FOREIGN[name]}-python")
+        if name in FOREIGN and not shutil.which(getattr(options, option)):
+            parser.error(f"--{FOREIGN[name]}-python: there is no program '{getattr(options, option)}'")
     return options
 
 

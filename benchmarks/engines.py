@@ -13,10 +13,15 @@ import pathlib
 import sys
 import time
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError as why:
+    print(json.dumps({"missing": f"{why}, in {sys.executable}"}), flush=True)
+    sys.exit()
 
 import vendor
 from chain import SHAPES, deinterleave, rows_of_experts
+from openvino_chain import OpenVino
 
 
 class Ours:
@@ -115,8 +120,10 @@ class Torch:
     """PyTorch's grouped product over all rows, sorted by expert."""
 
     def __init__(self, model, shape, dtype, device="cpu"):
-        import torch
-
+        try:
+            import torch
+        except ImportError as why:
+            raise vendor.Missing(f"{why}; it is on PyPI as 'torch'") from why
         self.torch, self.k, self.device = torch, SHAPES[shape][3], device
         self.type = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]
         self.layers = []
@@ -191,7 +198,8 @@ class Vendor:
         self.products.prepare(counts)
 
 
-ENGINES = {"ours": Ours, "onnxruntime": Onnxruntime, "torch": Torch, "torch-loop": TorchLoop, "routing": Routing}
+ENGINES = {"ours": Ours, "onnxruntime": Onnxruntime, "torch": Torch, "torch-loop": TorchLoop, "openvino": OpenVino,
+           "routing": Routing}
 
 
 def make_engine(name, model, shape, dtype, device):

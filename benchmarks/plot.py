@@ -2,7 +2,7 @@
 import math
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, GAP = 340, 190, 46, 34, 40, 24
-COLOURS = {"ours": "#1f77b4", "onnxruntime": "#d62728", "torch": "#2ca02c", "torch-loop": "#9467bd"}
+COLOURS = {"ours": "#1f77b4", "onnxruntime": "#d62728", "torch": "#2ca02c", "torch-loop": "#9467bd", "openvino": "#ff7f0e", "other": "#8c564b"}
 
 
 def panel(cells, title, x0, y0):
