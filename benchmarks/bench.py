@@ -18,45 +18,40 @@ way of the rows to the device and back in them, once per chain. Beside them stan
 these libraries are (vendor.py): with rows that stand sorted already, and their numbers on the host, a bound rather than a layer. The limits
 are what a copy, and cuBLAS, reach in the same run; without cuBLAS those of the GPU's clocks and widths.
 """
-import argparse
 import json
 import math
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import numpy as np
 
 import cuda
+import estimate
 import plot
 import vendor
-from chain import (DTYPES, ROUTINGS, SHAPES, expert_bytes, layer_bytes, make_rows, routing_bias, write_model)
-from measure import (MOST_SHARE, Engine, Probe, compile_model, count_inputs, figures, find_build, least_seconds, paired_interval, ratio_interval,
-                     take_turns, write)
+from chain import SHAPES, chain_layers, count_rows, expert_bytes, layer_bytes, make_rows, routing_bias, write_model
+from measure import (LIMITS, MOST_SHARE, Engine, Failed, Probe, compile_model, count_inputs, figures, least_seconds, paired_interval,
+                     ratio_interval, take_turns, write)
+from options import FOREIGN, MOST_FALL, OWN, PRODUCTS, parse
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
-ENGINES = ("ours", "onnxruntime", "torch", "torch-loop", "openvino", "cublas", "cudnn")
-# Engines that run in an interpreter of their own, and what it has.
-FOREIGN = {"torch": "torch", "torch-loop": "torch", "openvino": "openvino"}
-# Engines that are no peers.
-OWN = ("ours", "other")
-# Engines that compute the experts' products only.
-PRODUCTS = ("cublas", "cudnn")
-# Between neighbouring T, the share may fall by this much.
-MOST_FALL = 0.10
-SWEEP = [*range(1, 41), *sorted(int(t) for t in np.random.default_rng(0).choice(np.arange(41, 1025), 20, replace=False))]
 
 
 class Bench:
-    def __init__(self, options, folder, gpu=None):
+    def __init__(self, options, gpu=None):
         """`gpu`: the limits of the device that runs the modules (cuda.py), or None for the processor."""
-        self.options, self.folder, self.gpu = options, folder, gpu
+        self.options, self.gpu, self.start = options, gpu, time.monotonic()
+        # Those of the shape that is measured.
+        self.folder, self.engines = None, []
         self.tools = pathlib.Path(options.build).resolve() / "bin"
         self.limits, self.cells, self.told, self.probes, self.compiled = {}, [], set(), {}, []
+        # The limits that an earlier part of the run has measured.
+        self.known = {}
 
     def measure_limits(self):
         if self.gpu:
@@ -64,15 +59,21 @@ class Bench:
             self.gpu.update(self.measure_device())
         else:
             self.probes = {n: Probe(self.tools, n) for n in self.options.threads}
-            self.limits = {n: probe.best for n, probe in self.probes.items()}
+            for n in self.probes:
+                self.keep_limits(n)
 
     def probe(self, threads):
         """The limits of this moment; those of a GPU do not change."""
         if self.gpu:
             return None
         now = self.probes[threads].ask()
-        self.limits[threads] = self.probes[threads].best
+        self.keep_limits(threads)
         return now
+
+    def keep_limits(self, threads):
+        best = self.probes[threads].best
+        known = self.known.get(threads, {})
+        self.limits[threads] = {**best, **{key: max(best[key], known.get(key, 0)) for key in LIMITS}}
 
     def measure_device(self):
         """What the device reaches in this run takes the place of what its clocks allow: the best of all measurements."""
@@ -90,7 +91,7 @@ class Bench:
                 "flop_per_second": {**clocks["flop_per_second"], **measured["flop_per_second"]}}
 
     def make_models(self, shape, dtype, layers):
-        """The chain, the file for each engine, and the chain that tells its routing."""
+        """The chain, and the file for each engine."""
         model = self.folder / "chain.onnx"
         write_model(model, shape, layers, dtype)
         files = {name: model for name in self.options.engines}
@@ -99,13 +100,7 @@ class Bench:
             files["ours"] = self.compile(model, "ours", self.tools.parent, flags, shape, dtype)
         if self.options.against:
             files["other"] = self.compile(model, "other", self.options.against, flags + self.options.against_flag, shape, dtype)
-        counting = self.folder / "routing.onnx"
-        if dtype == "f32":
-            write_model(counting, shape, layers, dtype, with_logits=True, data="chain.data")
-        else:
-            # Experts are chosen by nearly the same scores in every type; not every engine runs all of them.
-            write_model(counting, shape, 1, "f32", with_logits=True)
-        return files, counting
+        return model, files
 
     def compile(self, model, name, build, flags, shape, dtype):
         module = self.folder / f"{name}.moe"
@@ -116,17 +111,14 @@ class Bench:
     def device_flags(self):
         return ["--target=cuda", f"--chip={self.gpu['chip']}"] if self.gpu else []
 
-    def count_rows(self, shape, counting, inputs):
+    def count_rows(self, shape, dtype, model, inputs):
         """Files with the rows of each expert, by input and layer, and the mean number of experts that have any."""
-        worker = Engine("routing", sys.executable, counting, shape, "f32")
         result = {}
         for (tokens, routing), (rows, bias) in inputs.items():
-            worker.ask(prepare=rows, bias=bias, threads=os.cpu_count(), output=str(self.folder / "none.npy"))
-            counts = np.array(worker.ask(chosen=SHAPES[shape][3])["counts"])
+            counts = count_rows(model, SHAPES[shape][3], [np.load(file) for file in rows], np.load(bias), dtype)
             file = str(self.folder / f"counts-{tokens}-{routing}.npy")
             np.save(file, counts)
             result[tokens, routing] = file, float(np.count_nonzero(counts, axis=2).mean())
-        worker.close()
         return result
 
     def make_inputs(self, shape, dtype, layers):
@@ -146,35 +138,68 @@ class Bench:
                 inputs[tokens, routing] = rows, bias
         return inputs
 
-    def measure_shape(self, shape, dtype):
+    def measure_shapes(self):
+        """All of them, each in a folder of its own, since models are large. Returns whether all could be measured."""
+        failed = []
+        pairs = [(shape, dtype) for shape in self.options.shapes for dtype in self.options.dtypes]
+        for number, (shape, dtype) in enumerate(pairs, 1):
+            wanted = [(n, t, r) for n in self.options.threads for r in self.options.routings for t in self.options.tokens
+                      if not self.has_cell(shape, dtype, n, t, r)]
+            if not wanted:
+                self.say(f"{shape} {dtype} is in {self.options.json} already ({number} of {len(pairs)})")
+                continue
+            with tempfile.TemporaryDirectory(prefix="moe-bench-") as folder:
+                self.folder = pathlib.Path(folder)
+                try:
+                    self.measure_shape(shape, dtype, f"({number} of {len(pairs)})")
+                except Failed as why:
+                    failed.append(f"{shape} {dtype}: {why}")
+                    print(f"error: {failed[-1]}", file=sys.stderr, flush=True)
+                finally:
+                    for engine in self.engines:
+                        engine.end()
+                    self.engines = []
+        for problem in failed if len(pairs) > 1 else []:
+            print(f"error: not measured to the end: {problem}", file=sys.stderr)
+        return not failed
+
+    def has_cell(self, shape, dtype, threads, tokens, routing):
+        want = {"shape": shape, "dtype": dtype, "threads": threads, "tokens": tokens, "routing": routing}
+        return any(all(cell[key] == value for key, value in want.items()) for cell in self.cells)
+
+    def say(self, text):
+        """Progress, beside the table."""
+        print(f"[{estimate.duration(time.monotonic() - self.start)}] {text}", file=sys.stderr, flush=True)
+
+    def measure_shape(self, shape, dtype, place):
         options = self.options
         if self.gpu:
             self.measure_limits()
-        # Chains of a type that is half as wide have as many layers: the ratio between types is one of equal work.
-        layers = max(1, math.ceil(options.pool * 1e9 / layer_bytes(shape, "f32")))
-        files, counting = self.make_models(shape, dtype, layers)
+        layers = chain_layers(shape, options.pool)
+        self.say(f"{shape} {dtype} {place}: {layers} layer{'s' * (layers > 1)} of {layer_bytes(shape, dtype) / 1e9:.2f} GB, written and compiled")
+        model, files = self.make_models(shape, dtype, layers)
         inputs = self.make_inputs(shape, dtype, layers)
-        counts = self.count_rows(shape, counting, inputs)
-        engines = []
+        counts = self.count_rows(shape, dtype, model, inputs)
+        self.say(f"{shape} {dtype}: measured with {', '.join(files)}")
         for name in files:
             if name == "onnxruntime" and dtype == "bf16":
                 continue  # its MoE operator has no bf16 on CPU
             python = getattr(options, FOREIGN[name] + "_python") if name in FOREIGN else sys.executable
             try:
-                engines.append(Engine(name, python, files[name], shape, dtype, options.device, "ours" if name == "other" else None))
+                self.engines.append(Engine(name, python, files[name], shape, dtype, options.device, "ours" if name == "other" else None))
             except vendor.Missing as why:
                 self.tell_missing(name, why)
         for threads in options.threads:
-            for key in inputs:
-                self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], counts[key])
+            for tokens, routing in inputs:
+                if not self.has_cell(shape, dtype, threads, tokens, routing):
+                    key = tokens, routing
+                    self.measure_cell(self.engines, shape, dtype, layers, threads, key, inputs[key], counts[key])
             # What looks like a cliff may be a moment in which the machine was busy: both sides are measured again.
             for _, *pair in [fall for fall in self.falls() if fall[0] > MOST_FALL] if self.options.sweep else []:
                 for cell in pair:
                     if cell["shape"] == shape and cell["threads"] == threads and cell["dtype"] == dtype:
                         key = cell["tokens"], cell["routing"]
-                        self.measure_cell(engines, shape, dtype, layers, threads, key, inputs[key], counts[key], cell)
-        for engine in engines:
-            engine.close()
+                        self.measure_cell(self.engines, shape, dtype, layers, threads, key, inputs[key], counts[key], cell)
         if self.gpu:
             self.measure_limits()
 
@@ -204,7 +229,7 @@ class Bench:
             base, first = next(iter(outputs.items()))
             error = np.abs(other - first).max() / np.abs(first).max()
             if not error <= TOLERANCE[dtype]:
-                raise SystemExit(f"{shape} {dtype} T={tokens}: {base} and {name} differ by {error:.2g}")
+                raise Failed(f"T = {tokens}: {base} and {name} differ by {error:.2g}")
         seconds, turns = take_turns(engines, lambda: self.probe(threads), self.options.rounds, self.options.seconds, len(rows), layers)
         if known:
             for name, times in seconds.items():
@@ -221,6 +246,24 @@ class Bench:
         })
         self.finish(self.cells[-1])
         print(self.line(self.cells[-1]), flush=True)
+        self.save()
+
+    def save(self):
+        if self.options.json:
+            write(self.options.json, json.dumps({"options": self.settings(), "limits": self.limits, "compiled": self.compiled,
+                                                 "cells": self.cells}, indent=1))
+
+    def settings(self):
+        """What all cells of a file have in common."""
+        return {name: getattr(self.options, name) for name in ("device", "engines", "pool", "rounds", "seconds", "compile_flag")}
+
+    def resume(self):
+        """Takes the cells that an interrupted run left."""
+        known = json.loads(pathlib.Path(self.options.json).read_text())
+        if known.get("options") != self.settings():
+            raise Failed(f"--resume: {self.options.json} is of a run with other options: {known.get('options')}")
+        self.cells, self.compiled = known["cells"], known["compiled"]
+        self.known = {int(n): limit for n, limit in known["limits"].items()}
 
     def measure_disturbed(self, engines, count, layers):
         """Our times while another process spins on one of the cores."""
@@ -330,97 +373,22 @@ class Bench:
         if ratios := [cell["ratio"] for cell in self.cells if "ratio" in cell]:
             print(f"geometric mean of the ratio to the best peer: {np.exp(np.mean(np.log(ratios))):.2f}; "
                   f"the least: {min(ratios):.2f}")
-        if self.options.against:
+        if self.options.against and self.cells:
             self.report_against()
-        if self.options.json:
-            write(self.options.json, json.dumps({"limits": self.limits, "compiled": self.compiled, "cells": self.cells}, indent=1))
-        if self.options.plot:
+        self.save()
+        if self.options.plot and self.cells:
             write(self.options.plot, plot.draw(self.cells))
         wrong = [(cell, name) for cell in self.cells for name, e in cell["engines"].items() if e["share_of_best"] > MOST_SHARE and not self.options.allow_cached]
         for cell, name in wrong:
             print(f"error: {name} has a share of {cell['engines'][name]['share_of_best']:.2f} for {cell['shape']}, T = "
                   f"{cell['tokens']}, {cell['threads']} threads: the machine's limits were measured too low, or the "
                   f"weights were in a cache (--pool)", file=sys.stderr)
-        swept = self.report_sweep() if self.options.sweep else 0
+        swept = self.report_sweep() if self.options.sweep and self.falls() else 0
         return 1 if wrong else swept
 
 
-def parse(arguments):
-    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    words = lambda text: text.split(",")
-    numbers = lambda text: [int(word) for word in text.split(",")]
-    parser.add_argument("--shapes", type=words, default=["granite-1b", "olmoe"], help=f"of: {', '.join(SHAPES)}, or all")
-    parser.add_argument("--tokens", type=numbers, default=None,
-                        help="numbers of tokens (default: 1,16,128,512; on a GPU 1,8,64,512,4096)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what runs the modules")
-    parser.add_argument("--threads", type=numbers, default=None, help="numbers of threads (default: 1,2)")
-    parser.add_argument("--routings", type=words, default=["uniform"], help=f"of: {', '.join(ROUTINGS)}")
-    parser.add_argument("--dtypes", type=words, default=None, help=f"of: {', '.join(DTYPES)} (default: f32; on a GPU f16,bf16)")
-    parser.add_argument("--engines", type=words, default=None,
-                        help=f"of: {', '.join(ENGINES)} (default: the first two, and those whose interpreters are given; on a GPU ours, cublas and "
-                        "cudnn, and torch)")
-    parser.add_argument("--torch-python", help="a Python interpreter that has PyTorch; nothing else here needs it")
-    parser.add_argument("--openvino-python", help="a Python interpreter that has OpenVINO and numpy; nothing else here needs it")
-    parser.add_argument("--against", metavar="BUILD", help="a build folder of another moe-compile, or the program in it, that is measured as well")
-    parser.add_argument("--against-flag", action="append", default=[], help="another option for that moe-compile")
-    parser.add_argument("--pool", type=float, default=0.8, help="GB of f32 weights that a chain has at least")
-    parser.add_argument("--rounds", type=int, default=None, help="turns of each engine per cell (default: 5; with --against 12)")
-    parser.add_argument("--seconds", type=float, default=0.15, help="of each turn, at least")
-    parser.add_argument("--disturb", action="store_true", help="also time our module while a process spins on one core")
-    parser.add_argument("--sweep", action="store_true",
-                        help=f"T from 1 to 40 and 20 more up to 1024, our module only; fails where the share falls by more than {MOST_FALL} from one T to the next")
-    parser.add_argument("--allow-cached", action="store_true", help="do not fail where weights stay in a cache")
-    parser.add_argument("--compile-flag", action="append", default=[], help="another option for moe-compile")
-    parser.add_argument("--build", default=str(HERE.parent / "build"), help="build folder with the tools")
-    parser.add_argument("--json", help="also write all figures to this file")
-    parser.add_argument("--plot", help="also draw the shares over T to this SVG file")
-    options = parser.parse_args(arguments)
-    if options.shapes == ["all"]:
-        options.shapes = [name for name in SHAPES if name != "tiny"]
-    if options.sweep:
-        options.tokens, options.engines = SWEEP, ["ours"]
-    on_gpu = options.device == "cuda"
-    options.tokens = options.tokens or ([1, 8, 64, 512, 4096] if on_gpu else [1, 16, 128, 512])
-    options.dtypes = options.dtypes or (["f16", "bf16"] if on_gpu else ["f32"])
-    if on_gpu and (options.threads not in (None, [1]) or options.disturb):
-        parser.error("--threads and --disturb are about the processor")
-    options.threads = options.threads or ([1] if on_gpu else [1, 2])
-    if options.against_flag and not options.against:
-        parser.error("--against-flag is for the compiler of --against")
-    if options.against:
-        options.against = find_build(options.against, parser)
-        if on_gpu or options.sweep:
-            parser.error("--against goes with neither --device=cuda nor --sweep")
-    options.rounds = options.rounds or (12 if options.against else 5)
-    if options.engines is None and options.against:
-        options.engines = ["ours"]
-    elif options.engines is None:
-        options.engines = ["ours", *(PRODUCTS if on_gpu else ["onnxruntime"])]
-        options.engines += [name for name, module in FOREIGN.items() if getattr(options, f"{module}_python") and not (on_gpu and name == "openvino")]
-    for given, known in ((options.shapes, SHAPES), (options.routings, ROUTINGS), (options.dtypes, DTYPES),
-                         (options.engines, ENGINES)):
-        for name in given:
-            if name not in known:
-                parser.error(f"'{name}' is none of: {', '.join(known)}")
-    for name in ("onnxruntime", "openvino"):
-        if on_gpu and name in options.engines:
-            parser.error(f"{name} is measured on the processor only")
-    if not on_gpu and any(name in PRODUCTS for name in options.engines):
-        parser.error("cublas and cudnn are measured on a GPU only")
-    if options.against and "ours" not in options.engines:
-        parser.error("--against compares with ours, which --engines leaves out")
-    for name in options.engines:
-        option = f"{FOREIGN.get(name)}_python"
-        if name in FOREIGN and not getattr(options, option):
-            parser.error(f"'{name}' is not among the project's packages: name an interpreter that has it with --{FOREIGN[name]}-python")
-        if name in FOREIGN and not shutil.which(getattr(options, option)):
-            parser.error(f"--{FOREIGN[name]}-python: there is no program '{getattr(options, option)}'")
-    return options
-
-
 def main(arguments=None):
-    options = parse(arguments)
+    options = parse(arguments, __doc__)
     gpu = None
     if options.device == "cuda":
         try:
@@ -428,17 +396,26 @@ def main(arguments=None):
         except cuda.NoDevice as why:
             print(f"bench: {why}; nothing was measured", file=sys.stderr)
             return 1
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options, pathlib.Path(folder), gpu)
+    bench = Bench(options, gpu)
+    try:
+        if options.resume and pathlib.Path(options.json).exists():
+            bench.resume()
         bench.measure_limits()
-        print(bench.header())
-        for shape in options.shapes:
-            for dtype in options.dtypes:
-                bench.measure_shape(shape, dtype)
+        bench.say(estimate.tell(options, bench.limits))
+        print(bench.header(), flush=True)
+        complete = bench.measure_shapes()
+    except Failed as why:
+        print(f"bench: {why}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nbench: interrupted; {len(bench.cells)} cells were measured" +
+              (f" and are in {options.json}, from where --resume goes on" if options.json else ""), file=sys.stderr)
+        return 130
+    finally:
         for probe in bench.probes.values():
-            probe.close()
-        return bench.report()
+            probe.end()
+    return bench.report() or not complete
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(int(main()))

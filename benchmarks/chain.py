@@ -34,6 +34,12 @@ def layer_bytes(shape, dtype="f32"):
     return expert_bytes(shape, dtype) * SHAPES[shape][2]
 
 
+def chain_layers(shape, pool):
+    """How many layers make up `pool` GB of f32 weights. Chains of a type that is half as wide have as many: the ratio between types is
+    one of equal work."""
+    return max(1, math.ceil(pool * 1e9 / layer_bytes(shape, "f32")))
+
+
 def routing_bias(shape, routing):
     """What is added to the router's logits, which are about normal with deviation 1."""
     _, _, experts, k = SHAPES[shape]
@@ -51,35 +57,31 @@ def make_rows(shape, tokens, count):
     return [rng.standard_normal((tokens, SHAPES[shape][0]), np.float32) for _ in range(count)]
 
 
-def write_model(path, shape, layers, dtype="f32", with_logits=False, data=None, strength=0.05):
-    """Writes the ONNX chain x [T, H], bias [E] -> y [T, H] with its weights beside it. With `data`, the weights of another
-    model of the same sizes are referred to. With logits, the routers' results are outputs too. `strength` is that of a layer
-    beside the residual."""
-    import ml_dtypes
+def write_model(path, shape, layers, dtype="f32", strength=0.05):
+    """Writes the ONNX chain x [T, H], bias [E] -> y [T, H] with its weights beside it, and an index of them (.json) for what reads no ONNX.
+    `strength` is that of a layer beside the residual."""
     import onnx
     from onnx import TensorProto, helper
 
     hidden, inner, experts, k = SHAPES[shape]
-    numpy_type = np.dtype({"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}[dtype])
+    numpy_type = numpy_dtype(dtype)
     onnx_type = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[dtype]
     rng = np.random.default_rng(1)
     # Large banks repeat one random block: drawing gigabytes would take longer than measuring.
     block = rng.standard_normal(8_000_003, np.float32)
-    file = None if data else open(path.with_suffix(".data"), "wb")
-    data = data or path.with_suffix(".data").name
+    file = open(path.with_suffix(".data"), "wb")
     initializers, nodes, index, offset = [], [], [], 0
 
     def weight(name, dims, scale):
         nonlocal offset
         count = math.prod(dims)
-        if file:
-            scaled = (block * np.float32(scale)).astype(numpy_type)
-            start = int(rng.integers(len(block)))
-            for at in range(0, count, len(block)):
-                file.write(np.roll(scaled, -start)[: count - at].tobytes())
+        # Another part of the block first in each bank.
+        scaled = np.roll((block * np.float32(scale)).astype(numpy_type), -int(rng.integers(len(block)))).view(np.uint8).data
+        for at in range(0, count, len(block)):
+            file.write(scaled[: (count - at) * numpy_type.itemsize])
         tensor = TensorProto(name=name, data_type=onnx_type, dims=dims, data_location=TensorProto.EXTERNAL)
         length = count * numpy_type.itemsize
-        for key, value in (("location", data), ("offset", offset), ("length", length)):
+        for key, value in (("location", path.with_suffix(".data").name), ("offset", offset), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
         initializers.append(tensor)
         index.append({"name": name, "dims": dims, "offset": offset})
@@ -92,7 +94,6 @@ def write_model(path, shape, layers, dtype="f32", with_logits=False, data=None, 
     if cast:
         nodes += [helper.make_node("Cast", ["x"], ["x_"], to=onnx_type), helper.make_node("Cast", ["bias"], ["bias_"], to=onnx_type)]
         value = "x_"
-    outputs = []
     for n in range(layers):
         router = weight(f"router{n}", [hidden, experts], hidden**-0.5)
         fc1 = weight(f"fc1_{n}", [experts, 2 * inner, hidden], hidden**-0.5)
@@ -108,18 +109,14 @@ def write_model(path, shape, layers, dtype="f32", with_logits=False, data=None, 
             ),
             helper.make_node("Add", [value, f"moe{n}"], [out]),
         ]
-        outputs.append(f"logits{n}")
         value = out
     if cast:
         nodes.append(helper.make_node("Cast", [value], ["y"], to=TensorProto.FLOAT))
-    if file:
-        file.close()
-        # For engines that read no ONNX.
-        path.with_suffix(".json").write_text(json.dumps(index))
+    file.close()
+    path.with_suffix(".json").write_text(json.dumps(index))
     info = lambda name, last: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["T", last])
     bias = helper.make_tensor_value_info("bias", TensorProto.FLOAT, [experts])
-    results = [info("y", hidden)] + ([info(name, experts) for name in outputs] if with_logits else [])
-    graph = helper.make_graph(nodes, "chain", [info("x", hidden), bias], results, initializers)
+    graph = helper.make_graph(nodes, "chain", [info("x", hidden), bias], [info("y", hidden)], initializers)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
 
@@ -127,6 +124,21 @@ def write_model(path, shape, layers, dtype="f32", with_logits=False, data=None, 
 def deinterleave(fc1):
     """[E, 2 I, H] with gate and up rows in turn -> gates first, then ups."""
     return np.concatenate([fc1[:, 0::2], fc1[:, 1::2]], axis=1)
+
+
+def numpy_dtype(dtype):
+    import ml_dtypes
+
+    return np.dtype({"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}[dtype])
+
+
+def count_rows(model, k, inputs, bias, dtype="f32"):
+    """The rows of each expert, by input and layer [inputs, layers, E], of a model that has an index; no layers: it has no routers. Layers
+    add little to their rows, so that those of the first stand for all."""
+    index = [entry for entry in json.loads(model.with_suffix(".json").read_text()) if entry["name"].startswith("router")]
+    routers = [np.memmap(model.with_suffix(".data"), numpy_dtype(dtype), "r", entry["offset"], tuple(entry["dims"])).astype(np.float32)
+               for entry in index]
+    return np.array([[rows_of_experts(x @ router + bias, k) for router in routers] for x in inputs])
 
 
 def rows_of_experts(logits, k):

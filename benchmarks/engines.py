@@ -20,7 +20,7 @@ except ImportError as why:
     sys.exit()
 
 import vendor
-from chain import SHAPES, deinterleave, rows_of_experts
+from chain import SHAPES, deinterleave
 from openvino_chain import OpenVino
 
 
@@ -100,20 +100,6 @@ class Onnxruntime:
 
     def output(self, index, shape):
         return self.run(index)[0]
-
-
-class Routing(Onnxruntime):
-    """Not an engine: runs the chain that also gives its routers' results, and tells what they touch."""
-
-    def run(self, index):
-        pass
-
-    def output(self, index, shape):
-        return np.zeros(shape, np.float32)
-
-    def counts(self, k):
-        """The rows of each expert, by input and layer."""
-        return [[rows_of_experts(logits, k).tolist() for logits in self.session.run(None, x)[1:]] for x in self.inputs]
 
 
 class Torch:
@@ -198,8 +184,7 @@ class Vendor:
         self.products.prepare(counts)
 
 
-ENGINES = {"ours": Ours, "onnxruntime": Onnxruntime, "torch": Torch, "torch-loop": TorchLoop, "openvino": OpenVino,
-           "routing": Routing}
+ENGINES = {"ours": Ours, "onnxruntime": Onnxruntime, "torch": Torch, "torch-loop": TorchLoop, "openvino": OpenVino}
 
 
 def make_engine(name, model, shape, dtype, device):
@@ -238,8 +223,6 @@ def main():
                 count = prepare(engine, command)
             except vendor.Missing as why:
                 return print(json.dumps({"missing": str(why)}), flush=True)
-        if "chosen" in command:
-            answer["counts"] = engine.counts(command["chosen"])
         if "calls" in command:
             seconds = []
             for i in range(command["calls"]):

@@ -16,6 +16,10 @@ MOST_SHARE = 1.03
 LIMITS = ("bytes_per_second", "flop_per_second", "integer_op_per_second")
 
 
+class Failed(Exception):
+    """Why something could not be measured that should have been."""
+
+
 class Engine:
     """A worker process (engines.py). `name` is what the results call it, `kind` what it is."""
 
@@ -30,7 +34,7 @@ class Engine:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
+            raise Failed(f"{self.name} ended with exit code {self.process.wait()}")
         answer = json.loads(line)
         if "missing" in answer:
             self.close()
@@ -38,12 +42,20 @@ class Engine:
         return answer
 
     def ask(self, **command):
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: no answer comes
         return self.answer()
 
     def close(self):
         self.process.stdin.close()
+        self.process.wait()
+
+    def end(self):
+        """Also where it is still at work."""
+        self.process.kill()
         self.process.wait()
 
 
@@ -68,11 +80,15 @@ class Probe:
         self.process.stdout.read()
         self.process.wait()
 
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
 
 def run(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\nfailed:\n{done.stderr or done.stdout}")
+        raise Failed(f"{' '.join(map(str, command))}\nfailed:\n{done.stderr or done.stdout}")
     return done.stdout
 
 

@@ -21,8 +21,8 @@ import tempfile
 
 import numpy as np
 
-from chain import SHAPES, make_rows, routing_bias, rows_of_experts, write_model
-from measure import (MOST_SHARE, Engine, Probe, compile_model, count_inputs, figures, find_build, paired_interval, ratio_interval,
+from chain import SHAPES, count_rows, make_rows, routing_bias, write_model
+from measure import (MOST_SHARE, Engine, Failed, Probe, compile_model, count_inputs, figures, find_build, paired_interval, ratio_interval,
                      take_turns, write)
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -111,17 +111,14 @@ def write_quantized(path, shape, layers, bits, block, dense=False):
 
 
 def count_touched(model, rows, k):
-    """The experts that have rows, in the mean over routers and inputs. Layers add little to their rows, so that those of the first stand for
-    all. A model without routers touches all that it has: 1."""
-    index = [entry for entry in json.loads(model.with_suffix(".json").read_text()) if entry["name"].startswith("router")]
-    routers = [np.memmap(model.with_suffix(".data"), np.float32, "r", entry["offset"], tuple(entry["dims"])) for entry in index]
-    counts = [np.count_nonzero(rows_of_experts(x @ router, k)) for x in rows for router in routers]
-    return float(np.mean(counts)) if counts else 1.0
+    """The experts that have rows, in the mean over routers and inputs. A model without routers touches all that it has: 1."""
+    counts = count_rows(model, k, rows, 0)
+    return float(np.count_nonzero(counts, axis=2).mean()) if counts.size else 1.0
 
 
 class Bench:
     def __init__(self, options):
-        self.options, self.cells = options, []
+        self.options, self.cells, self.engines = options, [], []
         self.build = pathlib.Path(options.build).resolve()
         self.probes = {n: Probe(self.build / "bin", n) for n in options.threads}
         self.names = [name for name in options.engines if name != "onnxruntime"]
@@ -156,6 +153,23 @@ class Bench:
             if f"other-{name}" in cell["turns"]:
                 engine["against"] = paired_interval(cell["turns"][name], cell["turns"][f"other-{name}"])
 
+    def measure_formats(self):
+        """All of them. Returns whether all could be measured."""
+        complete = True
+        for shape in self.options.shapes:
+            for name in self.options.formats:
+                try:
+                    with tempfile.TemporaryDirectory(prefix="moe-bench-") as folder:
+                        self.measure_format(shape, name, pathlib.Path(folder))
+                except Failed as why:
+                    complete = False
+                    print(f"error: {shape} {name} was not measured to the end: {why}", file=sys.stderr, flush=True)
+                finally:
+                    for engine in self.engines:
+                        engine.end()
+                    self.engines = []
+        return complete
+
     def measure_format(self, shape, name, folder):
         options = self.options
         bits, block, scale = FORMATS[name]
@@ -169,7 +183,6 @@ class Bench:
             write_model(model, shape, layers)
         else:
             write_quantized(model, shape, layers, bits, block, dense)
-        engines = []
         for engine in [*options.engines, *self.others]:
             file, kind = model, "onnxruntime"
             if engine == "onnxruntime" and floats:
@@ -180,7 +193,7 @@ class Bench:
                 compile_model(options.against if other else self.build, model, file,
                               [f"--numerics={numerics_of(engine)}", "--mcpu=native", *([f"--quantize={name}"] if floats else []),
                                *(options.against_flag if other else [])])
-            engines.append(Engine(engine, sys.executable, file, shape, "f32", kind=kind))
+            self.engines.append(Engine(engine, sys.executable, file, shape, "f32", kind=kind))
         np.save(folder / "bias.npy", routing_bias(shape, "uniform"))
         for threads in options.threads:
             for tokens in options.tokens:
@@ -188,12 +201,10 @@ class Bench:
                 rows = make_rows(shape, tokens, count_inputs(self.probes[threads].best["cache_bytes"], touches))
                 self.cells.append({"shape": shape, "format": name, "tokens": tokens, "threads": threads, "layers": layers,
                                    "bytes": count_touched(model, rows, k) * each,
-                                   **self.measure_cell(engines, shape, name, threads, rows, layers, folder)})
+                                   **self.measure_cell(self.engines, shape, name, threads, rows, layers, folder)})
                 self.finish(self.cells[-1])
                 print(self.line(self.cells[-1]), flush=True)
                 self.save()
-        for engine in engines:
-            engine.close()
 
     def measure_cell(self, engines, shape, name, threads, rows, layers, folder):
         hidden, inner, _, k = SHAPES[shape]
@@ -209,7 +220,7 @@ class Bench:
         for engine, other in outputs.items():
             error = np.abs(other - first).max() / np.abs(first).max()
             if not error <= max(TOLERANCES[numerics_of(engine)], TOLERANCES[numerics_of(base)]):
-                raise SystemExit(f"{shape} {name} T={len(rows[0])}: the results of {base} and {engine} differ by {error:.1e}")
+                raise Failed(f"{shape} {name} T={len(rows[0])}: the results of {base} and {engine} differ by {error:.1e}")
         seconds, turns = take_turns(engines, self.probes[threads].ask, self.options.rounds, self.options.seconds, len(rows), layers)
         return {"operations": len(rows[0]) * k * 6 * hidden * inner, "seconds": seconds, "turns": turns}
 
@@ -275,14 +286,16 @@ def main(arguments=None):
     options = parse(arguments)
     bench = Bench(options)
     print(bench.header())
-    for shape in options.shapes:
-        for name in options.formats:
-            with tempfile.TemporaryDirectory() as folder:
-                bench.measure_format(shape, name, pathlib.Path(folder))
-    for probe in bench.probes.values():
-        probe.close()
-    return bench.report()
+    try:
+        complete = bench.measure_formats()
+    except KeyboardInterrupt:
+        print(f"\nbench: interrupted; {len(bench.cells)} cells were measured" + (f" and are in {options.json}" if options.json else ""), file=sys.stderr)
+        return 130
+    finally:
+        for probe in bench.probes.values():
+            probe.end()
+    return bench.report() or not complete
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(int(main()))

@@ -17,6 +17,8 @@ import time
 
 import numpy as np
 
+from chain import numpy_dtype
+
 # As in the headers of CUDA 13.0 and cuDNN 9.19 (test/gpu/vendor.test compares them where the headers are there).
 CONSTANTS = {
     "CUBLAS_OP_N": 0, "CUBLAS_OP_T": 1, "CUBLAS_COMPUTE_32F": 68, "CUBLAS_GEMM_DEFAULT": -1,
@@ -260,12 +262,6 @@ class Cudnn:
         return lambda: self.check(self.c.cudnnBackendExecute(self.handle, plan, pack))
 
 
-def numpy_type(dtype):
-    import ml_dtypes
-
-    return np.dtype({"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}[dtype])
-
-
 class Products:
     """An engine (engines.py): the two grouped products of every layer of a chain."""
 
@@ -277,7 +273,7 @@ class Products:
         for entry in json.loads(path.with_suffix(".json").read_text()):
             if entry["name"].startswith("router"):
                 continue
-            data = np.memmap(path.with_suffix(".data"), numpy_type(dtype), "r", entry["offset"], tuple(entry["dims"]))
+            data = np.memmap(path.with_suffix(".data"), numpy_dtype(dtype), "r", entry["offset"], tuple(entry["dims"]))
             layer.append((data, self.driver.upload(data)))
             if len(layer) == 2:
                 self.layers.append(layer)
@@ -293,7 +289,7 @@ class Products:
         (first, _), (second, _) = self.layers[0]
         _, width, hidden = first.shape
         inner = second.shape[2]
-        kind = numpy_type(self.dtype)
+        kind = numpy_dtype(self.dtype)
         rows = [rng.standard_normal((pairs, n), np.float32).astype(kind) for n in (hidden, inner)]
         x, h = map(self.driver.upload, rows)
         y, z = (self.driver.allocate(pairs * n * kind.itemsize) for n in (width, hidden))

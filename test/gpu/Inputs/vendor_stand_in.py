@@ -57,7 +57,7 @@ class Driver:
     cuMemcpyHtoDAsync_v2 = cuMemcpyDtoHAsync_v2 = cuMemcpyDtoDAsync_v2 = move
 
 
-TYPES = {0: np.float32, 2: np.float16, 14: vendor.numpy_type("bf16")}
+TYPES = {0: np.float32, 2: np.float16, 14: chain.numpy_dtype("bf16")}
 
 
 class Blas:
@@ -184,7 +184,7 @@ def check_engine(name, library, dtype):
                 products.run(index)
         # Every row of a product whose experts are not all used.
         counts, inner, outer = np.array([0, 3, 0, 1, 2]), 24, 40
-        kind = vendor.numpy_type(dtype)
+        kind = chain.numpy_dtype(dtype)
         rng = np.random.default_rng(5)
         x, w = (rng.standard_normal(s, np.float32).astype(kind) for s in ((6, inner), (5, outer, inner)))
         y = driver.allocate(6 * outer * kind.itemsize)
