@@ -218,6 +218,7 @@ void buildPhasePipeline(Phase phase, OpPassManager &pm, const PhaseOptions &opti
     pm.addNestedPass<func::FuncOp>(createOnnxRaiseMoePass({options.raiseDecomposed, options.allowTracedExperts}));
     pm.addNestedPass<func::FuncOp>(createConvertOnnxToLinalgPass());
     addCleanup(pm);
+    pm.addPass(createMoeTakeCodesPass());
     break;
   case Phase::Plan:
     pm.addPass(createMoeLowerApplyPass());

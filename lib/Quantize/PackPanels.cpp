@@ -13,29 +13,43 @@ using namespace mlir::moe;
 
 namespace {
 
+/// A row of a stored tensor.
+struct Row {
+  const char *data;
+  int64_t stride; // bytes
+  const char *at(int64_t x) const { return data + x * stride; }
+  /// The code number `index` of packed bytes.
+  unsigned code(int64_t index, int64_t bits) const {
+    int64_t bit = index * bits, byte = bit / 8;
+    unsigned value = uint8_t(*at(byte));
+    if (bit % 8 + bits > 8)
+      value |= unsigned(uint8_t(*at(byte + 1))) << 8;
+    return (value >> (bit % 8)) & ((1u << bits) - 1);
+  }
+};
+
 /// A stored tensor [e, n, x].
 struct Part {
   Weight weight;
   int64_t offset = 0, elementBytes = 1;
   SmallVector<int64_t> sizes, strides;
 
-  const char *at(int64_t e, int64_t n, int64_t x) const {
-    return weight.data.data() + (offset + e * strides[0] + n * strides[1] + x * strides[2]) * elementBytes;
+  bool isThere() const { return !weight.dtype.empty(); }
+  bool isMade() const { return weight.data.empty(); }
+  /// Row (e, n); `made` holds it where the weight is made piece by piece.
+  Row row(int64_t e, int64_t n, SmallVectorImpl<char> &made) const {
+    int64_t start = (offset + e * strides[0] + n * strides[1]) * elementBytes;
+    if (!isMade())
+      return {weight.data.data() + start, strides[2] * elementBytes};
+    made.resize_for_overwrite(weight.pieceBytes);
+    weight.makePiece(start / weight.pieceBytes, made);
+    return {made.data() + start % weight.pieceBytes, elementBytes};
   }
 };
 
 struct Bank {
   Part codes, scales, zeroPoints;
 };
-
-/// The code number `index` of a row of packed bytes.
-unsigned unpack(const Part &part, int64_t e, int64_t n, int64_t index, int64_t bits) {
-  int64_t bit = index * bits, byte = bit / 8;
-  unsigned value = uint8_t(*part.at(e, n, byte));
-  if (bit % 8 + bits > 8)
-    value |= unsigned(uint8_t(*part.at(e, n, byte + 1))) << 8;
-  return (value >> (bit % 8)) & ((1u << bits) - 1);
-}
 
 class Packer {
 public:
@@ -44,58 +58,61 @@ public:
   /// The panel number `panel` of expert e.
   void pack(int64_t e, int64_t panel, MutableArrayRef<char> out) const {
     std::memset(out.data(), 0, out.size());
-    char *at = out.data();
+    SmallVector<char, 0> codes, scales, zeros;
+    for (auto [b, bank] : llvm::enumerate(banks))
+      for (int64_t c = 0; c < panels.columns(); ++c) {
+        int64_t n = panel * panels.columns() + c;
+        if (n >= bank.codes.sizes[1])
+          continue;
+        Row codeRow = bank.codes.row(e, n, codes), scaleRow = bank.scales.row(e, n, scales);
+        Row zeroRow = bank.zeroPoints.isThere() ? bank.zeroPoints.row(e, n, zeros) : Row{nullptr, 0};
+        packColumn(codeRow, scaleRow, zeroRow, bank.zeroPoints.weight.dtype, b * panels.columns() + c, out.data());
+      }
+  }
+
+private:
+  void packColumn(Row codes, Row scales, Row zeros, StringRef zeroType, int64_t column, char *at) const {
+    int64_t bits = panels.format.getBits(), stored = panels.storedBits(), group = panels.group();
+    bool isFloat = panels.format.getKind() == QuantKind::E2M1;
+    unsigned middle = panels.format.getMiddle(), mask = 0xffu >> (8 - stored);
     for (int64_t start = 0, block = 0; start < panels.k; start += panels.blockLength(), ++block) {
       int64_t length = std::min(panels.blockLength(), panels.k - start);
-      for (auto [b, bank] : llvm::enumerate(banks))
-        for (int64_t c = 0; c < panels.columns(); ++c)
-          if (int64_t n = panel * panels.columns() + c; n < bank.codes.sizes[1])
-            packColumn(bank, e, n, start, length, block, b * panels.columns() + c, at);
+      for (int64_t i = 0; i < length; ++i) {
+        unsigned code = codes.code(start + i, bits);
+        if (panels.format.getKind() == QuantKind::Signed && (code >> (bits - 1)))
+          code -= 1u << bits;
+        if (!isFloat)
+          code -= middle;
+        char *word = at + i / group * panels.rowBytes() + column * 4;
+        uint32_t value;
+        std::memcpy(&value, word, 4);
+        value |= (code & mask) << (i % group * stored);
+        std::memcpy(word, &value, 4);
+      }
+      char *out = at + panels.codeBytes(length);
+      std::memcpy(out + column * panels.scaleBytes, scales.at(block), panels.scaleBytes);
+      if (int64_t bytes = panels.zeroPointBytes())
+        writeFloat(zeroPoint(zeros, zeroType, block), bytes, out + panels.width() * panels.scaleBytes + column * bytes);
       at += panels.blockBytes(length);
     }
   }
 
-private:
-  void packColumn(const Bank &bank, int64_t e, int64_t n, int64_t start, int64_t length, int64_t block, int64_t column,
-                  char *at) const {
-    int64_t bits = panels.format.getBits(), stored = panels.storedBits(), group = panels.group();
-    bool isFloat = panels.format.getKind() == QuantKind::E2M1;
-    unsigned middle = panels.format.getMiddle(), mask = 0xffu >> (8 - stored);
-    for (int64_t i = 0; i < length; ++i) {
-      unsigned code = unpack(bank.codes, e, n, start + i, bits);
-      if (panels.format.getKind() == QuantKind::Signed && (code >> (bits - 1)))
-        code -= 1u << bits;
-      if (!isFloat)
-        code -= middle;
-      char *word = at + i / group * panels.rowBytes() + column * 4;
-      uint32_t value;
-      std::memcpy(&value, word, 4);
-      value |= (code & mask) << (i % group * stored);
-      std::memcpy(word, &value, 4);
-    }
-    char *scales = at + panels.codeBytes(length);
-    std::memcpy(scales + column * panels.scaleBytes, bank.scales.at(e, n, block), panels.scaleBytes);
-    if (int64_t bytes = panels.zeroPointBytes())
-      writeFloat(zeroPoint(bank, e, n, block), bytes, scales + panels.width() * panels.scaleBytes + column * bytes);
-  }
-
-  float zeroPoint(const Bank &bank, int64_t e, int64_t n, int64_t block) const {
-    const Part &part = bank.zeroPoints;
+  float zeroPoint(Row zeros, StringRef type, int64_t block) const {
     float middle = panels.format.getMiddle();
-    if (part.weight.dtype == "f32") {
+    if (type == "f32") {
       float value;
-      std::memcpy(&value, part.at(e, n, block), 4);
+      std::memcpy(&value, zeros.at(block), 4);
       return value - middle;
     }
-    if (part.weight.dtype == "f16" || part.weight.dtype == "bf16") {
+    if (type == "f16" || type == "bf16") {
       uint16_t bits;
-      std::memcpy(&bits, part.at(e, n, block), 2);
-      if (part.weight.dtype == "bf16")
+      std::memcpy(&bits, zeros.at(block), 2);
+      if (type == "bf16")
         return llvm::bit_cast<float>(uint32_t(bits) << 16) - middle;
       return llvm::APFloat(llvm::APFloat::IEEEhalf(), llvm::APInt(16, bits)).convertToFloat() - middle;
     }
     int64_t bits = panels.format.getBits();
-    int value = unpack(part, e, n, block, bits);
+    int value = zeros.code(block, bits);
     if (panels.format.getKind() == QuantKind::Signed && (value >> (bits - 1)))
       value -= 1 << bits;
     return value - middle;
@@ -121,7 +138,7 @@ private:
 
 static bool readPart(DictionaryAttr description, const WeightStore &store, Part &part) {
   const Weight *weight = store.lookup(description.getAs<StringAttr>("weight").getValue());
-  if (!weight || weight->data.empty())
+  if (!weight || (weight->data.empty() && !weight->makePiece))
     return false;
   part.weight = *weight;
   part.offset = description.getAs<IntegerAttr>("offset").getInt();
@@ -132,7 +149,14 @@ static bool readPart(DictionaryAttr description, const WeightStore &store, Part 
   int64_t last = part.offset;
   for (auto [size, stride] : llvm::zip(part.sizes, part.strides))
     last += (size - 1) * stride;
-  return part.offset >= 0 && last >= 0 && uint64_t(last + 1) * part.elementBytes <= weight->data.size();
+  if (part.offset < 0 || last < 0 || uint64_t(last + 1) * part.elementBytes > weight->bytes())
+    return false;
+  if (!part.isMade())
+    return true;
+  // Each row lies within a piece.
+  int64_t piece = weight->pieceBytes / part.elementBytes;
+  return part.strides[2] == 1 && part.strides[0] % piece == 0 && part.strides[1] % piece == 0 &&
+         part.offset % piece + part.sizes[2] <= piece;
 }
 
 LogicalResult mlir::moe::packQuantisedPanels(ModuleOp module, WeightStore &store, StringRef scratch) {

@@ -12,12 +12,12 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "mlir/IR/IRMapping.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/IR/Threading.h"
 #include "mlir/Transforms/RegionUtils.h"
+#include "moe/Dialect/Moe/Transforms/QuantisedMatrices.h"
 #include "moe/Quantize/RoundCodes.h"
 #include "llvm/ADT/SetVector.h"
 #include <atomic>
@@ -49,32 +49,6 @@ namespace {
 
 /// Widths that experts may have in a mixture, and the index of the only one otherwise.
 constexpr int64_t kWidths[] = {2, 3, 4, 8};
-
-/// A product of rows with a matrix, result[m, n] = sum over k of a[m, k] * matrix(k, n).
-struct MatrixUse {
-  linalg::LinalgOp matmul;
-  /// Stored [n, k].
-  bool transposed;
-};
-
-std::optional<MatrixUse> matchMatrixUse(OpOperand &use) {
-  auto op = dyn_cast<linalg::LinalgOp>(use.getOwner());
-  if (!op || !linalg::isaContractionOpInterface(op) || op.getNumLoops() != 3 || op.getNumReductionLoops() != 1 ||
-      op.getNumDpsInputs() != 2 || use.getOperandNumber() != 1 || op.getDpsInputs()[0] == use.get())
-    return std::nullopt;
-  SmallVector<AffineMap> maps = op.getIndexingMapsArray();
-  for (AffineMap map : maps)
-    if (map.getNumResults() != 2 || !map.isProjectedPermutation())
-      return std::nullopt;
-  AffineExpr m = maps[0].getResult(0), k = maps[0].getResult(1), n = maps[2].getResult(1);
-  if (maps[2].getResult(0) != m || n == k || n == m)
-    return std::nullopt;
-  if (maps[1].getResult(0) == n && maps[1].getResult(1) == k)
-    return MatrixUse{op, true};
-  if (maps[1].getResult(0) == k && maps[1].getResult(1) == n)
-    return MatrixUse{op, false};
-  return std::nullopt;
-}
 
 /// A bank of an apply, or the matrix of a linear layer, that can be quantised.
 struct Bank {
@@ -173,18 +147,9 @@ std::optional<Bank> Quantizer::analyse(Value value, ValueRange reads, std::strin
   };
   Bank bank;
   bank.value = value;
-  std::optional<bool> transposed;
-  for (Value read : reads)
-    for (OpOperand &use : read.getUses()) {
-      std::optional<MatrixUse> matrix = matchMatrixUse(use);
-      if (!matrix)
-        return no("'" + use.getOwner()->getName().getStringRef() + "' reads it, which is no matmul with rows");
-      if (transposed && *transposed != matrix->transposed)
-        return no("it is read in two orders");
-      transposed = matrix->transposed;
-    }
+  std::optional<bool> transposed = getMatrixOrder(reads, why);
   if (!transposed)
-    return no("nothing reads it");
+    return std::nullopt;
   bank.transposed = *transposed;
   std::optional<WeightView> view = traceWeight(value);
   if (!view)
@@ -455,27 +420,7 @@ std::pair<Value, Value> Quantizer::makeCodes(const Bank &bank, ArrayRef<int64_t>
   return {codes, scales};
 }
 
-/// Makes the matmuls that read `from` read `to`, the same matrix stored [n, k].
-static void readTransposed(Value from, Value to) {
-  for (OpOperand &use : llvm::make_early_inc_range(from.getUses())) {
-    std::optional<MatrixUse> matrix = matchMatrixUse(use);
-    if (matrix->transposed) {
-      use.set(to);
-      continue;
-    }
-    linalg::LinalgOp op = matrix->matmul;
-    OpBuilder b(op);
-    auto made =
-        linalg::MatmulTransposeBOp::create(b, op.getLoc(), TypeRange{op->getResult(0).getType()},
-                                           ValueRange{op.getDpsInputs()[0], to}, ValueRange{op.getDpsInits()[0]});
-    op->getResult(0).replaceAllUsesWith(made->getResult(0));
-    op.erase();
-  }
-}
-
 void Quantizer::rebuild(Site &site) {
-  ApplyOp op = site.apply;
-  ImplicitLocOpBuilder b(op.getLoc(), op);
   // The cases: the widths that are used, and the experts of each.
   SmallVector<unsigned> used(site.choice);
   llvm::sort(used);
@@ -487,87 +432,15 @@ void Quantizer::rebuild(Site &site) {
     members[caseOf[e]].push_back(e);
   }
   bool mixed = used.size() > 1;
-
-  struct Operand {
-    Value value;
-    SliceAttr slice;
-    unsigned from;     // the operand that it is of
-    int64_t caseIndex; // -1: of all
-    const Bank *bank;  // null: as it was
-  };
-  SmallVector<Operand> operands;
-  for (unsigned i = 0; i < op.getExperts().size(); ++i) {
-    auto bank = llvm::find_if(site.banks, [&](Bank &candidate) { return candidate.operand == int64_t(i); });
-    if (bank == site.banks.end()) {
-      operands.push_back({op.getExperts()[i], op.getSlice(i), i, -1, nullptr});
-      continue;
-    }
+  SmallVector<CodedBank> coded;
+  for (const Bank &bank : site.banks)
     for (unsigned c = 0; c < used.size(); ++c) {
-      auto [codes, scales] = makeCodes(*bank, members[c], widths[used[c]]);
-      int64_t caseIndex = mixed ? int64_t(c) : -1;
-      SliceAttr slice = SliceAttr::getStacked(context, caseIndex);
-      operands.push_back({codes, slice, i, caseIndex, &*bank});
-      operands.push_back({scales, slice, i, caseIndex, &*bank});
+      int64_t bits = widths[used[c]];
+      auto [codes, scales] = makeCodes(bank, members[c], bits);
+      coded.push_back({unsigned(bank.operand), mixed ? int64_t(c) : -1, codes, scales, Value(), format(bits),
+                       bank.stored->rows, bank.stored->columns});
     }
-  }
-  SmallVector<Value> values;
-  SmallVector<Attribute> slices;
-  for (Operand &operand : operands) {
-    values.push_back(operand.value);
-    slices.push_back(operand.slice);
-  }
-  auto made = ApplyOp::create(b, op->getResultTypes(), op.getRouting(), op.getRows(), values, op.getPairs(),
-                              op.getCapacities(), op.getRowMaps(), b.getArrayAttr(slices),
-                              mixed ? b.getDenseI64ArrayAttr(caseOf) : op.getCasesAttr(), op.getIndexArgs(),
-                              op.getWeightedAttr(), op.getOutModes(), used.size());
-  for (NamedAttribute attribute : op->getDiscardableAttrs())
-    made->setDiscardableAttr(attribute.getName(), attribute.getValue());
-
-  Block &old = op.getBodies()[0].front();
-  unsigned rows = op.getRows().size(), experts = op.getExperts().size();
-  for (unsigned c = 0; c < used.size(); ++c) {
-    Block *block = new Block;
-    made.getBodies()[c].push_back(block);
-    for (Type type : made.getBodyArgumentTypes(c))
-      block->addArgument(type, op.getLoc());
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(block);
-    IRMapping map;
-    unsigned next = 0;
-    for (unsigned i = 0; i < rows; ++i)
-      map.map(old.getArgument(i), block->getArgument(next++));
-    // A placeholder of the old type stands for each quantised matrix until its readers are cloned.
-    SmallVector<std::pair<Value, Value>> matrices;
-    for (unsigned i = 0; i < operands.size(); ++i) {
-      Operand &operand = operands[i];
-      if (mixed && operand.caseIndex >= 0 && operand.caseIndex != int64_t(c))
-        continue;
-      Value argument = block->getArgument(next++);
-      Value before = old.getArgument(rows + operand.from);
-      if (!operand.bank) {
-        map.map(before, argument);
-        continue;
-      }
-      Value scales = block->getArgument(next++);
-      ++i;
-      auto type = RankedTensorType::get({operand.bank->stored->rows, operand.bank->stored->columns}, b.getF32Type());
-      Value matrix = DequantizeOp::create(b, type, argument, scales, Value(), format(widths[used[c]]));
-      Value stand = tensor::EmptyOp::create(b, cast<RankedTensorType>(before.getType()).getShape(),
-                                            cast<RankedTensorType>(before.getType()).getElementType());
-      map.map(before, stand);
-      matrices.push_back({stand, matrix});
-    }
-    for (unsigned i = rows + experts; i < old.getNumArguments(); ++i)
-      map.map(old.getArgument(i), block->getArgument(next++));
-    for (Operation &inner : old)
-      b.clone(inner, map);
-    for (auto [stand, matrix] : matrices) {
-      readTransposed(stand, matrix);
-      stand.getDefiningOp()->erase();
-    }
-  }
-  op->replaceAllUsesWith(made->getResults());
-  op->erase();
+  rebuildWithCodes(site.apply, coded, mixed ? ArrayRef(caseOf) : ArrayRef<int64_t>(), used.size());
 }
 
 void Quantizer::rebuildLinear(Site &site) {

@@ -209,48 +209,8 @@ def matmul(work, rng, few=6, rows=MOST):
         print(f"{name}: as onnxruntime")
 
 
-def linear(work, rng, few=5, rows=MOST):
-    """DequantizeLinear feeding MatMul: signed codes of 8 bits, per column or in blocks, [k, n] or transposed."""
-    nodes, inputs, outputs, tensors, values, expected = [], [], [], {}, {}, {}
-    for name, bits, k, n, block, stored, zp in (("columns", 8, 128, 48, 0, False, False), ("blocks", 8, 128, 48, 32, False, True),
-                                                ("stored", 8, 128, 48, 0, True, True)):
-        low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-        codes = rng.integers(low, high + 1, (n, k))
-        blocks = -(-k // block) if block else 1
-        scales = rng.uniform(0.01, 0.02, (n, blocks)).astype(np.float32)
-        zeros = rng.integers(low // 2, high // 2, (n, blocks)) if zp else np.zeros((n, blocks), int)
-        at = np.arange(k) // block if block else np.zeros(k, int)
-        numbers = (codes - zeros[:, at]) * scales[:, at].astype(float)
-        lay = (lambda v: v if stored else v.T) if block else (lambda v: v[:, 0])
-        kind = TensorProto.INT4 if bits == 4 else TensorProto.INT8
-        store = lambda v, name: helper.make_tensor(name, kind, v.shape, v.flatten())
-        tensors[name + "_w"] = store(codes if stored else codes.T, name + "_w")
-        tensors[name + "_s"] = numpy_helper.from_array(np.ascontiguousarray(lay(scales)), name + "_s")
-        slots = [name + "_w", name + "_s"]
-        if zp:
-            tensors[name + "_z"] = store(lay(zeros), name + "_z")
-            slots.append(name + "_z")
-        axis = (1 if stored else 0) if block else (0 if stored else 1)
-        attributes = dict(axis=axis) | (dict(block_size=block) if block else {})
-        nodes.append(helper.make_node("DequantizeLinear", slots, [name + "_f"], **attributes))
-        right = name + "_f"
-        if stored:
-            nodes.append(helper.make_node("Transpose", [right], [name + "_t"], perm=[1, 0]))
-            right = name + "_t"
-        nodes.append(helper.make_node("MatMul", [name + "_x", right], [name]))
-        inputs.append(helper.make_tensor_value_info(name + "_x", TensorProto.FLOAT, ["t", k]))
-        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["t", n]))
-        x = values[name + "_x"] = rng.standard_normal((rows, k)).astype(np.float32)
-        expected[name] = x.astype(float) @ numbers.T
-    graph = helper.make_graph(nodes, "g", inputs, outputs, list(tensors.values()))
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), work + ".onnx")
-    text = subprocess.run(["moe-compile", work + ".onnx", "--compile-to=raise"], check=True, capture_output=True, text=True).stdout
-    assert text.count("moe.dequantize") == 3, "every matrix stays packed"
-    check(work, values, expected, few)
-
-
 def main():
-    {"qmoe": qmoe, "matmul": matmul, "linear": linear}[sys.argv[1]](sys.argv[2], np.random.default_rng(int(sys.argv[3]) if len(sys.argv) > 3 else 0))
+    {"qmoe": qmoe, "matmul": matmul}[sys.argv[1]](sys.argv[2], np.random.default_rng(int(sys.argv[3]) if len(sys.argv) > 3 else 0))
 
 
 main()

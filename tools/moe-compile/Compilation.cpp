@@ -13,6 +13,7 @@
 #include "moe/Import/Onnx/Import.h"
 #include "moe/Quantize/Calibrate.h"
 #include "moe/Quantize/PackPanels.h"
+#include "moe/Quantize/RecodedWeights.h"
 #include "moe/Target/ConvertedWeights.h"
 #include "moe/Target/ModuleFile.h"
 #include "moe/Target/PackedWeights.h"
@@ -264,6 +265,8 @@ LogicalResult Compilation::runPhases(Phase from) {
       return error("the weights could not be packed; nothing was written");
     if (info.phase == Phase::Raise && failed(stackWeights()))
       return failure();
+    if (info.phase == Phase::Raise && options.compileTo > Phase::Raise && failed(addRecodedWeights(*module, weights)))
+      return error("the codes of the file could not be read; nothing was written");
     if (info.phase == Phase::Raise)
       summary.notRaised = takeNotRaised(*module);
     // The lowering is known behind the choice; a compilation that ends earlier tells what it knows.

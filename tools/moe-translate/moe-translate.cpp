@@ -15,6 +15,7 @@
 #include "moe/Conversion/OnnxOperators.h"
 #include "moe/Conversion/Passes.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
+#include "moe/Dialect/Moe/Transforms/Passes.h"
 #include "moe/Dialect/Onnx/IR/OnnxDialect.h"
 #include "moe/Dialect/Onnx/Transforms/Passes.h"
 #include "moe/Import/Onnx/Import.h"
@@ -86,6 +87,7 @@ int main(int argc, char **argv) {
       passes.addNestedPass<func::FuncOp>(moe::createOnnxRefuseTracedExpertsPass());
       passes.addNestedPass<func::FuncOp>(moe::createOnnxRaiseMoePass());
       passes.addNestedPass<func::FuncOp>(moe::createConvertOnnxToLinalgPass());
+      passes.addPass(moe::createMoeTakeCodesPass());
       good = succeeded(passes.run(*module));
     }
     failed |= !good;

@@ -436,6 +436,36 @@ def MoeFoldWeightPacksPass : Pass<"moe-fold-weight-packs", "::mlir::ModuleOp"> {
   }];
 }
 
+def MoeTakeCodesPass : Pass<"moe-take-codes", "::mlir::ModuleOp"> {
+  let summary = "gives matmuls the stored codes of weights that a file dequantises";
+  let description = [{
+    Import makes of a constant behind `DequantizeLinear` a weight of floats, an argument whose attribute `moe.coded` says
+    which stored codes, scales and zero points the numbers stand for, and how many neighbours along each dimension share
+    a scale. Where matmuls with rows read (a part of) such a weight, in experts or outside, it becomes `moe.dequantize`
+    of new arguments. Their attribute `moe.recoded` says what they hold: `part` of the source at `offset + e *
+    strides[0] + n * strides[1] + k * strides[2]`, packed along k. The order in which the file stores a matrix, [k, n] or
+    [n, k], does not matter. Unsigned codes without zero points count from 0 in a file and from their middle here, so
+    they get zero points.
+
+    A weight stays a weight of numbers, computed at the start of the function, if something else reads it or if its
+    scales run along the columns of the product; a remark says why.
+
+    Life-span of `moe.coded`: from `onnx-raise-moe` to here.
+
+    Example (test/Dialect/Moe/Transforms/take-codes.mlir): a matrix [64, 48] with a scale for 32 k of each column
+    ```mlir
+    %y = linalg.matmul ins(%x, %w : tensor<?x64xf32>, tensor<64x48xf32>) ...
+    ```
+    becomes
+    ```mlir
+    %n = moe.dequantize %codes scales(%scales : tensor<48x2xf16>) as <i4, block = 32> : tensor<48x32xi8> -> tensor<48x64xf32>
+    %y = linalg.matmul indexing_maps = [...] ins(%x, %n : tensor<?x64xf32>, tensor<48x64xf32>) ...
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect", "::mlir::moe::MoeDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def MoePackQuantisedPass : Pass<"moe-pack-quantised", "::mlir::ModuleOp"> {
   let summary = "packs quantised weights of grouped matmuls into the streams that the kernels read";
   let description = [{

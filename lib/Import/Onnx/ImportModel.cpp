@@ -117,6 +117,13 @@ ArrayAttr ModelImporter::importDimNames(const onnx::TypeProto &type, bool onlyKn
   return any ? builder.getStrArrayAttr(names) : ArrayAttr();
 }
 
+/// The byte that all are.
+static std::optional<char> commonByte(ArrayRef<char> bytes) {
+  if (bytes.empty() || !llvm::all_equal(bytes))
+    return std::nullopt;
+  return bytes.front();
+}
+
 FailureOr<Value> ModelImporter::importTensor(const onnx::TensorProto &tensor, StringRef name, Location loc) {
   Weight weight;
   std::string message;
@@ -131,8 +138,15 @@ FailureOr<Value> ModelImporter::importTensor(const onnx::TensorProto &tensor, St
   std::string key = name.str();
   for (int i = 1; weights.lookup(key); ++i)
     key = name.str() + "." + std::to_string(i);
+  NamedAttrList attributes;
+  attributes.set("moe.weight", builder.getStringAttr(key));
+  // Zero points are often one number, which then needs no place.
+  if (auto codes = dyn_cast<IntegerType>(element); codes && codes.getWidth() <= 8 && !codes.isInteger(1))
+    if (auto common = commonByte(weight.data))
+      attributes.set("moe.common_value",
+                     builder.getI64IntegerAttr(codes.isUnsigned() ? uint8_t(*common) : int8_t(*common)));
   weights.add(key, std::move(weight));
-  argumentAttrs.push_back(builder.getDictionaryAttr(builder.getNamedAttr("moe.weight", builder.getStringAttr(key))));
+  argumentAttrs.push_back(attributes.getDictionary(context));
   return Value(function.getBody().front().addArgument(type, loc));
 }
 

@@ -2,9 +2,29 @@
 #include "MergeExperts.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "moe/Dialect/Moe/Analysis/CodedWeight.h"
 
 using namespace mlir;
 using namespace mlir::moe;
+
+/// What the weight `value` is made of, if it is one of codes.
+static std::optional<CodedWeight> codedWeightOf(Value value) {
+  auto argument = dyn_cast<BlockArgument>(value);
+  auto function = argument ? dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp()) : func::FuncOp();
+  return function ? CodedWeight::get(function, argument.getArgNumber()) : std::nullopt;
+}
+
+/// Whether weights of codes can be one: a scale for as many numbers in all of them, or none is of codes.
+static bool areCodedAlike(ArrayRef<Value> values) {
+  std::optional<CodedWeight> first = codedWeightOf(values[0]);
+  return llvm::all_of(values, [&](Value value) {
+    std::optional<CodedWeight> other = codedWeightOf(value);
+    return other.has_value() == first.has_value() &&
+           (!first ||
+            (other->type == first->type && other->scaleType == first->scaleType && other->divisors == first->divisors &&
+             bool(other->zeroPoints) == bool(first->zeroPoints) && other->codes.size() == 1));
+  });
+}
 
 static bool isCommutative(PairExpr *expr) {
   return expr->operands.size() == 2 &&
@@ -48,6 +68,8 @@ PairExpr *ExpertMerger::mergeParts(ArrayRef<PairExpr *> experts) {
       return fail("an expert's weight is computed, so that it cannot be stacked");
     values.push_back(e->value);
   }
+  if (!areCodedAlike(values))
+    return fail("the experts' weights are quantised in different ways");
   PairExpr *merged = evaluator.make(part);
   toStack.push_back({merged, std::move(values)});
   return merged;
@@ -144,14 +166,32 @@ Value ExpertMerger::stack(ArrayRef<Value> parts) {
   for (Value part : parts)
     keys.push_back(function.getArgAttr(cast<BlockArgument>(part).getArgNumber(), "moe.weight"));
   // The same weights may be stacked for two layers: one bank serves both.
-  ArrayAttr list = b.getArrayAttr(keys);
+  StringRef attribute = "moe.weight_parts";
+  Attribute list = b.getArrayAttr(keys);
+  if (std::optional<CodedWeight> stacked = codedWeightOf(parts[0])) {
+    SmallVector<Attribute> codes, scales, zeros;
+    for (Value part : parts) {
+      CodedWeight coded = *codedWeightOf(part);
+      codes.push_back(coded.codes[0]);
+      scales.push_back(coded.scales[0]);
+      if (coded.zeroPoints)
+        zeros.push_back(coded.zeroPoints[0]);
+    }
+    stacked->codes = b.getArrayAttr(codes);
+    stacked->scales = b.getArrayAttr(scales);
+    if (stacked->zeroPoints)
+      stacked->zeroPoints = b.getArrayAttr(zeros);
+    stacked->divisors.insert(stacked->divisors.begin(), 1);
+    attribute = kCoded;
+    list = stacked->getAttr();
+  }
   for (BlockArgument argument : function.getArguments())
-    if (argument.getType() == bankType && function.getArgAttr(argument.getArgNumber(), "moe.weight_parts") == list)
+    if (argument.getType() == bankType && function.getArgAttr(argument.getArgNumber(), attribute) == list)
       return argument;
   unsigned number = function.getNumArguments();
   std::string key = (cast<StringAttr>(keys[0]).getValue() + " and " + Twine(parts.size() - 1) + " more").str();
-  auto attributes = b.getDictionaryAttr(
-      {b.getNamedAttr("moe.weight", b.getStringAttr(key)), b.getNamedAttr("moe.weight_parts", list)});
+  auto attributes =
+      b.getDictionaryAttr({b.getNamedAttr("moe.weight", b.getStringAttr(key)), b.getNamedAttr(attribute, list)});
   (void)function.insertArgument(number, bankType, attributes, parts[0].getLoc());
   Value bank = function.getArgument(number);
   shapes.setShape(bank, llvm::map_to_vector<4>(shape, [](int64_t size) { return DimExpr(size); }));

@@ -12,8 +12,6 @@ namespace mlir::moe {
 LogicalResult raiseFusedMoe(OnnxNodeOp node, SymbolicShapes &shapes);
 /// com.microsoft.QMoE, likewise.
 LogicalResult raiseQMoe(OnnxNodeOp node, SymbolicShapes &shapes);
-/// A product with a constant that DequantizeLinear dequantises: likewise, or false.
-bool raiseDequantizedMatMul(OnnxNodeOp node, SymbolicShapes &shapes);
 /// com.microsoft.MatMulNBits: a matmul with a quantised matrix, or an error that says why not.
 LogicalResult raiseMatMulNBits(OnnxNodeOp node, SymbolicShapes &shapes);
 

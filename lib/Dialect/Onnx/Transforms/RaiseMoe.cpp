@@ -1,6 +1,7 @@
 //===- RaiseMoe.cpp - onnx-raise-moe --------------------------------------===//
 #include "moe/Dialect/Onnx/Transforms/Passes.h"
 
+#include "DequantizedWeights.h"
 #include "Raise.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -120,6 +121,8 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
       return;
     SymbolicShapes shapes(function);
     refineTypes(function, shapes);
+    DequantizedWeights dequantized(function, shapes);
+    dequantized.substitute();
     bool failedAny = false;
     for (OnnxNodeOp node : nodes) {
       if (node.is("MoE", "com.microsoft"))
@@ -128,8 +131,6 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
         failedAny |= failed(raiseQMoe(node, shapes));
       else if (node.is("MatMulNBits", "com.microsoft"))
         failedAny |= failed(raiseMatMulNBits(node, shapes));
-      else if (raiseDequantizedMatMul(node, shapes))
-        continue;
       else if (decomposed && !raisePairSum(node, shapes))
         raiseDispatch(node, shapes);
     }
@@ -146,6 +147,7 @@ struct OnnxRaiseMoe : public mlir::moe::impl::OnnxRaiseMoePassBase<OnnxRaiseMoe>
         if (failed(raiseExpertSum(node, shapes, allowTracedExperts, read)))
           return signalPassFailure();
     }
+    dequantized.restore();
     // The nodes that a layer was made of are dead now.
     IRRewriter rewriter(&getContext());
     (void)runRegionDCE(rewriter, function->getRegions());
