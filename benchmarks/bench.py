@@ -34,12 +34,27 @@ import estimate
 import plot
 import vendor
 from chain import SHAPES, chain_layers, count_rows, expert_bytes, layer_bytes, make_rows, routing_bias, write_model
-from measure import (LIMITS, MOST_SHARE, Engine, Failed, Probe, compile_model, count_inputs, figures, least_seconds, paired_interval,
+from measure import (LIMITS, Engine, Failed, Probe, compile_model, count_inputs, figures, least_seconds, paired_interval,
                      ratio_interval, take_turns, write)
-from options import FOREIGN, MOST_FALL, OWN, PRODUCTS, parse
+from options import FOREIGN, OWN, PRODUCTS, parse
+from targets import FALL, MOST_SHARE
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOLERANCE = {"f32": 1e-3, "f16": 3e-2, "bf16": 1e-1}
+
+
+def milliseconds(seconds):
+    """In seven characters up to a hundred seconds."""
+    return f"{seconds * 1e3:.3f}" if seconds < 1 else f"{seconds * 1e3:.1f}"
+
+
+def falls(cells):
+    """(how far our share falls, cell before, cell) for cells that differ from the one before in T only."""
+    result = []
+    for before, cell in zip(cells, cells[1:]):
+        if all(before[key] == cell[key] for key in ("shape", "dtype", "routing", "threads")):
+            result.append((before["engines"]["ours"]["share"] - cell["engines"]["ours"]["share"], before, cell))
+    return result
 
 
 class Bench:
@@ -138,6 +153,24 @@ class Bench:
                 inputs[tokens, routing] = rows, bias
         return inputs
 
+    def measure(self):
+        """Everything. Returns whether all could be measured."""
+        try:
+            if self.options.resume and pathlib.Path(self.options.json).exists():
+                self.resume()
+            self.measure_limits()
+            self.say(estimate.tell(self.options, self.limits))
+            print(self.header(), flush=True)
+            return self.measure_shapes()
+        finally:
+            for probe in self.probes.values():
+                probe.end()
+            for cell in self.cells:
+                self.finish(cell)
+
+    def all_limits(self):
+        return self.limits
+
     def measure_shapes(self):
         """All of them, each in a folder of its own, since models are large. Returns whether all could be measured."""
         failed = []
@@ -195,7 +228,7 @@ class Bench:
                     key = tokens, routing
                     self.measure_cell(self.engines, shape, dtype, layers, threads, key, inputs[key], counts[key])
             # What looks like a cliff may be a moment in which the machine was busy: both sides are measured again.
-            for _, *pair in [fall for fall in self.falls() if fall[0] > MOST_FALL] if self.options.sweep else []:
+            for _, *pair in [fall for fall in falls(self.cells) if fall[0] > FALL] if self.options.sweep else []:
                 for cell in pair:
                     if cell["shape"] == shape and cell["threads"] == threads and cell["dtype"] == dtype:
                         key = cell["tokens"], cell["routing"]
@@ -308,12 +341,12 @@ class Bench:
         ours = cell["engines"].get("ours")
         text = f"{cell['shape']:17}{cell['dtype']:>5}{cell['routing']:>11}{cell['tokens']:6}{cell['threads']:4}"
         if ours:
-            text += (f"{ours['median'] * 1e3:9.3f}{ours['p10'] * 1e3:8.3f}{ours['p90'] * 1e3:8.3f}"
+            text += (f"{milliseconds(ours['median']):>9}{milliseconds(ours['p10']):>8}{milliseconds(ours['p90']):>8}"
                      f"{ours['bytes_per_second'] / 1e9:7.1f}{self.rate(ours['flop_per_second'])}{ours['share']:7.2f}"
                      f"{ours['share_of_best']:8.2f}")
         if cell["best_peer"]:
             peer = cell["engines"][cell["best_peer"]]
-            text += f"  {cell['best_peer']:12}{peer['median'] * 1e3:8.3f}{peer['share']:7.2f}"
+            text += f"  {cell['best_peer']:12}{milliseconds(peer['median']):>8}{peer['share']:7.2f}"
         if "ratio" in cell:
             text += f"{cell['ratio']:7.2f}  {cell['ratio_95'][0]:.2f}-{cell['ratio_95'][1]:.2f}"
         if self.gpu:
@@ -328,20 +361,12 @@ class Bench:
                      f"p90 {np.quantile(disturbed, 0.9) / ours['median']:.2f} of the median")
         return text
 
-    def falls(self):
-        """(how far our share falls, cell before, cell) for cells that differ from the one before in T only."""
-        result = []
-        for before, cell in zip(self.cells, self.cells[1:]):
-            if all(before[key] == cell[key] for key in ("shape", "dtype", "routing", "threads")):
-                result.append((before["engines"]["ours"]["share"] - cell["engines"]["ours"]["share"], before, cell))
-        return result
-
     def report_sweep(self):
-        falls = self.falls()
-        worst = max(falls, key=lambda fall: fall[0])
+        found = falls(self.cells)
+        worst = max(found, key=lambda fall: fall[0])
         print(f"largest fall of the share between neighbouring T: {worst[0]:.2f}, from T = {worst[1]['tokens']} to "
               f"{worst[2]['tokens']} ({worst[2]['shape']}, {worst[2]['threads']} threads)")
-        wrong = [fall for fall in falls if fall[0] > MOST_FALL]
+        wrong = [fall for fall in found if fall[0] > FALL]
         for fall, before, cell in wrong:
             print(f"error: the share falls by {fall:.2f} from T = {before['tokens']} to {cell['tokens']} ({cell['shape']} "
                   f"{cell['dtype']} {cell['routing']}, {cell['threads']} threads)", file=sys.stderr)
@@ -383,7 +408,7 @@ class Bench:
             print(f"error: {name} has a share of {cell['engines'][name]['share_of_best']:.2f} for {cell['shape']}, T = "
                   f"{cell['tokens']}, {cell['threads']} threads: the machine's limits were measured too low, or the "
                   f"weights were in a cache (--pool)", file=sys.stderr)
-        swept = self.report_sweep() if self.options.sweep and self.falls() else 0
+        swept = self.report_sweep() if self.options.sweep and falls(self.cells) else 0
         return 1 if wrong else swept
 
 
@@ -398,12 +423,7 @@ def main(arguments=None):
             return 1
     bench = Bench(options, gpu)
     try:
-        if options.resume and pathlib.Path(options.json).exists():
-            bench.resume()
-        bench.measure_limits()
-        bench.say(estimate.tell(options, bench.limits))
-        print(bench.header(), flush=True)
-        complete = bench.measure_shapes()
+        complete = bench.measure()
     except Failed as why:
         print(f"bench: {why}", file=sys.stderr)
         return 1
@@ -411,9 +431,6 @@ def main(arguments=None):
         print(f"\nbench: interrupted; {len(bench.cells)} cells were measured" +
               (f" and are in {options.json}, from where --resume goes on" if options.json else ""), file=sys.stderr)
         return 130
-    finally:
-        for probe in bench.probes.values():
-            probe.end()
     return bench.report() or not complete
 
 

@@ -10,8 +10,6 @@ import numpy as np
 import vendor
 
 HERE = pathlib.Path(__file__).resolve().parent
-# A share above this means that limits were measured too low.
-MOST_SHARE = 1.03
 # What moe-run --machine measures.
 LIMITS = ("bytes_per_second", "flop_per_second", "integer_op_per_second")
 

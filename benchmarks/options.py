@@ -7,6 +7,7 @@ import numpy as np
 
 from chain import DTYPES, ROUTINGS, SHAPES
 from measure import find_build
+from targets import FALL
 
 HERE = pathlib.Path(__file__).resolve().parent
 ENGINES = ("ours", "onnxruntime", "torch", "torch-loop", "openvino", "cublas", "cudnn")
@@ -16,8 +17,6 @@ FOREIGN = {"torch": "torch", "torch-loop": "torch", "openvino": "openvino"}
 OWN = ("ours", "other")
 # Engines that compute the experts' products only.
 PRODUCTS = ("cublas", "cudnn")
-# Between neighbouring T, the share may fall by this much.
-MOST_FALL = 0.10
 SWEEP = [*range(1, 41), *sorted(int(t) for t in np.random.default_rng(0).choice(np.arange(41, 1025), 20, replace=False))]
 
 
@@ -45,7 +44,7 @@ def parse(arguments, description=None):
     parser.add_argument("--seconds", type=float, default=0.15, help="of each turn, at least")
     parser.add_argument("--disturb", action="store_true", help="also time our module while a process spins on one core")
     parser.add_argument("--sweep", action="store_true",
-                        help=f"T from 1 to 40 and 20 more up to 1024, our module only; fails where the share falls by more than {MOST_FALL} from one T to the next")
+                        help=f"T from 1 to 40 and 20 more up to 1024, our module only; fails where the share falls by more than {FALL} from one T to the next")
     parser.add_argument("--allow-cached", action="store_true", help="do not fail where weights stay in a cache")
     parser.add_argument("--compile-flag", action="append", default=[], help="another option for moe-compile")
     parser.add_argument("--build", default=str(HERE.parent / "build"), help="build folder with the tools")

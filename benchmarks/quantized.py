@@ -22,8 +22,10 @@ import tempfile
 import numpy as np
 
 from chain import SHAPES, count_rows, make_rows, routing_bias, write_model
-from measure import (MOST_SHARE, Engine, Failed, Probe, compile_model, count_inputs, figures, find_build, paired_interval, ratio_interval,
+from measure import (Engine, Failed, Probe, compile_model, count_inputs, figures, find_build, paired_interval, ratio_interval,
                      take_turns, write)
+
+from targets import MOST_SHARE
 
 HERE = pathlib.Path(__file__).resolve().parent
 # name: (bits, block, bytes of a scale)
@@ -124,7 +126,7 @@ class Bench:
         self.names = [name for name in options.engines if name != "onnxruntime"]
         self.others = [f"other-{name}" for name in self.names] if options.against else []
 
-    def limits(self):
+    def all_limits(self):
         return {n: probe.best for n, probe in self.probes.items()}
 
     def header(self):
@@ -152,6 +154,17 @@ class Bench:
                 engine["ratio"] = ratio_interval(times, cell["seconds"]["onnxruntime"])
             if f"other-{name}" in cell["turns"]:
                 engine["against"] = paired_interval(cell["turns"][name], cell["turns"][f"other-{name}"])
+
+    def measure(self):
+        """Everything. Returns whether all could be measured."""
+        try:
+            print(self.header(), flush=True)
+            return self.measure_formats()
+        finally:
+            for probe in self.probes.values():
+                probe.end()
+            for cell in self.cells:
+                self.finish(cell)
 
     def measure_formats(self):
         """All of them. Returns whether all could be measured."""
@@ -226,7 +239,7 @@ class Bench:
 
     def save(self):
         if self.options.json:
-            write(self.options.json, json.dumps({"limits": self.limits(), "cells": self.cells}, indent=1))
+            write(self.options.json, json.dumps({"limits": self.all_limits(), "cells": self.cells}, indent=1))
 
     def report(self):
         for cell in self.cells:
@@ -234,7 +247,7 @@ class Bench:
         print("\nwith the limits of the whole run:\n" + self.header())
         for cell in self.cells:
             print(self.line(cell))
-        for n, limit in self.limits().items():
+        for n, limit in self.all_limits().items():
             print(f"{n} thread{'s' * (n > 1)}: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s, "
                   f"bytes {limit['integer_op_per_second'] / 1e9:.0f} GOP/s")
         self.save()
@@ -285,15 +298,11 @@ def parse(arguments):
 def main(arguments=None):
     options = parse(arguments)
     bench = Bench(options)
-    print(bench.header())
     try:
-        complete = bench.measure_formats()
+        complete = bench.measure()
     except KeyboardInterrupt:
         print(f"\nbench: interrupted; {len(bench.cells)} cells were measured" + (f" and are in {options.json}" if options.json else ""), file=sys.stderr)
         return 130
-    finally:
-        for probe in bench.probes.values():
-            probe.end()
     return bench.report() or not complete
 
 
