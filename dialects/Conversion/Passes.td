@@ -169,6 +169,28 @@ def MoeLowerApplyPass : Pass<"moe-lower-apply"> {
                            "::mlir::tensor::TensorDialect"];
 }
 
+def MoeFuseCombinePass : Pass<"moe-fuse-combine"> {
+  let summary = "Let the second matmul add its pairs to the rows of their tokens";
+  let description = [{
+    A `moe.combine` of mode sum, of pairs that a `moe.grouped_matmul` makes and nothing else reads, becomes part of the
+    matmul: its epilogue multiplies by the pair's weight, and its `targets` are the plan's rows. The k rows per token
+    between the two are never in memory. A sum is in the order of the experts, not of the slots.
+
+    All experts of a range of columns are one task then, so that the order is the same for any number of threads; there
+    are at least eight tasks, unless there are fewer panels. Matrices with fewer than `min-columns` columns are left,
+    since there would be too few tasks. A task reads the rows of all experts, so that rows are read from memory more
+    often than where a task is one expert: the pass is for memory, not for speed (`moe-compile --fuse-combine`;
+    docs/performance.md, "The combine").
+
+    - Before: `convert-moe-planned-to-linalg`; products with experts are grouped matmuls.
+  }];
+  let options = [
+    Option<"minColumns", "min-columns", "int64_t", /*default=*/"512", "The least number of columns that are shared">
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def ConvertMoePlannedToLinalgPass : Pass<"convert-moe-planned-to-linalg"> {
   let summary = "turns moe.plan, moe.grouped_matmul and moe.combine into linalg and scf";
   let description = [{

@@ -78,6 +78,8 @@ static void buildTile(OpPassManager &pm, const PhaseOptions &options) {
     pm.addPass(createMoePrepareGpuPass());
   } else if (options.optLevel > 0) {
     pm.addPass(createMoePlanDenseMatmulsPass());
+    if (options.fuseCombine)
+      pm.addPass(createMoeFuseCombinePass());
     fuseGating(/*rows=*/1, /*products=*/false);
   }
   pm.addPass(createConvertMoePlannedToLinalgPass({/*keepKernels=*/options.optLevel > 0}));
@@ -253,6 +255,8 @@ struct PipelineOptions : PassPipelineOptions<PipelineOptions> {
   Option<std::string> forceLowering{*this, "force-lowering", llvm::cl::desc("A lowering for every moe.apply")};
   Option<int64_t> gpuSharedLimit{*this, "gpu-shared-limit",
                                  llvm::cl::desc("For a GPU with this much shared memory per block"), llvm::cl::init(0)};
+  Option<bool> fuseCombine{*this, "fuse-combine", llvm::cl::desc("The second matmul adds its pairs to their rows"),
+                           llvm::cl::init(false)};
   Option<std::string> forceEncoding{*this, "force-encoding",
                                     llvm::cl::desc("An encoding for the routings that have a choice")};
 };
@@ -265,6 +269,7 @@ void registerMoePipelines() {
                                               options.optLevel = pipelineOptions.optLevel;
                                               options.forceLowering = pipelineOptions.forceLowering;
                                               options.gpuSharedLimit = pipelineOptions.gpuSharedLimit;
+                                              options.fuseCombine = pipelineOptions.fuseCombine;
                                               options.forceEncoding = pipelineOptions.forceEncoding;
                                               Phase last = parsePhase(pipelineOptions.to).value_or(Phase::Codegen);
                                               for (const PhaseInfo &info : getPhases())

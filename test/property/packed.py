@@ -25,9 +25,9 @@ MOST = 150
 
 
 class Layer:
-    """y{i} = MoE(x{i}, logits{i}) with weights of its own."""
+    """y{i} = MoE(x{i}, logits{i}) with weights of its own; `fixed` are sizes that are not drawn."""
 
-    def __init__(self, i, rng, values):
+    def __init__(self, i, rng, values, **fixed):
         self.i, self.dtype = i, ("f32", "bf16", "f16")[i] if i < 3 else rng.choice(["f32", "f32", "f16"])
         self.experts = rng.choice([1, 2, 5, 9])
         self.k = rng.randint(1, min(3, self.experts))
@@ -35,6 +35,7 @@ class Layer:
         if i < 3:
             self.hidden = rng.choice([257, 523, 1101])
         self.form = rng.choice(["silu", "relu", "swiglu", "fc3"])
+        self.__dict__.update(fixed)
         inner = 2 * self.inner if self.form == "swiglu" else self.inner
         shapes = {"fc1": (self.experts, inner, self.hidden), "fc2": (self.experts, self.hidden, self.inner)}
         if self.form == "fc3":
@@ -211,4 +212,5 @@ def main():
     print(f"ok: {len(layers)} layers, seed {args.seed}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -66,7 +66,14 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegme
     On buffers the op has no result and writes `init` in place. All banks are multiplied with the same rows, so gate and up projections are one pass over them. Rows of the result
     outside all experts keep the value of `init`. A dense linear layer is the case of one expert.
 
-    Life-span: created by `moe-lower-apply` (fused); gone after `convert-moe-planned-to-linalg`.
+    With `targets` the op combines as well: the value of pair p is added to row targets[p] of `init`,
+
+        result[t, n] = init[t, n] + sum over p with targets[p] = t of epilogue(...)[p, n],   p ascending
+
+    in this order for any number of threads.
+
+    Life-span: created by `moe-lower-apply` (fused), `targets` by `moe-fuse-combine`; gone after
+    `convert-moe-planned-to-linalg`, or `convert-grouped-matmul-to-vector`.
 
     Example:
     ```mlir
@@ -82,14 +89,14 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegme
   let arguments = (ins Moe_FloatMatrix:$a, Optional<Moe_IndexArray>:$rows, Moe_IndexArray:$offsets,
     Variadic<Moe_AnyShapedOperand>:$banks, Variadic<Moe_AnyShapedOperand>:$extras, Moe_FloatMatrix:$init,
     Variadic<Moe_AnyShapedOperand>:$scales, Variadic<Moe_AnyShapedOperand>:$zero_points,
-    AffineMapArrayAttr:$bank_maps, AffineMapArrayAttr:$extra_maps, OptionalAttr<ArrayAttr>:$formats, OptionalAttr<I64Attr>:$panels);
+    Optional<Moe_IndexArray>:$targets, AffineMapArrayAttr:$bank_maps, AffineMapArrayAttr:$extra_maps, OptionalAttr<ArrayAttr>:$formats, OptionalAttr<I64Attr>:$panels);
   let results = (outs Optional<TensorRankOf<[AnyFloat], [2]>>:$result);
   let regions = (region SizedRegion<1>:$epilogue);
   let assemblyFormat = [{
     $a (`rows` `(` $rows^ `:` type($rows) `)`)? `offsets` `(` $offsets `:` type($offsets) `)`
     `banks` `(` $banks `:` type($banks) `)` (`scales` `(` $scales^ `:` type($scales) `)`)?
     (`zero_points` `(` $zero_points^ `:` type($zero_points) `)`)? (`extras` `(` $extras^ `:` type($extras) `)`)?
-    `outs` `(` $init `:` type($init) `)` $epilogue attr-dict `:` type($a) custom<ResultOfInit>(ref(type($init)), type($result))
+    `outs` `(` $init `:` type($init) `)` (`targets` `(` $targets^ `:` type($targets) `)`)? $epilogue attr-dict `:` type($a) custom<ResultOfInit>(ref(type($init)), type($result))
   }];
   let hasRegionVerifier = 1;
   let extraClassDeclaration = [{
@@ -111,7 +118,7 @@ def Moe_GroupedMatmulOp : Moe_PlannedOp<"grouped_matmul", [AttrSizedOperandSegme
       "::llvm::ArrayRef<::mlir::AffineMap>":$bankMaps, "::mlir::ValueRange":$extras,
       "::llvm::ArrayRef<::mlir::AffineMap>":$extraMaps, "::mlir::Value":$init,
       CArg<"::llvm::ArrayRef<QuantAttr>", "{}">:$formats, CArg<"::mlir::ValueRange", "{}">:$scales,
-      CArg<"::mlir::ValueRange", "{}">:$zeroPoints)>
+      CArg<"::mlir::ValueRange", "{}">:$zeroPoints, CArg<"::mlir::Value", "{}">:$targets)>
   ];
 }
 

@@ -51,6 +51,9 @@ struct PhaseOptions {
   /// Integer products with quantised weights: "exact" (never), "fast" (wherever there are kernels), or empty: where the
   /// file asks for them.
   std::string numerics;
+  /// Whether the second matmul of a layer adds its pairs to the rows of their tokens: less memory, and up to a tenth
+  /// slower where experts get many rows.
+  bool fuseCombine = false;
   /// Whether ordinary code takes the place of tile instructions (AMX).
   bool emulateTiles = false;
   /// What entry symbols end with: nothing for the first version of a module's code, else the version's suffix. Only

@@ -31,6 +31,26 @@ SmallVector<Value> GroupedKernel::gather(Value pair, int64_t count) {
   return result;
 }
 
+GroupedKernel::TaskRange GroupedKernel::emitTaskLoops(Value count, int64_t step, int64_t leastStep) {
+  Value experts = index(op.getNumExperts());
+  if (!op.getTargets()) {
+    auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, count},
+                                        ValueRange{one, index(step)});
+    b.setInsertionPointToStart(loop.getBody());
+    Value first = loop.getInductionVars()[1];
+    return {loop.getInductionVars()[0], first, min(add(first, step), count)};
+  }
+  constexpr int64_t kLeastTasks = 8;
+  if (std::optional<int64_t> known = getConstantIntValue(count))
+    step = std::clamp(*known / kLeastTasks, leastStep, step);
+  auto tasks = scf::ParallelOp::create(b, loc, ValueRange{zero}, ValueRange{count}, ValueRange{index(step)});
+  b.setInsertionPointToStart(tasks.getBody());
+  Value first = tasks.getInductionVars()[0], last = min(add(first, step), count);
+  auto loop = scf::ForOp::create(b, loc, zero, experts, one);
+  b.setInsertionPointToStart(loop.getBody());
+  return {loop.getInductionVar(), first, last};
+}
+
 /// The epilogue works in the type of its arguments; sums are kept wider.
 static Value narrow(OpBuilder &b, Location loc, Value sum, Type type) {
   if (getElementTypeOrSelf(sum.getType()) == type)
@@ -78,5 +98,11 @@ void GroupedKernel::finish(Value p, Value column, ArrayRef<Value> sums, Value ma
     map.map(inner.getResults(), copy->getResults());
   }
   Value result = vectorOf(op.getYield().getValues()[0]);
-  store(result, op.getInit(), ValueRange{p, column}, mask);
+  SmallVector<Value> place{p, column};
+  if (op.getTargets()) {
+    place[0] = memref::LoadOp::create(b, loc, op.getTargets(), p);
+    Value before = load(op.getInit(), place, cast<VectorType>(result.getType()), mask);
+    result = arith::AddFOp::create(b, loc, before, result);
+  }
+  store(result, op.getInit(), place, mask);
 }

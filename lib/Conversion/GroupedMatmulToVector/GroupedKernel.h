@@ -36,7 +36,17 @@ protected:
   /// The rows of `a` that `count` pairs from `pair` on read.
   SmallVector<Value> gather(Value pair, int64_t count);
 
-  /// Applies the epilogue to `sums` (one vector per bank, of the columns from `column` on of pair `p`) and stores it.
+  /// An expert, and columns or panels of its from `first` to `last`.
+  struct TaskRange {
+    Value expert, first, last;
+  };
+  /// The loops over the tasks, into which it goes: one per expert and `step` of the `count` columns or panels. Where
+  /// the experts add to the same rows, all of them are one task for the same columns, so that the order of a sum is
+  /// that of the experts; such a task takes as few as leave eight of them for the threads, but `leastStep`.
+  TaskRange emitTaskLoops(Value count, int64_t step, int64_t leastStep = 1);
+
+  /// Applies the epilogue to `sums` (one vector per bank, of the columns from `column` on of pair `p`) and stores it,
+  /// or adds it to the pair's target.
   void finish(Value p, Value column, ArrayRef<Value> sums, Value mask);
 
   GroupedMatmulOp op;

@@ -178,13 +178,10 @@ public:
     n = extent(init, 1);
     k = extent(op.getA(), 1);
     panel = form == KernelForm::Columns ? tile.columns * lanes : tile.columns * 8;
-    Value experts = index(op.getNumExperts());
-    auto loop =
-        scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, n}, ValueRange{one, index(panel)});
     OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    expert = loop.getInductionVars()[0];
-    Value column = loop.getInductionVars()[1];
+    TaskRange task = emitTaskLoops(n, panel, /*leastStep=*/panel);
+    expert = task.expert;
+    Value column = task.first;
     Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
     Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
     if (form == KernelForm::Dots) {

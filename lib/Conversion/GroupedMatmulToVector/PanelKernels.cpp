@@ -46,7 +46,7 @@ public:
 
   void run() {
     prepare();
-    Value experts = index(op.getNumExperts()), panels = index(bankType.getDimSize(1));
+    Value panels = index(bankType.getDimSize(1));
     // All banks as one run of elements.
     SmallVector<ReassociationIndices> all(1);
     for (int64_t d = 0; d < bankType.getRank(); ++d)
@@ -54,20 +54,18 @@ public:
     Value flat = memref::CollapseShapeOp::create(b, loc, op.getBanks().front(), all);
     weights = memref::CastOp::create(b, loc, form.weightsType(), flat);
 
-    auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, panels},
-                                        ValueRange{one, index(schedule.panelsPerTask)});
     OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    Value expertOfTask = loop.getInductionVars()[0];
-    first = loop.getInductionVars()[1];
-    begin = memref::LoadOp::create(b, loc, op.getOffsets(), expertOfTask);
-    Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expertOfTask, 1)});
+    TaskRange task = emitTaskLoops(panels, schedule.panelsPerTask);
+    first = task.first;
+    last = task.last;
+    begin = memref::LoadOp::create(b, loc, op.getOffsets(), task.expert);
+    Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(task.expert, 1)});
     rows = sub(end, begin);
     Value any = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::sgt, rows, zero);
     auto branch = scf::IfOp::create(b, loc, any, /*withElse=*/false);
     b.setInsertionPointToStart(branch.thenBlock());
-    beginTask(expertOfTask);
-    last = min(add(first, schedule.panelsPerTask), panels);
+    beginTask(task.expert);
+    following = op.getTargets() ? startOf(getNextExpert(), first) : Value();
     emitBlocks();
   }
 
@@ -97,10 +95,29 @@ private:
   int64_t panelElements() const { return form.panelElements(numSteps()); }
 
   /// Where a panel begins.
-  Value startOf(Value panel) {
+  Value startOf(Value ofExpert, Value panel) {
     bool perExpert = isa<AffineDimExpr>(op.getBankMap(0).getResult(0));
-    Value number = perExpert ? sum(mul(expert, index(bankType.getDimSize(1))), panel) : panel;
+    Value number = perExpert ? sum(mul(ofExpert, index(bankType.getDimSize(1))), panel) : panel;
     return mul(number, index(panelElements()));
+  }
+  Value startOf(Value panel) { return startOf(expert, panel); }
+
+  /// The next expert that has rows, or this one.
+  Value getNextExpert() {
+    Value experts = index(op.getNumExperts());
+    auto loop = scf::WhileOp::create(
+        b, loc, TypeRange{b.getIndexType()}, ValueRange{add(expert, 1)},
+        [&](OpBuilder &, Location, ValueRange args) {
+          Value inside = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, args[0], experts);
+          Value at = min(args[0], sub(experts, one));
+          Value from = memref::LoadOp::create(b, loc, op.getOffsets(), at);
+          Value to = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(at, 1)});
+          Value goOn = arith::AndIOp::create(b, loc, inside, equal(from, to));
+          scf::ConditionOp::create(b, loc, goOn, args);
+        },
+        [&](OpBuilder &, Location, ValueRange args) { scf::YieldOp::create(b, loc, ValueRange{add(args[0], 1)}); });
+    Value next = loop.getResult(0);
+    return select(equal(next, experts), expert, next);
   }
 
   /// Emits `body` behind a branch.
@@ -163,11 +180,13 @@ private:
     clearTile(byTiles ? select(byTiles, tiles->padded(count), count) : count);
     int64_t total = bankType.getNumElements(), parts = schedule.parts;
     Value start = startOf(panel), partSteps = index(schedule.partSteps), distance = partSteps;
-    // Behind the group's last panel comes its first one, for the next block of rows; else what lies behind it in
-    // memory, which is the next task's.
+    // Behind the group's last panel comes its first one, for the next block of rows; else that of the task's next
+    // expert, or what lies behind it in memory, which is the next task's.
     auto both = [&](Value x, Value y) -> Value { return arith::AndIOp::create(b, loc, x, y); };
     Value again = both(equal(add(panel, 1), last), arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, left, zero));
     Value next = min(sum(start, index(panelElements())), index(total - panelElements()));
+    if (following)
+      next = select(equal(add(panel, 1), last), following, next);
     Value behind = select(again, startOf(first), next);
     Value isFirst = both(equal(panel, first), equal(block, zero));
     scf::IfOp choice;
@@ -230,7 +249,7 @@ private:
   const PanelLayout &layout;
   const KernelSchedule &schedule;
   SmallVector<KernelVariant> variants = schedule.getVariants();
-  Value first, last, begin, rows, weights;
+  Value first, last, begin, rows, weights, following;
   std::optional<TileBlocks> tiles;
   /// Whether the task's expert has enough rows for tiles; nothing without them.
   Value byTiles;

@@ -14,13 +14,9 @@ void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows) {
   // About a megabyte for a task, less where there would be too few tasks.
   int64_t most = std::max<int64_t>(1, count / (op.getNumExperts() >= 8 ? 4 : 16));
   int64_t perTask = std::clamp<int64_t>((1 << 20) / panels.panelBytes(), 1, most);
-  auto loop =
-      scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{index(op.getNumExperts()), index(count)},
-                              ValueRange{one, index(perTask)});
   OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(loop.getBody());
-  expert = loop.getInductionVars()[0];
-  Value first = loop.getInductionVars()[1], last = min(add(first, perTask), index(count));
+  auto [expertOfTask, first, last] = emitTaskLoops(index(count), perTask);
+  expert = expertOfTask;
   Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
   Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
   auto branch = [&](arith::CmpIPredicate predicate, int64_t number, function_ref<void(Value)> body) {

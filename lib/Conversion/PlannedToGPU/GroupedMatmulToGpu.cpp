@@ -26,6 +26,8 @@ std::optional<KernelForm> moe::getGpuKernelForm(GroupedMatmulOp op, std::string 
   std::optional<KernelForm> form = getKernelForm(op, why);
   if (!form)
     return std::nullopt;
+  if (op.getTargets())
+    return no("it adds its pairs to their targets, which processors' kernels do");
   Type element = getElementTypeOrSelf(op.getA());
   if (!element.isF16() && !element.isBF16() && !element.isF32())
     return no("GPU kernels multiply f16, bf16 and f32");

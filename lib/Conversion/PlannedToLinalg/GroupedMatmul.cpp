@@ -54,6 +54,24 @@ static Value sliceOf(LoopBuilder &b, Value operand, AffineMap map, Value e, OpFo
   return tensor::ExtractSliceOp::create(b, slice, operand, offsets, sizes, strides);
 }
 
+/// The values of an expert's pairs, from pair `from` on, added to their targets one after the other.
+static Value addToTargets(LoopBuilder &b, GroupedMatmulOp op, Value values, Value from, Value count, Value sums) {
+  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+  SmallVector<OpFoldResult> sizes{b.getIndexAttr(1), b.dimOrAttr(sums, 1)};
+  return b
+      .loop(count, sums,
+            [&](Value r, ValueRange state) -> Values {
+              Value target = b.extract(op.getTargets(), b.add(from, r));
+              SmallVector<OpFoldResult> there{target, b.getIndexAttr(0)}, here{r, b.getIndexAttr(0)};
+              Value value = tensor::ExtractSliceOp::create(b, values, here, sizes, strides);
+              Value sum = tensor::ExtractSliceOp::create(b, state[0], there, sizes, strides);
+              sum = linalg::AddOp::create(b, TypeRange{sum.getType()}, ValueRange{sum, value}, ValueRange{sum})
+                        .getResult(0);
+              return {tensor::InsertSliceOp::create(b, sum, state[0], there, sizes, strides)};
+            })
+      .front();
+}
+
 Values moe::lowerGroupedMatmul(LoopBuilder &b, GroupedMatmulOp op) {
   Type element = cast<RankedTensorType>(op.getInit().getType()).getElementType();
   OpFoldResult columns = b.dimOrAttr(op.getInit(), 1), inner = b.dimOrAttr(op.getA(), 1);
@@ -64,7 +82,8 @@ Values moe::lowerGroupedMatmul(LoopBuilder &b, GroupedMatmulOp op) {
     Value count = b.sub(to, from);
     return b.when(b.less(b.index(0), count), state, [&]() -> Values {
       SmallVector<OpFoldResult> offsets{from, b.getIndexAttr(0)}, sizes{count, columns}, strides(2, b.getIndexAttr(1));
-      Value target = tensor::ExtractSliceOp::create(b, state[0], offsets, sizes, strides);
+      Value target = op.getTargets() ? b.empty(sizes, element)
+                                     : tensor::ExtractSliceOp::create(b, state[0], offsets, sizes, strides).getResult();
       Value rows = rowsOf(b, op, from, count);
 
       Values inputs;
@@ -115,6 +134,8 @@ Values moe::lowerGroupedMatmul(LoopBuilder &b, GroupedMatmulOp op) {
                                            })
                      .getResult(0);
       }
+      if (op.getTargets())
+        return {addToTargets(b, op, result, from, count, state[0])};
       return {tensor::InsertSliceOp::create(b, result, state[0], offsets, sizes, strides)};
     });
   });

@@ -151,3 +151,29 @@ func.func @gm12(%a: tensor<?x4xf32>, %o: tensor<3xindex>, %b: tensor<2x1x192xi8>
   } {bank_maps = [#b, #b], extra_maps = [], formats = [#moe.quant<u8>, #moe.quant<u8>], panels = 2 : i64} : tensor<?x4xf32>
   return
 }
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, k, n)>
+func.func @gm13(%a: tensor<?x4xf32>, %rows: tensor<6xindex>, %to: tensor<7xindex>, %o: tensor<3xindex>, %b: tensor<2x4x5xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected one target per pair, got 'tensor<7xindex>' and rows 'tensor<6xindex>'}}
+  %y = moe.grouped_matmul %a rows(%rows : tensor<6xindex>) offsets(%o : tensor<3xindex>) banks(%b : tensor<2x4x5xf32>)
+      outs(%init : tensor<?x5xf32>) targets(%to : tensor<7xindex>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = []} : tensor<?x4xf32>
+  return
+}
+
+// -----
+
+#b = affine_map<(e, k, n) -> (e, k, n)>
+func.func @gm13_without_rows(%h: tensor<6x4xf32>, %to: tensor<7xindex>, %o: tensor<3xindex>, %b: tensor<2x4x5xf32>, %init: tensor<?x5xf32>) {
+  // expected-error@+1 {{expected one target per pair, got 'tensor<7xindex>' and pairs 'tensor<6x4xf32>'}}
+  %y = moe.grouped_matmul %h offsets(%o : tensor<3xindex>) banks(%b : tensor<2x4x5xf32>)
+      outs(%init : tensor<?x5xf32>) targets(%to : tensor<7xindex>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = []} : tensor<6x4xf32>
+  return
+}

@@ -70,13 +70,14 @@ MutableOperandRange GroupedMatmulOp::getDpsInitsMutable() { return getInitMutabl
 
 void GroupedMatmulOp::build(OpBuilder &b, OperationState &state, Value a, Value rows, Value offsets, ValueRange banks,
                             ArrayRef<AffineMap> bankMaps, ValueRange extras, ArrayRef<AffineMap> extraMaps, Value init,
-                            ArrayRef<QuantAttr> formats, ValueRange scales, ValueRange zeroPoints) {
+                            ArrayRef<QuantAttr> formats, ValueRange scales, ValueRange zeroPoints, Value targets) {
   ArrayAttr formatsAttr;
   if (!scales.empty())
     formatsAttr = b.getArrayAttr(llvm::map_to_vector(
         formats, [&](QuantAttr format) { return format ? Attribute(format) : Attribute(b.getUnitAttr()); }));
   build(b, state, isa<RankedTensorType>(init.getType()) ? init.getType() : Type(), a, rows, offsets, banks, extras,
-        init, scales, zeroPoints, b.getAffineMapArrayAttr(bankMaps), b.getAffineMapArrayAttr(extraMaps), formatsAttr,
+        init, scales, zeroPoints, targets, b.getAffineMapArrayAttr(bankMaps), b.getAffineMapArrayAttr(extraMaps),
+        formatsAttr,
         /*panels=*/IntegerAttr());
   OpBuilder::InsertionGuard guard(b);
   Block *block = b.createBlock(state.regions.front().get());
@@ -234,8 +235,13 @@ LogicalResult GroupedMatmulOp::verify() {
   }
   for (auto [i, extra] : llvm::enumerate(getExtras()))
     if (failed(checkMap("extra operand", i, extra, getExtraMap(i),
-                        {getNumExperts(), getRows() ? init.getDimSize(0) : any, columns})))
+                        {getNumExperts(), getRows() && !getTargets() ? init.getDimSize(0) : any, columns})))
       return failure();
+  // GM13
+  Value pairs = getRows() ? getRows() : getA();
+  if (getTargets() && !compatible(shapedType(getTargets()).getDimSize(0), shapedType(pairs).getDimSize(0)))
+    return emitOpError() << "expected one target per pair, got " << getTargets().getType() << " and "
+                         << (getRows() ? "rows " : "pairs ") << pairs.getType();
   return success();
 }
 
