@@ -32,6 +32,7 @@ import numpy as np
 import cuda
 import estimate
 import plot
+import table
 import vendor
 from chain import SHAPES, chain_layers, count_rows, expert_bytes, layer_bytes, make_rows, routing_bias, write_model
 from measure import (LIMITS, Engine, Failed, Probe, compile_model, count_inputs, figures, least_seconds, paired_interval,
@@ -227,9 +228,9 @@ class Bench:
                 if not self.has_cell(shape, dtype, threads, tokens, routing):
                     key = tokens, routing
                     self.measure_cell(self.engines, shape, dtype, layers, threads, key, inputs[key], counts[key])
-            # What looks like a cliff may be a moment in which the machine was busy: both sides are measured again.
-            for _, *pair in [fall for fall in falls(self.cells) if fall[0] > FALL] if self.options.sweep else []:
-                for cell in pair:
+            # What looks like a cliff may be a moment in which the machine was busy: both sides are measured again, up to three times.
+            for _ in range(3 if self.options.sweep else 0):
+                for cell in {id(cell): cell for fall, *pair in falls(self.cells) if fall > FALL for cell in pair}.values():
                     if cell["shape"] == shape and cell["threads"] == threads and cell["dtype"] == dtype:
                         key = cell["tokens"], cell["routing"]
                         self.measure_cell(self.engines, shape, dtype, layers, threads, key, inputs[key], counts[key], cell)
@@ -401,8 +402,9 @@ class Bench:
         if self.options.against and self.cells:
             self.report_against()
         self.save()
-        if self.options.plot and self.cells:
-            write(self.options.plot, plot.draw(self.cells))
+        for file, draw in ((self.options.plot, plot.draw), (self.options.markdown, table.draw)) if self.cells else []:
+            if file:
+                write(file, draw(self.cells))
         wrong = [(cell, name) for cell in self.cells for name, e in cell["engines"].items() if e["share_of_best"] > MOST_SHARE and not self.options.allow_cached]
         for cell, name in wrong:
             print(f"error: {name} has a share of {cell['engines'][name]['share_of_best']:.2f} for {cell['shape']}, T = "

@@ -51,6 +51,7 @@ def parse(arguments, description=None):
     parser.add_argument("--json", help="also write all figures to this file, after each cell")
     parser.add_argument("--resume", action="store_true", help="keep what an interrupted run with the same options has left in the file of --json")
     parser.add_argument("--plot", help="also draw the shares over T to this SVG file")
+    parser.add_argument("--markdown", help="also write the table to this file, for documents")
     options = parser.parse_args(arguments)
     if options.shapes == ["all"]:
         options.shapes = [name for name in SHAPES if name != "tiny"]
