@@ -35,8 +35,8 @@ import plot
 import table
 import vendor
 from chain import SHAPES, chain_layers, count_rows, expert_bytes, layer_bytes, make_rows, routing_bias, write_model
-from measure import (LIMITS, Engine, Failed, Probe, compile_model, count_inputs, figures, least_seconds, paired_interval,
-                     ratio_interval, take_turns, write)
+from measure import (LIMITS, Engine, Failed, Probe, compile_model, count_inputs, figures, interrupt_on_end, least_seconds,
+                     paired_interval, ratio_interval, take_turns, write)
 from options import FOREIGN, OWN, PRODUCTS, parse
 from targets import FALL, MOST_SHARE
 
@@ -431,10 +431,11 @@ def main(arguments=None):
         return 1
     except KeyboardInterrupt:
         print(f"\nbench: interrupted; {len(bench.cells)} cells were measured" +
-              (f" and are in {options.json}, from where --resume goes on" if options.json else ""), file=sys.stderr)
+              (f" and are in {options.json}, from where --resume goes on" if options.json and bench.cells else ""), file=sys.stderr)
         return 130
     return bench.report() or not complete
 
 
 if __name__ == "__main__":
+    interrupt_on_end()
     sys.exit(int(main()))

@@ -22,7 +22,7 @@ import bench
 import quantized
 import targets
 from chain import SHAPES, write_model
-from measure import compile_model, write
+from measure import compile_model, interrupt_on_end, write
 from options import parse
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -267,4 +267,5 @@ def save(options, parts):
 
 
 if __name__ == "__main__":
+    interrupt_on_end()
     sys.exit(main())

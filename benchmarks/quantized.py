@@ -22,7 +22,7 @@ import tempfile
 import numpy as np
 
 from chain import SHAPES, count_rows, make_rows, routing_bias, write_model
-from measure import (Engine, Failed, Probe, compile_model, count_inputs, figures, find_build, paired_interval, ratio_interval,
+from measure import (Engine, Failed, Probe, compile_model, count_inputs, figures, find_build, interrupt_on_end, paired_interval, ratio_interval,
                      take_turns, write)
 
 from targets import MOST_SHARE
@@ -301,10 +301,11 @@ def main(arguments=None):
     try:
         complete = bench.measure()
     except KeyboardInterrupt:
-        print(f"\nbench: interrupted; {len(bench.cells)} cells were measured" + (f" and are in {options.json}" if options.json else ""), file=sys.stderr)
+        print(f"\nbench: interrupted; {len(bench.cells)} cells were measured" + (f" and are in {options.json}" if options.json and bench.cells else ""), file=sys.stderr)
         return 130
     return bench.report() or not complete
 
 
 if __name__ == "__main__":
+    interrupt_on_end()
     sys.exit(int(main()))
