@@ -83,11 +83,24 @@ private:
           code -= 1u << bits;
         if (!isFloat)
           code -= middle;
-        char *word = at + i / group * panels.rowBytes() + column * 4;
-        uint32_t value;
-        std::memcpy(&value, word, 4);
-        value |= (code & mask) << (i % group * stored);
-        std::memcpy(word, &value, 4);
+        char *words = at + i / group * panels.groupBytes() + column * 4;
+        auto put = [&](int64_t word, unsigned bits, int64_t shift) {
+          char *to = words + word * panels.rowBytes();
+          uint32_t value;
+          std::memcpy(&value, to, 4);
+          value |= bits << shift;
+          std::memcpy(to, &value, 4);
+        };
+        if (panels.usesSpareBits()) {
+          int64_t word = i % 8 / 2, at = i % 32 / 8 * 8 + i % 2 * 4;
+          if (word < 3)
+            put(word, code & mask, at);
+          else
+            for (int64_t bit = 0; bit < 3; ++bit)
+              put(bit, code >> bit & 1, at + 3);
+        } else {
+          put(0, code & mask, i % group * stored);
+        }
       }
       char *out = at + panels.codeBytes(length);
       std::memcpy(out + column * panels.scaleBytes, scales.at(block), panels.scaleBytes);

@@ -157,6 +157,10 @@ def matmul(work, rng, few=6, rows=MOST):
         "bits8_zp": dict(bits=8, n=1200, k=64, block=16, zp="packed"),
         "bits2_zp": dict(bits=2, n=1200, k=80, block=16, zp="packed", ort=False),
         "bits3": dict(bits=3, n=17, k=64, block=32, ort=False),
+        "bits3_zp": dict(bits=3, n=1200, k=160, block=32, zp="packed", ort=False),
+        "bits3_short": dict(bits=3, n=40, k=101, block=64, ort=False),
+        "bits3_row_f16": dict(bits=3, n=33, k=75, block=128, half=True, ort=False),
+        "bits3_b16_zp": dict(bits=3, n=40, k=75, block=16, zp="float", ort=False),
         "bits4_float_zp": dict(bits=4, n=33, k=64, block=32, zp="float"),
         "bits4_padded": dict(bits=4, n=20, k=75, block=32, bias=True),
         "bits4_3d": dict(bits=4, n=20, k=64, block=64, rank=3, accuracy_level=1, ort=False),
@@ -197,6 +201,16 @@ def matmul(work, rng, few=6, rows=MOST):
         expected[name] = x.astype(float) @ q.numbers.T + bias
     build(work + ".onnx", nodes, inputs, outputs, tensors)
     got = check(work, values, expected, few)
+    # Codes of three bits take three in the file; the scales, of f32 for 32 codes, one more.
+    n = k = 1024
+    node = helper.make_node("MatMulNBits", ["x", "b", "s"], ["y"], domain="com.microsoft", K=k, N=n, bits=3, block_size=32)
+    info = helper.make_tensor_value_info
+    build(work + "-size.onnx", [node], [info("x", TensorProto.FLOAT, ["t", k])], [info("y", TensorProto.FLOAT, ["t", n])],
+          {"b": rng.integers(0, 256, (n, k // 32, 12)).astype(np.uint8), "s": np.ones(n * k // 32, np.float32)})
+    subprocess.run(["moe-compile", work + "-size.onnx", "-o", work + "-size.moe", "-q", "-O1", "--mcpu=native"], check=True)
+    with open(work + "-size.safetensors", "rb") as file:
+        bits = 8 * len(file.read()) / (n * k)
+    assert bits < 4.1, bits
     for node, name in zip(nodes, cases):
         if not cases[name].get("ort", True):
             continue

@@ -60,7 +60,7 @@ void DecodedBlocks::emitDecode(Value base, Value k, Value length) {
     Value inside = sub(from, mul(number, index(block)));
     Value at = sum(base, mul(number, index(panels.blockBytes(block))));
     Value codes =
-        sum(at, mul(b.createOrFold<arith::DivUIOp>(loc, inside, index(panels.group())), index(panels.rowBytes())));
+        sum(at, mul(b.createOrFold<arith::DivUIOp>(loc, inside, index(panels.group())), index(panels.groupBytes())));
     Value codeBytes = index(panels.codeBytes(block));
     if (rest)
       codeBytes = select(equal(number, index(whole)), index(panels.codeBytes(rest)), codeBytes);
@@ -94,20 +94,20 @@ func::FuncOp DecodedBlocks::getDecodeFunction() {
         for (int64_t v = 0; v < vectors; ++v)
           scales.push_back(decoder.loadScales(scalesAt, v, decoder.codeFactor()));
         Value bytes = memref::DimOp::create(inner, loc, block.getArgument(0), tiles.zero);
-        Value limit = tiles.sub(bytes, tiles.index(panels.rowBytes()));
+        Value limit = tiles.sub(bytes, tiles.index(panels.groupBytes()));
         auto loop = scf::ForOp::create(inner, loc, tiles.zero, groups, tiles.one);
         OpBuilder::InsertionGuard guard(inner);
         inner.setInsertionPointToStart(loop.getBody());
         auto times = [&](Value x, int64_t y) { return inner.createOrFold<arith::MulIOp>(loc, x, tiles.index(y)); };
         auto plus = [&](Value x, Value y) { return inner.createOrFold<arith::AddIOp>(loc, x, y); };
         Value group = loop.getInductionVar();
-        Value at = plus(codes, times(group, panels.rowBytes()));
+        Value at = plus(codes, times(group, panels.groupBytes()));
         Value row = plus(to, times(group, panels.group() * panels.width()));
         decoder.emitPrefetch(at, /*ahead=*/4096, limit);
         for (int64_t v = 0; v < vectors; ++v) {
-          Value raw = decoder.loadCodes(at, v);
+          SmallVector<Value> raw = decoder.loadCodes(at, v);
           auto [scale, negativeZero] = scales[v];
-          for (int64_t j = 0; j < panels.group(); ++j) {
+          for (int64_t j : decoder.getOrder()) {
             Value weight = decoder.decode(raw, j);
             weight = negativeZero ? vector::FMAOp::create(inner, loc, weight, scale, negativeZero).getResult()
                                   : arith::MulFOp::create(inner, loc, weight, scale).getResult();

@@ -88,16 +88,18 @@ private:
   void emitGroups(Value at, Value k, int64_t many, int64_t inLast, SmallVectorImpl<Value> &sums) override {
     int64_t group = panels.group();
     for (int64_t g = 0; g < many; ++g)
-      emitGroup(add(at, g * panels.rowBytes()), add(k, g * group), g + 1 == many ? inLast : group, sums);
+      emitGroup(add(at, g * panels.groupBytes()), add(k, g * group), g + 1 == many ? inLast : group, sums);
   }
 
   /// One row of words: `many` consecutive k from `k` on.
   void emitGroup(Value codes, Value k, int64_t many, SmallVectorImpl<Value> &sums) {
     emitPrefetch(codes);
-    SmallVector<Value> raw;
+    SmallVector<SmallVector<Value>> raw;
     for (int64_t vector : chunk)
       raw.push_back(loadCodes(codes, vector));
-    for (int64_t j = 0; j < many; ++j) {
+    for (int64_t j : decoder().getOrder()) {
+      if (j >= many)
+        continue;
       SmallVector<Value> weights;
       for (size_t c = 0; c < chunk.size(); ++c) {
         Value weight = decoder().decode(raw[c], j);

@@ -68,7 +68,7 @@ void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t lengt
     forEach(zero, count, 1, [&](Value block) {
       func::CallOp::create(b, loc, decode,
                            ValueRange{stream, sum(at, mul(block, index(panels.blockBytes(length)))),
-                                      index(wordsOf(length) / panels.codesPerByte()), scratch,
+                                      index(wordsOf(length) / panels.bytesPerGroup()), scratch,
                                       mul(block, index(weightBytes(length)))});
     });
   }
@@ -113,7 +113,7 @@ func::FuncOp IntegerBlocks::getDecodeFunction() {
                          IntegerWeights bytes(inner, loc, panels, dot);
                          Value codes = block.getArgument(1), out = block.getArgument(3), to = block.getArgument(4);
                          Value size = memref::DimOp::create(inner, loc, block.getArgument(0), tiles.zero);
-                         Value limit = tiles.sub(size, tiles.index(panels.rowBytes()));
+                         Value limit = tiles.sub(size, tiles.index(panels.groupBytes()));
                          auto loop = scf::ForOp::create(inner, loc, tiles.zero, block.getArgument(2), tiles.one);
                          OpBuilder::InsertionGuard guard(inner);
                          inner.setInsertionPointToStart(loop.getBody());
@@ -121,8 +121,8 @@ func::FuncOp IntegerBlocks::getDecodeFunction() {
                            Value far = arith::MulIOp::create(inner, loc, loop.getInductionVar(), tiles.index(distance));
                            return arith::AddIOp::create(inner, loc, from, far);
                          };
-                         int64_t perGroup = panels.codesPerByte() * panels.rowBytes();
-                         Value at = place(codes, panels.rowBytes()), word = place(to, perGroup);
+                         int64_t perGroup = panels.bytesPerGroup() * panels.rowBytes();
+                         Value at = place(codes, panels.groupBytes()), word = place(to, perGroup);
                          decoder.emitPrefetch(at, kAhead, limit);
                          for (int64_t v = 0; v < panels.width() / lanes; ++v) {
                            SmallVector<Value> weights;
@@ -206,7 +206,7 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
         if (decodes())
           weight.push_back(loaded);
         else
-          bytes.decode(vector::BitCastOp::create(inner, loc, bytes.words, loaded), weight);
+          bytes.decode(Value(vector::BitCastOp::create(inner, loc, bytes.words, loaded)), weight);
       }
       for (auto [r, source] : llvm::enumerate(sources)) {
         Value four = memref::LoadOp::create(inner, loc, codes, {source, plus(wordOfRow, word)});

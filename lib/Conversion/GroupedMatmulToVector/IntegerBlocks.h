@@ -57,7 +57,7 @@ private:
   std::string suffix() const;
 
   int64_t wordsOf(int64_t length) const {
-    return llvm::divideCeilSigned(length, panels.group()) * panels.codesPerByte();
+    return llvm::divideCeilSigned(length, panels.group()) * panels.bytesPerGroup();
   }
   /// Whether the last block is shorter.
   bool hasRest() const { return panels.k % panels.blockLength() != 0; }

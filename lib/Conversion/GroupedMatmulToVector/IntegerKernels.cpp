@@ -72,12 +72,12 @@ private:
 
   /// Some rows of words at a time, as many as give eight registers of bytes.
   Unrolling getUnrolling(int64_t groups) override {
-    int64_t unroll = std::min(groups, std::max<int64_t>(1, (weightsOf().noSign ? 8 : 4) / panels.codesPerByte()));
+    int64_t unroll = std::min(groups, std::max<int64_t>(1, (weightsOf().noSign ? 8 : 4) / panels.bytesPerGroup()));
     return {unroll, 2 * unroll};
   }
 
   void emitGroups(Value at, Value k, int64_t many, int64_t, SmallVectorImpl<Value> &sums) override {
-    int64_t c = panels.codesPerByte(), most = weightsOf().most;
+    int64_t c = panels.bytesPerGroup(), most = weightsOf().most;
     // A row's codes are read in words of four; those behind its end are zeros.
     Value word = b.createOrFold<arith::DivUIOp>(loc, k, index(4));
     auto loadRow = [&](Value source, int64_t i) {
@@ -91,13 +91,13 @@ private:
       for (Value sum : sums)
         partial.push_back({sum});
       for (int64_t g = 0; g < many; ++g) {
-        emitPrefetch(add(at, g * panels.rowBytes()));
+        emitPrefetch(add(at, g * panels.groupBytes()));
         SmallVector<Value> codes;
         for (int64_t i = 0; i < c; ++i)
           codes.push_back(loadRow(sources[0], g * c + i));
         for (auto [v, vector] : llvm::enumerate(chunk)) {
           SmallVector<Value> weights;
-          weightsOf().decode(loadCodes(add(at, g * panels.rowBytes()), vector), weights);
+          weightsOf().decode(loadCodes(add(at, g * panels.groupBytes()), vector), weights);
           for (auto [weight, code] : llvm::zip(weights, codes))
             dot.add(b, loc, partial[v], weight, code, most);
         }
@@ -107,11 +107,11 @@ private:
       return;
     }
     for (int64_t g = 0; g < many; ++g)
-      emitPrefetch(add(at, g * panels.rowBytes()));
+      emitPrefetch(add(at, g * panels.groupBytes()));
     for (auto [v, vector] : llvm::enumerate(chunk)) {
       SmallVector<Value> weights;
       for (int64_t g = 0; g < many; ++g)
-        weightsOf().decode(loadCodes(add(at, g * panels.rowBytes()), vector), weights);
+        weightsOf().decode(loadCodes(add(at, g * panels.groupBytes()), vector), weights);
       for (auto [r, source] : llvm::enumerate(sources)) {
         IntegerDot::Sum sum{sums[r * chunk.size() + v]};
         for (int64_t i = 0; i < many * c; ++i)

@@ -17,23 +17,28 @@ IntegerWeights::IntegerWeights(OpBuilder &b, Location loc, const QuantPanels &pa
     most = (1 << panels.storedBits()) - 1;
 }
 
-void IntegerWeights::decode(Value raw, SmallVectorImpl<Value> &weights) {
-  int64_t bits = panels.storedBits();
+void IntegerWeights::decode(ValueRange group, SmallVectorImpl<Value> &weights) {
+  // Codes of 3 bits have a bit to spare between them.
+  int64_t bits = panels.storedBits(), distance = bits == 3 ? 4 : bits;
   auto asBytes = [&](Value v) { return vector::BitCastOp::create(b, loc, bytes, v).getResult(); };
-  if (noSign && !isFloat) {
-    // The highest bit of each code the other way round: the code plus the middle.
-    uint32_t middles = 0;
-    for (int64_t at = bits - 1; at < 32; at += bits)
-      middles |= 1u << at;
-    raw = arith::XOrIOp::create(b, loc, raw, splat(int32_t(middles)));
-  }
-  if (bits == 8)
-    return weights.push_back(asBytes(raw));
-  uint32_t mask = ((1u << bits) - 1) * 0x01010101u;
-  for (int64_t i = 0; i < panels.codesPerByte(); ++i) {
-    Value shifted = i ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(i * bits))).getResult() : raw;
-    Value each = asBytes(arith::AndIOp::create(b, loc, shifted, splat(int32_t(mask))));
-    weights.push_back(isFloat ? lookUp(each) : each);
+  for (Value raw : group) {
+    if (noSign && !isFloat) {
+      // The highest bit of each code the other way round: the code plus the middle.
+      uint32_t middles = 0;
+      for (int64_t at = bits - 1; at < 32; at += distance)
+        middles |= 1u << at;
+      raw = arith::XOrIOp::create(b, loc, raw, splat(int32_t(middles)));
+    }
+    if (bits == 8) {
+      weights.push_back(asBytes(raw));
+      continue;
+    }
+    uint32_t mask = ((1u << bits) - 1) * 0x01010101u;
+    for (int64_t at = 0; at < 8; at += distance) {
+      Value shifted = at ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(at))).getResult() : raw;
+      Value each = asBytes(arith::AndIOp::create(b, loc, shifted, splat(int32_t(mask))));
+      weights.push_back(isFloat ? lookUp(each) : each);
+    }
   }
 }
 

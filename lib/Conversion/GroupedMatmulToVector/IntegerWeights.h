@@ -17,8 +17,8 @@ class IntegerWeights : KernelTiles {
 public:
   IntegerWeights(OpBuilder &b, Location loc, const QuantPanels &panels, const IntegerDot &dot);
 
-  /// The bytes of words of codes: of 8 bits as they are, else the lower ones first.
-  void decode(Value raw, SmallVectorImpl<Value> &weights);
+  /// The bytes of a group's words: of 8 bits as they are, else the lower ones first.
+  void decode(ValueRange raw, SmallVectorImpl<Value> &weights);
   /// What a block's sum begins with; `negativeSum` is minus the sum of the row's codes.
   Value start(Value negativeSum);
   /// A block's integers as floats times `scale` and the row's `step`, added to `before`; with zero points, also

@@ -90,9 +90,9 @@ DecodeSchedule moe::getDecodeSchedule(const QuantPanels &panels, int64_t lanes) 
     return schedule;
   }
   // Blocks are multiples of 16, unless there is only one.
-  int64_t segment = most;
+  int64_t step = std::max<int64_t>(16, panels.group()), segment = most / step * step;
   while (block < panels.k && block % segment != 0)
-    segment -= 16;
+    segment -= step;
   schedule.segmentLength = schedule.blockLength = segment;
   return schedule;
 }

@@ -11,8 +11,22 @@ Value QuantDecoder::intrinsic(StringRef name, ValueRange operands) {
   return LLVM::CallIntrinsicOp::create(b, loc, floats, b.getStringAttr(name), operands).getResult(0);
 }
 
-Value QuantDecoder::loadCodes(Value codes, int64_t vector) {
-  return vector::BitCastOp::create(b, loc, words, loadBytes(add(codes, vector * lanes * 4), lanes * 4));
+SmallVector<Value> QuantDecoder::loadCodes(Value codes, int64_t vector) {
+  SmallVector<Value> raw;
+  for (int64_t word = 0; word < panels.wordsPerGroup(); ++word)
+    raw.push_back(vector::BitCastOp::create(
+        b, loc, words, loadBytes(add(codes, word * panels.rowBytes() + vector * lanes * 4), lanes * 4)));
+  if (!panels.usesSpareBits())
+    return raw;
+  // Bit 3 of each half byte of word i is bit i of one of the fourth.
+  Value fourth;
+  for (int32_t i = 0; i < 3; ++i) {
+    Value moved = arith::ShRUIOp::create(b, loc, raw[i], splat(3 - i));
+    Value bits = arith::AndIOp::create(b, loc, moved, splat(int32_t(0x11111111u << i)));
+    fourth = fourth ? arith::OrIOp::create(b, loc, fourth, bits).getResult() : bits;
+  }
+  raw.push_back(fourth);
+  return raw;
 }
 
 Value QuantDecoder::loadFloats(Value at, int64_t bytes) {
@@ -58,17 +72,29 @@ std::pair<Value, Value> QuantDecoder::loadScales(Value scalesAt, int64_t vector,
 
 void QuantDecoder::emitPrefetch(Value at, int64_t distance, Value limit) {
   Value ahead = min(add(at, distance), limit);
-  for (int64_t line = 0; line < panels.rowBytes(); line += 64)
+  for (int64_t line = 0; line < panels.groupBytes(); line += 64)
     memref::PrefetchOp::create(b, loc, stream, ValueRange{add(ahead, line)}, /*isWrite=*/false, /*locality=*/2,
                                /*isDataCache=*/true);
 }
 
-Value QuantDecoder::decode(Value raw, int64_t j) {
-  int64_t bits = panels.storedBits();
+SmallVector<int64_t> QuantDecoder::getOrder() const {
+  SmallVector<int64_t> order;
+  if (!panels.usesSpareBits())
+    return llvm::to_vector(llvm::seq(panels.group()));
+  for (int64_t word = 0; word < 4; ++word)
+    for (int64_t byte = 0; byte < 4; ++byte)
+      order.append({8 * byte + 2 * word, 8 * byte + 2 * word + 1});
+  return order;
+}
+
+Value QuantDecoder::decode(ValueRange group, int64_t j) {
+  bool spare = panels.usesSpareBits();
+  Value raw = group[spare ? j % 8 / 2 : 0];
+  int64_t bits = panels.storedBits(), position = spare ? j / 8 * 8 + j % 2 * 4 : j * bits;
   bool isFloat = panels.format.getKind() == QuantKind::E2M1;
   if (lanes == 16 && bits < 8) {
-    // The permutation reads the four lowest bits of each word; codes of two bits have the next one there as well.
-    Value at = j ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(j * bits))) : raw;
+    // The permutation reads the four lowest bits of each word; codes of fewer have others there as well.
+    Value at = position ? arith::ShRUIOp::create(b, loc, raw, splat(int32_t(position))) : raw;
     return intrinsic("llvm.x86.avx512.permvar.sf.512", {getTable(), at});
   }
   if (isFloat) {
@@ -78,7 +104,7 @@ Value QuantDecoder::decode(Value raw, int64_t j) {
   }
   if (bits == 8 && inUpperBits())
     return arith::SIToFPOp::create(b, loc, floats, takeByte(raw, j));
-  int32_t above = 32 - bits * (j + 1);
+  int32_t above = isFloat ? 32 - 8 * (j + 1) : 32 - bits - position;
   Value high = above ? arith::ShLIOp::create(b, loc, raw, splat(above)).getResult() : raw;
   Value alone = inUpperBits() ? arith::AndIOp::create(b, loc, high, splat(int32_t(~0u << (32 - bits)))).getResult()
                               : arith::ShRSIOp::create(b, loc, high, splat(int32_t(32 - bits))).getResult();

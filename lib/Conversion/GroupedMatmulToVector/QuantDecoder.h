@@ -21,8 +21,9 @@ public:
       : KernelTiles(b, loc), panels(panels), lanes(lanes), floats(VectorType::get({lanes}, b.getF32Type())),
         words(VectorType::get({lanes}, b.getI32Type())), stream(stream), scalesSums(scalesSums) {}
 
-  /// A vector of words of the row of words at byte `codes`.
-  Value loadCodes(Value codes, int64_t vector);
+  /// The words of a group of k at byte `codes`, for a vector of columns: one, or four where three are stored
+  /// (QuantPanels::usesSpareBits).
+  SmallVector<Value> loadCodes(Value codes, int64_t vector);
   /// A vector of scales or zero points of `bytes` bytes each.
   Value loadFloats(Value at, int64_t bytes);
   /// The scales of `vector` of a block times `factor`, and -zero point times scale (none without zero points);
@@ -31,9 +32,11 @@ public:
   /// What floats from `decode` have to be multiplied with: integers may stay in the upper bits of their word, which
   /// saves an instruction that few ports take.
   float codeFactor() const;
+  /// The codes of a group in the order in which decoding needs the fewest words at a time.
+  SmallVector<int64_t> getOrder() const;
   /// Code number j of the words as a float, but for codeFactor.
-  Value decode(Value raw, int64_t j);
-  /// The lines `ahead` bytes behind the row of words at `at`, never beyond `limit`, the last row of words.
+  Value decode(ValueRange raw, int64_t j);
+  /// The lines `ahead` bytes behind the group at `at`, never beyond `limit`, the last group.
   void emitPrefetch(Value at, int64_t ahead, Value limit);
 
 private:

@@ -88,7 +88,7 @@ SmallVector<Value> QuantisedKernel::emitBlock(const PanelBlock &block, ValueRang
   int64_t group = panels.group(), groups = block.length / group;
   sums = emitWhole(block.at, block.k, groups, getUnrolling(llvm::divideCeilSigned(block.length, group)), sums);
   if (int64_t rest = block.length % group)
-    emitGroups(add(block.at, groups * panels.rowBytes()), add(block.k, groups * group), 1, rest, sums);
+    emitGroups(add(block.at, groups * panels.groupBytes()), add(block.k, groups * group), 1, rest, sums);
   return endBlock(block, sums, before);
 }
 
@@ -102,15 +102,15 @@ SmallVector<Value> QuantisedKernel::emitWhole(Value at, Value k, int64_t groups,
     b.setInsertionPointToStart(loop.getBody());
     Value g = loop.getInductionVar();
     SmallVector<Value> next(loop.getRegionIterArgs());
-    emitGroups(plus(at, times(g, panels.rowBytes())), plus(k, times(g, group)), unroll, group, next);
+    emitGroups(plus(at, times(g, panels.groupBytes())), plus(k, times(g, group)), unroll, group, next);
     scf::YieldOp::create(b, loc, next);
     sums.assign(loop.getResults().begin(), loop.getResults().end());
   } else {
     for (int64_t g = 0; g < main; g += unroll)
-      emitGroups(add(at, g * panels.rowBytes()), add(k, g * group), unroll, group, sums);
+      emitGroups(add(at, g * panels.groupBytes()), add(k, g * group), unroll, group, sums);
   }
   if (int64_t left = groups - main)
-    emitGroups(add(at, main * panels.rowBytes()), add(k, main * group), left, group, sums);
+    emitGroups(add(at, main * panels.groupBytes()), add(k, main * group), left, group, sums);
   return sums;
 }
 
@@ -126,7 +126,7 @@ void QuantisedKernel::loadScales(const PanelBlock &block, float factor, SmallVec
 
 void QuantisedKernel::emitPrefetch(Value at) {
   if (chunk.front() == 0)
-    decoder().emitPrefetch(at, ahead, index(type.getNumElements() - panels.rowBytes()));
+    decoder().emitPrefetch(at, ahead, index(type.getNumElements() - panels.groupBytes()));
 }
 
 void QuantisedKernel::chooseChunk(int64_t vector, int64_t together) {

@@ -65,8 +65,8 @@ protected:
   Value intrinsic(StringRef name, Type type, ValueRange operands);
 
   QuantDecoder decoder() { return QuantDecoder(b, loc, panels, lanes, stream); }
-  /// A row of words of one vector of columns.
-  Value loadCodes(Value codes, int64_t vector) { return decoder().loadCodes(codes, vector); }
+  /// The words of a group for one vector of columns.
+  SmallVector<Value> loadCodes(Value codes, int64_t vector) { return decoder().loadCodes(codes, vector); }
   /// The scales of a block, for the vectors of the chunk, times `factor`; and -zero point times scale if there are zero
   /// points.
   void loadScales(const PanelBlock &block, float factor, SmallVectorImpl<Value> &scales,

@@ -17,15 +17,15 @@ using namespace mlir::moe;
 namespace {
 
 /// Elements that are quantised together; blocks are multiples of it.
-constexpr int64_t kChunk = 16;
+int64_t chunkOf(const QuantPanels &panels) { return std::max<int64_t>(16, panels.group()); }
 /// Chunks of a block that are written out, not looped over.
 constexpr int64_t kUnrolled = 4;
 
 class RowQuantiser : KernelTiles {
 public:
   RowQuantiser(OpBuilder &b, Location loc, Value a, const QuantPanels &panels, const QuantisedRows &out)
-      : KernelTiles(b, loc), a(a), panels(panels), out(out), floats(VectorType::get({kChunk}, b.getF32Type())),
-        words(VectorType::get({kChunk}, b.getI32Type())) {}
+      : KernelTiles(b, loc), a(a), panels(panels), out(out), chunk(chunkOf(panels)),
+        floats(VectorType::get({chunk}, b.getF32Type())), words(VectorType::get({chunk}, b.getI32Type())) {}
 
   void run(Value count) {
     auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero}, ValueRange{count}, ValueRange{one});
@@ -53,30 +53,30 @@ private:
   Value constant(int32_t value) { return arith::ConstantOp::create(b, loc, b.getI32IntegerAttr(value)); }
   Value constant(float value) { return arith::ConstantOp::create(b, loc, b.getF32FloatAttr(value)); }
   Value splat(Value scalar) {
-    return vector::BroadcastOp::create(b, loc, VectorType::get({kChunk}, scalar.getType()), scalar);
+    return vector::BroadcastOp::create(b, loc, VectorType::get({chunk}, scalar.getType()), scalar);
   }
 
   /// Calls `body` for the chunks from `k` on; `state` goes from one to the next.
   Value forChunks(Value k, int64_t length, Value state, function_ref<Value(Value k, int64_t elements, Value)> body) {
-    int64_t chunks = length / kChunk;
+    int64_t chunks = length / chunk;
     if (chunks > kUnrolled) {
-      auto loop = scf::ForOp::create(b, loc, k, add(k, chunks * kChunk), index(kChunk), state);
+      auto loop = scf::ForOp::create(b, loc, k, add(k, chunks * chunk), index(chunk), state);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(loop.getBody());
-      scf::YieldOp::create(b, loc, body(loop.getInductionVar(), kChunk, loop.getRegionIterArgs()[0]));
+      scf::YieldOp::create(b, loc, body(loop.getInductionVar(), chunk, loop.getRegionIterArgs()[0]));
       state = loop.getResult(0);
     } else {
       for (int64_t i = 0; i < chunks; ++i)
-        state = body(add(k, i * kChunk), kChunk, state);
+        state = body(add(k, i * chunk), chunk, state);
     }
-    if (int64_t rest = length % kChunk)
-      state = body(add(k, chunks * kChunk), rest, state);
+    if (int64_t rest = length % chunk)
+      state = body(add(k, chunks * chunk), rest, state);
     return state;
   }
 
   Value loadChunk(Value k, int64_t elements) {
     auto type = floats.clone(getElementTypeOrSelf(a));
-    Value some = elements < kChunk ? mask(kChunk, index(elements)) : Value();
+    Value some = elements < chunk ? mask(chunk, index(elements)) : Value();
     return widen(load(a, ValueRange{row, k}, type, some), b.getF32Type());
   }
 
@@ -116,17 +116,17 @@ private:
   }
 
   void storeChunk(Value k, Value codes) {
-    int64_t c = panels.codesPerByte();
+    int64_t c = panels.bytesPerGroup();
     Value bytes = arith::TruncIOp::create(b, loc, words.clone(b.getI8Type()), codes);
     if (c > 1) {
       SmallVector<int64_t> order;
-      for (int64_t group = 0; group < kChunk; group += 4 * c)
+      for (int64_t group = 0; group < chunk; group += 4 * c)
         for (int64_t i = 0; i < c; ++i)
           for (int64_t m = 0; m < 4; ++m)
             order.push_back(group + c * m + i);
       bytes = vector::ShuffleOp::create(b, loc, bytes, bytes, order);
     }
-    Value packed = vector::BitCastOp::create(b, loc, VectorType::get({kChunk / 4}, b.getI32Type()), bytes);
+    Value packed = vector::BitCastOp::create(b, loc, VectorType::get({chunk / 4}, b.getI32Type()), bytes);
     vector::StoreOp::create(b, loc, packed, out.codes,
                             ValueRange{row, b.createOrFold<arith::DivUIOp>(loc, k, index(4))});
   }
@@ -134,6 +134,7 @@ private:
   Value a, row;
   const QuantPanels &panels;
   const QuantisedRows &out;
+  int64_t chunk;
   VectorType floats, words;
 };
 
@@ -153,7 +154,7 @@ QuantisedRows mlir::moe::quantiseRows(OpBuilder &b, Operation *user, Value a, co
     return buffer;
   };
   QuantisedRows result;
-  result.codes = allocate(llvm::divideCeilSigned(panels.k, kChunk) * kChunk / 4, b.getI32Type());
+  result.codes = allocate(llvm::alignTo(panels.k, chunkOf(panels)) / 4, b.getI32Type());
   result.steps = allocate(blocks, b.getF32Type());
   result.sums = allocate(blocks, b.getI32Type());
   RowQuantiser(b, loc, a, panels, result).run(count);

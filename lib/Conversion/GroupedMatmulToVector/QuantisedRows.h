@@ -8,10 +8,9 @@ namespace mlir::moe {
 
 /// The rows of a matrix in bytes, made by a loop in front of a kernel:
 ///
-///   codes  [rows][k / 4, rounded up to whole chunks of 16 k] words of four bytes; a group of 4 c consecutive k (c
-///   codes
-///          of the weights in a byte) is c words, word i of the k with number 4 c g + c m + i: what one mask leaves of
-///          a word of weights
+///   codes  [rows][k / 4, rounded up to whole chunks of 16 k] words of four bytes; a group of 4 c consecutive k, of
+///          which a column of weights has one word (of 3 bits: three), is c words, word i of the k with number 4 c g +
+///          c m + i: what one mask leaves of a word of weights
 ///   steps  [rows][blocks] f32, what a code of 1 stands for; NaN where an element of the block is not finite
 ///   sums   [rows][blocks] i32, minus the sum of the block's codes
 struct QuantisedRows {

@@ -109,7 +109,7 @@ void QuantisedKernel::emitInTurn(const Abreast &abreast, const PanelBlock &first
     forEachPanel([&](Value p, const PanelBlock &block) {
       beginBlock(block, totalsOf(p)); // what a step needs besides its words
       SmallVector<Value> sums = loadSums(abreast.partial, p, numSums, typeOfSums());
-      Value at = plus(block.at, times(g, panels.rowBytes())), k = plus(block.k, times(g, group));
+      Value at = plus(block.at, times(g, panels.groupBytes())), k = plus(block.k, times(g, group));
       if (inLast == group)
         sums = emitWhole(at, k, many, getUnrolling(many), sums);
       else

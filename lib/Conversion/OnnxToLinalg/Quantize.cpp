@@ -17,6 +17,14 @@ using Builder_ = ImplicitLocOpBuilder;
 static FailureOr<Shaped> spread(OnnxNodeOp node, OnnxLowering &lower, Shaped numbers, ArrayRef<DimExpr> dims) {
   auto reshape = [&](DimList to) { return Shaped{lower.reshape(numbers, to, OnnxLowering::describe(node)), to}; };
   int64_t rank = dims.size(), given = node.getInt("axis", 1);
+  // Sizes that only run time can compare are compared then.
+  auto fits = [&](ArrayRef<DimExpr> wanted) -> LogicalResult {
+    for (auto [d, dim] : llvm::enumerate(wanted))
+      if (dim.isConstant() && numbers.dims[d].isConstant() && dim != numbers.dims[d])
+        return lower.refuse(node) << "expected " << dim.constant() << " scales (and zero points) along dimension " << d
+                                  << " of theirs, got " << numbers.dims[d].constant();
+    return success();
+  };
   if (numbers.rank() == 0 || productOf(numbers.dims).is(1))
     return reshape({});
   auto axis = normalizeAxis(given, rank);
@@ -24,6 +32,8 @@ static FailureOr<Shaped> spread(OnnxNodeOp node, OnnxLowering &lower, Shaped num
     return lower.refuse(node) << "axis " << given << " of a tensor of rank " << rank;
   int64_t block = node.getInt("block_size", 0);
   if (numbers.rank() == 1 && block == 0) {
+    if (failed(fits(dims[*axis])))
+      return failure();
     DimList to(rank, DimExpr(1));
     to[*axis] = dims[*axis];
     return reshape(to);
@@ -32,6 +42,8 @@ static FailureOr<Shaped> spread(OnnxNodeOp node, OnnxLowering &lower, Shaped num
     return lower.refuse(node) << "scales of rank " << numbers.rank() << " with blocks of " << block;
   DimList blocks(dims);
   blocks[*axis] = lower.shapes.getAtoms().ceilDiv(dims[*axis], block);
+  if (failed(fits(blocks)))
+    return failure();
   Shaped checked = reshape(blocks);
   return Shaped{lower.generate(dims, numbers.element(),
                                [&](Builder_ &b, ValueRange at) -> Value {

@@ -84,6 +84,19 @@ nbits("nbits_g_idx", g_idx=True)
 nbits("nbits_prepacked", weight_prepacked=1)
 nbits("nbits_shape", b=(8, 2, 15))
 
+
+
+def dequantize(name, scales, zeros=None, **attributes):
+    node = helper.make_node("DequantizeLinear", ["w", "s", "z"][:2 if zeros is None else 3], ["f"], name="weights/dq", **attributes)
+    constants = [("w", np.zeros((64, 48), np.int8)), ("s", np.ones(scales, np.float32)), ("z", np.zeros(zeros or (), np.int8))]
+    save(name, [node, helper.make_node("MatMul", ["x", "f"], ["y"])], [("x", F, ["T", 64])], [("y", F, ["T", 48])],
+         constants[:2 if zeros is None else 3], opset=21)
+
+
+dequantize("dequantize_channels", (47,), axis=1)
+dequantize("dequantize_blocks", (3, 48), axis=0, block_size=32)
+dequantize("dequantize_zeros", (2, 48), (2, 47), axis=0, block_size=32)
+
 save("unsupported", [helper.make_node("Bernoulli", ["x"], ["a"], name="first"),
                      helper.make_node("Bernoulli", ["a"], ["b"], name="second"),
                      helper.make_node("MelWeightMatrix", ["n", "n", "n", "f", "f"], ["c"], name="mel"),

@@ -7,12 +7,16 @@
 //
 //   panel   block, block, ...; padded to a multiple of 64 bytes
 //   block   the codes of its k, then a scale for each column, then a zero point for each column if there are any
-//   codes   a row of 32-bit words, one for each column, for every 4 (8 bits), 8 (4 and 3 bits) or 16 (2 bits) k, the
-//           first k in the lowest bits: the order of instructions that multiply four bytes of each lane
+//   codes   a row of 32-bit words, one for each column, for every 4 (8 bits), 8 (4 bits) or 16 (2 bits) k, the first k
+//           in the lowest bits: the order of instructions that multiply four bytes of each lane
 //
-// Codes of integers are stored with their sign (code - 2^(bits - 1) for unsigned ones), those of 3 bits in 4. Zero
-// points become floats of the scales' type (f32 beside scales of e8m0) minus the same middle. Columns and k beyond the
-// edge are zero.
+// Codes of 3 bits have three rows of words for every 32 k. Code 8 m + i has the lower bits of half byte i mod 2 of byte
+// m of word i / 2, where that is one of the three; their bits 3, which are to spare, make the half bytes of a fourth
+// word: word b has bit b of each. So all but a few instructions are those of 4 bits. In blocks that are no multiple of
+// 32, codes of 3 bits take 4.
+//
+// Codes of integers are stored with their sign (code - 2^(bits - 1) for unsigned ones). Zero points become floats of
+// the scales' type (f32 beside scales of e8m0) minus the same middle. Columns and k beyond the edge are zero.
 //
 //===----------------------------------------------------------------------===//
 #ifndef MOE_DIALECT_MOE_ANALYSIS_QUANTPANELS_H
@@ -47,17 +51,24 @@ struct QuantPanels {
   /// Columns of one bank in a panel, and of all banks.
   int64_t columns() const { return banks == 1 ? 32 : 16; }
   int64_t width() const { return columns() * banks; }
-  int64_t storedBits() const { return format.getBits() == 3 ? 4 : format.getBits(); }
-  int64_t codesPerByte() const { return 8 / storedBits(); }
-  /// Consecutive k in one word of a column.
-  int64_t group() const { return 32 / storedBits(); }
+  int64_t storedBits() const { return format.getBits() == 3 && !usesSpareBits() ? 4 : format.getBits(); }
+  /// Consecutive k of which a column has one word, or three.
+  int64_t group() const { return usesSpareBits() ? 32 : 32 / storedBits(); }
+  int64_t wordsPerGroup() const { return usesSpareBits() ? 3 : 1; }
+  /// Whether codes of 3 bits take three.
+  bool usesSpareBits() const {
+    return format.getBits() == 3 && (blockLength() % 32 == 0 || (blockLength() == k && k >= 32));
+  }
+  /// Words of a byte for each code of a group.
+  int64_t bytesPerGroup() const { return group() / 4; }
   /// Bytes of a row of words.
   int64_t rowBytes() const { return 4 * width(); }
+  int64_t groupBytes() const { return wordsPerGroup() * rowBytes(); }
   int64_t blockLength() const { return format.getBlock() ? std::min(format.getBlock(), k) : k; }
   int64_t wholeBlocks() const { return k / blockLength(); }
   int64_t zeroPointBytes() const { return !format.getZeroPoints() ? 0 : scaleBytes == 1 ? 4 : scaleBytes; }
   /// Bytes of the codes of a block of `length` k.
-  int64_t codeBytes(int64_t length) const { return (length + group() - 1) / group() * rowBytes(); }
+  int64_t codeBytes(int64_t length) const { return (length + group() - 1) / group() * groupBytes(); }
   int64_t blockBytes(int64_t length) const { return codeBytes(length) + width() * (scaleBytes + zeroPointBytes()); }
   int64_t panelBytes() const {
     int64_t rest = k - wholeBlocks() * blockLength();
