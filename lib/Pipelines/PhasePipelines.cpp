@@ -110,6 +110,10 @@ static void buildBufferise(OpPassManager &pm, const PhaseOptions &options) {
   bufferization::buildBufferDeallocationPipeline(pm);
   pm.addPass(createConvertBufferizationToMemRefPass());
   addCleanup(pm);
+  // Buffers are freed behind their last use and not at the end of their block: layers share memory. (Those of a GPU
+  // would be given back while kernels that were launched before still run.)
+  if (!options.gpuSharedLimit)
+    pm.addNestedPass<func::FuncOp>(bufferization::createOptimizeAllocationLivenessPass());
 }
 
 /// The work becomes kernels in one gpu.module, in the NVVM dialect; what is left of the functions steers them.
