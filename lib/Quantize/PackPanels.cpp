@@ -3,7 +3,6 @@
 
 #include "StoredMatrices.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/IR/Threading.h"
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "llvm/ADT/APFloat.h"
 #include <cstring>
@@ -172,7 +171,7 @@ static bool readPart(DictionaryAttr description, const WeightStore &store, Part 
          part.offset % piece + part.sizes[2] <= piece;
 }
 
-LogicalResult mlir::moe::packQuantisedPanels(ModuleOp module, WeightStore &store, StringRef scratch) {
+LogicalResult mlir::moe::packQuantisedPanels(ModuleOp module, WeightStore &store) {
   for (auto function : module.getOps<func::FuncOp>())
     for (unsigned i = 0; i < function.getNumArguments(); ++i) {
       auto description = function.getArgAttrOfType<DictionaryAttr>(i, "moe.quant_panels");
@@ -194,14 +193,16 @@ LogicalResult mlir::moe::packQuantisedPanels(ModuleOp module, WeightStore &store
                          description.getAs<IntegerAttr>("k").getInt(),
                          description.getAs<IntegerAttr>("scale_bytes").getInt()};
       int64_t experts = type.getDimSize(0), count = type.getDimSize(1), bytes = type.getDimSize(2);
-      Packer packer(panels, std::move(banks));
+      auto packer = std::make_shared<Packer>(panels, std::move(banks));
       Weight weight;
-      MutableArrayRef<char> data = allocateBytes(experts * count * bytes, scratch, weight.owner);
-      parallelFor(module.getContext(), 0, experts * count,
-                  [&](size_t p) { packer.pack(p / count, p % count, data.slice(p * bytes, bytes)); });
+      // Packed while they are written: no bank is ever in memory as a whole.
+      weight.pieces = experts * count;
+      weight.pieceBytes = bytes;
+      weight.makePiece = [packer, count](uint64_t piece, MutableArrayRef<char> out) {
+        packer->pack(piece / count, piece % count, out);
+      };
       weight.dtype = "u8";
       weight.shape.assign(type.getShape().begin(), type.getShape().end());
-      weight.data = data;
       store.add(key.getValue(), std::move(weight));
     }
   return success();

@@ -12,6 +12,7 @@
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/MathExtras.h"
 #include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/Parallel.h"
 #include "llvm/Support/raw_ostream.h"
 #include "llvm/Support/xxhash.h"
 
@@ -119,11 +120,16 @@ Expected<WeightsFile> writeWeights(const WeightStore &store, ArrayRef<std::strin
         os.write(weight.data.data() + at, bytes);
         progress(done + at + bytes, offset);
       }
-      piece.resize(weight.makePiece ? weight.pieceBytes : 0);
-      for (uint64_t i = 0; i < weight.pieces && !os.has_error(); ++i) {
-        weight.makePiece(i, piece);
+      // Some pieces at a time, each by a thread.
+      uint64_t pieces = weight.makePiece ? weight.pieces : 0, bytes = weight.pieceBytes;
+      uint64_t together = std::max<uint64_t>(1, kChunk / std::max<uint64_t>(1, bytes));
+      for (uint64_t i = 0; i < pieces && !os.has_error(); i += together) {
+        uint64_t count = std::min(together, pieces - i);
+        piece.resize_for_overwrite(count * bytes);
+        parallelFor(0, count,
+                    [&](size_t p) { weight.makePiece(i + p, MutableArrayRef<char>(piece.data() + p * bytes, bytes)); });
         os.write(piece.data(), piece.size());
-        progress(done + (i + 1) * piece.size(), offset);
+        progress(done + (i + count) * bytes, offset);
       }
       done += weight.bytes();
       if (uint64_t rest = done % kAlignment) {

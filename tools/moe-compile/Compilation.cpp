@@ -258,10 +258,9 @@ LogicalResult Compilation::runPhases(Phase from) {
         moveWork(*before.getAsObject(), *after.getAsObject());
       summary.functions = std::move(*functions);
     }
-    std::string scratch = sys::path::parent_path(options.output).str();
     if (info.phase == Phase::Tile &&
         (failed(addPackedWeights(*module, weights)) || failed(addConvertedWeights(*module, weights)) ||
-         failed(packQuantisedPanels(*module, weights, scratch.empty() ? "." : scratch))))
+         failed(packQuantisedPanels(*module, weights))))
       return error("the weights could not be packed; nothing was written");
     if (info.phase == Phase::Raise && failed(stackWeights()))
       return failure();

@@ -7,9 +7,9 @@
 
 namespace mlir::moe {
 
-/// Adds to `store` the weights that entry points take with `moe.quant_panels` (`moe-pack-quantised`); large ones are
-/// kept in a file in the folder `scratch`. Emits an error for a description that does not fit the stored weights.
-LogicalResult packQuantisedPanels(ModuleOp module, WeightStore &store, StringRef scratch);
+/// Adds to `store` the weights that entry points take with `moe.quant_panels` (`moe-pack-quantised`); each panel is
+/// made when it is written. Emits an error for a description that does not fit the stored weights.
+LogicalResult packQuantisedPanels(ModuleOp module, WeightStore &store);
 
 } // namespace mlir::moe
 
