@@ -29,7 +29,8 @@ def ConvertGroupedMatmulToVectorPass : Pass<"convert-grouped-matmul-to-vector", 
     Each `moe.grouped_matmul` becomes one scf.parallel over (expert, panel of columns). A task gathers the expert's rows in
     register tiles, multiplies them with all banks in one pass and applies the epilogue in registers. Banks may be contiguous
     along the columns ([E, K, N]) or along the reduction ([E, N, K]); an expert without rows costs a comparison. The sums of
-    an element run in the same order whatever tile it falls into.
+    an element run in the same order for any number of threads. With AVX2, experts of few rows read packed weights in several
+    streams, so that their order differs from that of experts with many rows; `batch-invariant` gives all the same order.
 
     Where the module's `moe.tile_types` has bf16, experts of more than four rows multiply packed bf16 weights by tile
     instructions (ops of the amx dialect), if the rows are bf16 as well.
@@ -39,7 +40,9 @@ def ConvertGroupedMatmulToVectorPass : Pass<"convert-grouped-matmul-to-vector", 
   }];
   let options = [
     Option<"lanes", "lanes", "int64_t", /*default=*/"8", "f32 elements of a vector register: 8 for AVX2, 16 for AVX-512">,
-    Option<"roundRows", "round-rows", "bool", /*default=*/"false", "Tile instructions may round f32 rows to bf16">
+    Option<"roundRows", "round-rows", "bool", /*default=*/"false", "Tile instructions may round f32 rows to bf16">,
+    Option<"batchInvariant", "batch-invariant", "bool", /*default=*/"false",
+           "A row's result has the same bits whatever rows are beside it: one order of sums, no tile instructions">
   ];
   let dependentDialects = ["::mlir::amx::AMXDialect", "::mlir::arith::ArithDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect",
                            "::mlir::memref::MemRefDialect", "::mlir::LLVM::LLVMDialect"];

@@ -157,7 +157,8 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
     buildGpuCodegen(pm, options);
   else if (options.optLevel > 0) {
     pm.addNestedPass<func::FuncOp>(createMoeParallelizeLoopsPass());
-    pm.addPass(createConvertGroupedMatmulToVectorPass({options.vectorLanes, options.numerics == "fast"}));
+    pm.addPass(createConvertGroupedMatmulToVectorPass(
+        {options.vectorLanes, options.numerics == "fast", options.batchInvariant}));
     if (options.emulateTiles) {
       pm.addPass(createMoeEmulateTilesPass());
       pm.addPass(createMoeLowerAssertsPass());

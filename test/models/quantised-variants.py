@@ -49,9 +49,11 @@ def build(name, nodes, inputs, outputs, tensors):
 MOST = 230
 
 
-def check(work, inputs, expected, few, tolerance=2e-5):
-    """Runs with one row, with `few` and with all; returns what `few` gave."""
-    subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1", "--mcpu=native"], check=True)
+def check(work, inputs, expected, few, tolerance=2e-5, flag=None):
+    """Runs with one row, with all and with `few`; returns what each of these gave."""
+    results = []
+    subprocess.run(["moe-compile", work + ".onnx", "-o", work + ".moe", "-q", "-O1", "--mcpu=native",
+                    *([flag] if flag else [])], check=True)
     for rows in (1, MOST, few):
         save_file({name: np.ascontiguousarray(x[..., :rows, :]) for name, x in inputs.items()}, work + ".in.safetensors")
         subprocess.run(["moe-run", work + ".moe", f"--inputs={work}.in.safetensors",
@@ -63,7 +65,8 @@ def check(work, inputs, expected, few, tolerance=2e-5):
             limit = 2e-3 if got[name].dtype == np.float16 else tolerance
             print(f"{name}, {rows} rows: relative error {error:.1e}")
             assert error < limit, (name, rows, error)
-    return got
+        results.append(got)
+    return results
 
 
 def qmoe(work, rng, few=7, tokens=MOST, experts=5, hidden=64, inner=96):
@@ -142,7 +145,7 @@ def qmoe(work, rng, few=7, tokens=MOST, experts=5, hidden=64, inner=96):
         if runs[name]:
             build(f"{work}-{name}.onnx", nodes[-1:], *mine, {n: v for n, v in tensors.items() if n.startswith(name + "_")})
     build(work + ".onnx", nodes, inputs, outputs, tensors)
-    got = check(work, values, expected, few)
+    got = check(work, values, expected, few)[-1]
     for name in (n for n in cases if runs[n]):
         session = onnxruntime.InferenceSession(f"{work}-{name}.onnx", providers=["CPUExecutionProvider"])
         ours, theirs = got[name], session.run(None, {n: values[n][:few] for n in (name + "_x", name + "_logits")})[0]
@@ -200,7 +203,11 @@ def matmul(work, rng, few=6, rows=MOST):
         x = values[slots[0]] = rng.standard_normal(((2,) if len(lead) == 2 else ()) + (rows, k)).astype(kind)
         expected[name] = x.astype(float) @ q.numbers.T + bias
     build(work + ".onnx", nodes, inputs, outputs, tensors)
-    got = check(work, values, expected, few)
+    one, most, some = check(work, values, expected, few, flag="--batch-invariant")
+    for name in cases:
+        for few_rows in (one[name], some[name]):
+            assert np.array_equal(few_rows, most[name][..., :few_rows.shape[-2], :]), f"{name}: rows depend on others"
+    got = check(work, values, expected, few)[-1]
     # Codes of three bits take three in the file; the scales, of f32 for 32 codes, one more.
     n = k = 1024
     node = helper.make_node("MatMulNBits", ["x", "b", "s"], ["y"], domain="com.microsoft", K=k, N=n, bits=3, block_size=32)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Fused routers on the processor: experts and weights of every slot against numpy in f64; one and two threads give the same bits,
-and a row the same bits whatever rows are beside it.
+and a row the same bits whatever rows are beside it (--batch-invariant).
 
     gating.py --work DIR [--flag=COMPILER_OPTION]...
 """
@@ -55,7 +55,7 @@ def main():
     for router in routers.ROUTERS:
         path, module = args.work / "router.mlir", args.work / "router.moe"
         path.write_text(routers.program(*router))
-        done = subprocess.run(["moe-compile", path, "-o", module, "-q", "-O1", "--remarks", *args.flag], capture_output=True, text=True)
+        done = subprocess.run(["moe-compile", path, "-o", module, "-q", "-O1", "--remarks", "--batch-invariant", *args.flag], capture_output=True, text=True)
         if "one loop over tokens" not in done.stderr + done.stdout:
             print(f"not fused: {router}")
         fused += "one loop over tokens" in done.stderr + done.stdout

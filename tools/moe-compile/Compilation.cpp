@@ -172,6 +172,8 @@ LogicalResult Compilation::generateVersions() {
   SmallVector<StringRef> tileTypes;
   module->walk([&](GroupedMatmulOp op) {
     integers |= hasIntegerRows(op);
+    if (options.phases.batchInvariant)
+      return;
     std::string why;
     std::optional<StringRef> tiles = getTileType(op, options.phases.numerics == "fast", why);
     if (tiles && !llvm::is_contained(tileTypes, *tiles))

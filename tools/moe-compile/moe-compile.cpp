@@ -93,6 +93,12 @@ static cl::opt<bool> fuseCombine(
         "The second product of an MoE layer adds its pairs to the rows of their tokens: less than half of the memory "
         "for activations, and up to a tenth slower where experts get many rows"),
     cl::cat(category));
+static cl::opt<bool> batchInvariant(
+    "batch-invariant",
+    cl::desc(
+        "A token's result has the same bits whatever other tokens are in the call: one order of sums for any number "
+        "of rows, no tile instructions (slower by up to a third with few rows on AVX2)"),
+    cl::cat(category));
 static cl::opt<std::string>
     integerDot("integer-dot", cl::desc("The attribute moe.integer_dot of the module, for all versions of its code"),
                cl::value_desc("name"), cl::Hidden, cl::cat(category));
@@ -219,6 +225,9 @@ int main(int argc, char **argv) {
   if (fuseCombine && (device == Device::Cuda || options.phases.optLevel == 0))
     return usageError("--fuse-combine goes with --target=cpu and -O1 or more");
   options.phases.fuseCombine = fuseCombine;
+  if (batchInvariant && device == Device::Cuda)
+    return usageError("--batch-invariant goes with --target=cpu");
+  options.phases.batchInvariant = batchInvariant;
   options.integerDot = integerDot;
   options.vectorLanes = vectorLanes;
   options.emulateTiles = emulateTiles;
@@ -301,6 +310,8 @@ int main(int argc, char **argv) {
     options.recorded.push_back("--numerics=" + numerics);
   if (fuseCombine)
     options.recorded.push_back("--fuse-combine");
+  if (batchInvariant)
+    options.recorded.push_back("--batch-invariant");
   if (singleThread)
     options.recorded.push_back("--single-thread");
   if (options.quantize) {

@@ -54,6 +54,8 @@ struct PhaseOptions {
   /// Whether the second matmul of a layer adds its pairs to the rows of their tokens: less memory, and up to a tenth
   /// slower where experts get many rows.
   bool fuseCombine = false;
+  /// Whether a token's result has the same bits whatever other tokens are in the call.
+  bool batchInvariant = false;
   /// Whether ordinary code takes the place of tile instructions (AMX).
   bool emulateTiles = false;
   /// What entry symbols end with: nothing for the first version of a module's code, else the version's suffix. Only

@@ -20,8 +20,9 @@ namespace {
 
 class ExactEmitter : QuantisedKernel {
 public:
-  ExactEmitter(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, int64_t lanes, KernelFunctions &functions)
-      : QuantisedKernel(b, op, lanes), rowsOfA(rowsOfA), schedule(getDecodeSchedule(panels, lanes)),
+  ExactEmitter(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, int64_t lanes, KernelFunctions &functions,
+               bool batchInvariant)
+      : QuantisedKernel(b, op, lanes), rowsOfA(rowsOfA), schedule(getDecodeSchedule(panels, lanes, batchInvariant)),
         decoded(b, op, rowsOfA, panels, schedule, lanes, functions) {}
 
   void run() {
@@ -127,6 +128,7 @@ private:
 
 } // namespace
 
-void moe::emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions) {
-  ExactEmitter(b, op, widenRows(b, op, lanes), lanes, functions).run();
+void moe::emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions,
+                           bool batchInvariant) {
+  ExactEmitter(b, op, widenRows(b, op, lanes), lanes, functions, batchInvariant).run();
 }

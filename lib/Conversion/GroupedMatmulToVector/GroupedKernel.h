@@ -58,12 +58,13 @@ protected:
 };
 
 /// Emits the kernels for banks in panels (see PanelLayout.h) in place of `op`; with `byTiles`, experts of many rows are
-/// multiplied by tile instructions.
+/// multiplied by tile instructions; with `batchInvariant`, sums have the same order for any number of rows.
 class KernelFunctions;
-void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool byTiles);
+void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool byTiles,
+                      bool batchInvariant);
 
 /// Emits the kernels for quantised banks in panels (see QuantPanels.h) in place of `op`: with floats, or with integers.
-void emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions);
+void emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool batchInvariant);
 struct IntegerDot;
 void emitIntegerKernels(OpBuilder &b, GroupedMatmulOp op, const IntegerDot &dot, KernelFunctions &functions);
 

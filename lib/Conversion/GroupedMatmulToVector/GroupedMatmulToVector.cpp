@@ -387,7 +387,7 @@ struct ConvertGroupedMatmulToVectorPass
     auto tileTypes = getOperation()->getAttrOfType<ArrayAttr>(kTileTypes);
     auto usesTiles = [&](GroupedMatmulOp op) {
       std::string why;
-      if (!tileTypes || !getElementTypeOrSelf(op.getBanks().front()).isBF16())
+      if (!tileTypes || batchInvariant || !getElementTypeOrSelf(op.getBanks().front()).isBF16())
         return false;
       if (std::optional<StringRef> type = getTileType(op, roundRows, why))
         return llvm::is_contained(tileTypes, b.getStringAttr(*type));
@@ -416,12 +416,12 @@ struct ConvertGroupedMatmulToVectorPass
         if (hasIntegerRows(op))
           emitIntegerKernels(b, op, *dot, functions);
         else
-          emitExactKernels(b, op, lanes, functions);
+          emitExactKernels(b, op, lanes, functions, batchInvariant);
       } else if (*form == KernelForm::Panels) {
         bool byTiles = usesTiles(op);
         ++numPanels;
         numTiles += byTiles;
-        emitPanelKernels(b, op, lanes, functions, byTiles);
+        emitPanelKernels(b, op, lanes, functions, byTiles, batchInvariant);
       } else {
         ++(*form == KernelForm::Columns ? numColumns : numDots);
         Emitter(b, op, *form, lanes).run();

@@ -111,6 +111,9 @@ private:
 
   static constexpr int64_t kManySums = 14;
 
+  /// Whether a block is made of parts, which this kernel reads in turn.
+  bool inParts() { return form.schedule.parts > 1 && !variant.contiguous; }
+
   int64_t lineElements() { return 64 * 8 / form.stored.getIntOrFloatBitWidth(); }
 
   /// Lines of the window, when `steps` of this block are done. A pass of its own stream takes them as they come. Shares
@@ -139,7 +142,7 @@ private:
     SmallVector<Value> streams;
     if (variant.fetch != Fetch::Share)
       return streams;
-    int64_t parts = form.schedule.parts;
+    int64_t parts = inParts() ? form.schedule.parts : 1;
     Value length =
         mul(b.createOrFold<arith::DivUIOp>(loc, mul(steps, parts), index(KernelSchedule::kUnroll)), lineElements());
     Value last = sub(lines, one);
@@ -192,18 +195,11 @@ private:
         emitSteps(step, unroll, group, sums);
     };
     acc = loopOver(zero, main, unroll, acc, [&](Value step, SmallVector<Value> &sums) {
-      if (form.schedule.parts == 1) {
+      if (!inParts()) {
         emitFetches(step, streams);
         return iteration(step, sums);
       }
       Value done = b.createOrFold<arith::MulIOp>(loc, step, parts);
-      if (variant.longBlocks) {
-        for (int64_t part = 0; part < form.schedule.parts; ++part) {
-          emitFetches(add(done, part * unroll), streams);
-          iteration(sum(step, mul(distance, part)), sums);
-        }
-        return;
-      }
       sums = loopOver(zero, parts, 1, sums, [&](Value part, SmallVector<Value> &inner) {
         emitFetches(sum(done, mul(part, unroll)), streams);
         iteration(sum(step, b.createOrFold<arith::MulIOp>(loc, part, distance)), inner);
@@ -244,7 +240,7 @@ void KernelFunctions::call(OpBuilder &b, Location loc, const KernelFunctionForm 
          : variant.fetch == Fetch::Nothing ? "near"
                                            : "share")
      << (form.schedule.parts == 1 ? ""
-         : variant.longBlocks     ? "_long"
+         : variant.contiguous     ? ""
                                   : "_parts")
      << (form.wholeSteps ? "" : "_any");
   func::FuncOp function = get(name, arguments.getTypes(), [&](OpBuilder &inner, Block &block) {

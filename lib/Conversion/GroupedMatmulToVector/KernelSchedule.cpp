@@ -30,13 +30,13 @@ SmallVector<KernelVariant> KernelSchedule::getVariants() const {
     variants.push_back({rows, Fetch::Share});
     if (parts > 1)
       for (Fetch fetch : {Fetch::Nothing, Fetch::Share})
-        variants.push_back({rows, fetch, /*longBlocks=*/true});
+        variants.push_back({rows, fetch, /*contiguous=*/true});
   }
   return variants;
 }
 
 KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_t> shape, int64_t elementBytes,
-                                      int64_t lanes) {
+                                      int64_t lanes, bool batchInvariant) {
   KernelSchedule schedule;
   bool wide = lanes >= 16;
   // Of 32 registers of AVX-512 and 16 of AVX2; the others hold weights and elements of rows. Pairs of bf16 need more of
@@ -53,20 +53,20 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   // for the family here.
   constexpr int64_t unroll = KernelSchedule::kUnroll;
   schedule.aheadElements = wide ? 8192 / elementBytes : 0;
-  schedule.manyPasses = wide ? 0 : 6;
   constexpr int64_t kParts = 4, kLeastSteps = 8;
-  schedule.parts = wide || shape[2] < kParts * kLeastSteps ? 1 : kParts;
+  schedule.parts = wide || batchInvariant || shape[2] < kParts * kLeastSteps ? 1 : kParts;
   schedule.partSteps = schedule.parts > 1 ? shape[2] / schedule.parts / unroll * unroll : shape[2];
 
   // Blocks of nearly equal size: in a second-level cache, or, of several parts, in half of a first-level one.
-  auto divide = [&](int64_t mostSteps) {
-    int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(schedule.partSteps, mostSteps));
-    int64_t steps = llvm::alignTo(llvm::divideCeil(schedule.partSteps, blocks), unroll);
+  auto divide = [&](int64_t all, int64_t mostSteps) {
+    int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(all, mostSteps));
+    int64_t steps = llvm::alignTo(llvm::divideCeil(all, blocks), unroll);
     return std::max(unroll, steps);
   };
-  schedule.longBlockSteps = divide(512 / schedule.parts);
-  schedule.blockSteps = schedule.parts > 1 ? divide(128 / schedule.parts) : schedule.longBlockSteps;
-  schedule.longBlockRows = 8 * schedule.maxRows + 1;
+  schedule.contiguousSteps = divide(shape[2], 512);
+  schedule.blockSteps =
+      schedule.parts > 1 ? divide(schedule.partSteps, 128 / schedule.parts) : schedule.contiguousSteps;
+  schedule.contiguousRows = 4 * schedule.maxRows + 1;
   // Processors with AVX-512 have a second-level cache of at least a megabyte, others of 256 or 512 KB.
   int64_t rowBytes = std::max<int64_t>(1, shape[2] * layout.group * 4), budget = wide ? 512 << 10 : 256 << 10;
   int64_t rows = std::clamp<int64_t>(budget / rowBytes, wide ? 48 : 24, wide ? 192 : 96);
@@ -78,9 +78,9 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   return schedule;
 }
 
-DecodeSchedule moe::getDecodeSchedule(const QuantPanels &panels, int64_t lanes) {
+DecodeSchedule moe::getDecodeSchedule(const QuantPanels &panels, int64_t lanes, bool batchInvariant) {
   DecodeSchedule schedule;
-  schedule.mostDirectRows = lanes >= 16 ? 4 : 2;
+  schedule.mostDirectRows = batchInvariant ? 0 : lanes >= 16 ? 4 : 2;
   // Half of a first-level cache; the other half is for rows and sums.
   constexpr int64_t kBytes = 16 << 10;
   int64_t most = std::max<int64_t>(16, kBytes / (4 * panels.width()) / 16 * 16), block = panels.blockLength();

@@ -20,9 +20,8 @@ enum class Fetch {
 struct KernelVariant {
   int64_t rows;
   Fetch fetch = Fetch::Nothing;
-  /// For long blocks: the parts of a panel are code of their own. As a loop they are slower where many rows read a
-  /// block again and again, and faster where it comes from memory (measured on Zen 3).
-  bool longBlocks = false;
+  /// For blocks in one piece, of panels that few rows read in parts.
+  bool contiguous = false;
 };
 
 /// What one of several passes over a block fetches of the next one: so many lines in each iteration, as many streams
@@ -69,22 +68,21 @@ struct KernelSchedule {
   int64_t maxRows;
   /// The most rows that go through a task's panels together, so that what they read stays in the second-level cache.
   int64_t maxBlockRows;
-  /// Parts of a panel that a kernel reads in turn, kUnroll steps of each, so that the processor follows as many
-  /// streams. The sums add them in this order for any number of rows.
+  /// Parts of a panel that few rows read in turn, kUnroll steps of each, so that the processor follows as many streams.
+  /// Their sums are in this order.
   int64_t parts;
   /// Steps over k in a part, and in its share of a block: weights that stay in a near cache from pass to pass. What is
   /// left behind the last part is a block of its own.
   int64_t partSteps, blockSteps;
-  /// The same for at least so many rows, whose time hides the stream anyway: long blocks cost fewer calls of a kernel.
-  int64_t longBlockSteps, longBlockRows;
+  /// Steps in a block of at least so many rows: in one piece, since they read it so often that one near place counts
+  /// more than several streams from memory (measured on Zen 3: up to a fifth).
+  int64_t contiguousSteps, contiguousRows;
   /// Panels that a task takes, one after the other: about two megabytes, fewer where there would be too few tasks.
   int64_t panelsPerTask;
-  /// How far ahead of its own reads a single pass fetches, in elements; 0: it leaves that to the processor.
+  /// How far ahead of its own reads a single pass fetches, in elements; 0: it leaves that to the processor. Of several
+  /// passes of few rows, the first one does so too, and the others together fetch half of the next block: that of each
+  /// part which comes first. The rest of it the processor brings by itself, since it has begun to follow the parts.
   int64_t aheadElements;
-  /// With fewer passes than these over a block, the first one fetches nothing, and the others together half of the next
-  /// block: that of each part which comes first. The rest of it the processor brings by itself, since it has begun to
-  /// follow the parts.
-  int64_t manyPasses;
   /// Whether the elements of all rows stay in registers while the columns pass by, or the columns while the rows do.
   bool rowsInRegisters;
   /// Vectors in a step over k of a panel; its cache lines.
@@ -101,20 +99,22 @@ struct KernelSchedule {
   SmallVector<KernelVariant> getVariants() const;
 };
 
-/// `shape` is that of the packed banks: experts, panels, steps of k, columns.
+/// `shape` is that of the packed banks: experts, panels, steps of k, columns. With `batchInvariant`, all numbers of
+/// rows sum in the same order.
 KernelSchedule getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_t> shape, int64_t elementBytes,
-                                 int64_t lanes);
+                                 int64_t lanes, bool batchInvariant = false);
 
 /// How quantised panels are multiplied with floats. Few rows decode the codes in registers, each tile of rows again;
 /// more rows have them decoded into a near cache, once for all, and read them there as the kernels of floats do.
 struct DecodeSchedule {
-  /// The most rows of an expert that decode in registers (a power of two: they are one tile, or several smaller ones).
+  /// The most rows of an expert that decode in registers (0, or a power of two: they are one tile, or several smaller
+  /// ones). Their sums have another order than those of more rows.
   int64_t mostDirectRows;
   /// k that are decoded together; k of these that have their scales in one place, which are a part of a block of the
   /// format.
   int64_t blockLength, segmentLength;
 };
-DecodeSchedule getDecodeSchedule(const QuantPanels &panels, int64_t lanes);
+DecodeSchedule getDecodeSchedule(const QuantPanels &panels, int64_t lanes, bool batchInvariant = false);
 
 } // namespace mlir::moe
 

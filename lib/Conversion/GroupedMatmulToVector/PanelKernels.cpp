@@ -6,7 +6,7 @@
 //   for each block of rows
 //     for each panel of the group
 //       tile = 0
-//       for each block of k (a piece of each part of the panel)
+//       for each block of k (few rows: a piece of each part of the panel)
 //         for pass = 0 to passes(rows of the block)
 //           the kernel for exactly this many rows: adds to their sums in the tile
 //       the epilogue, row by row, from the tile to the result
@@ -38,7 +38,7 @@ public:
       tiles.emplace(b, loc, *tileForm, functions);
       // A few rows are one pass over short blocks, which fetches for itself or leaves that to the processor.
       llvm::erase_if(variants, [&](const KernelVariant &variant) {
-        return variant.longBlocks || (schedule.aheadElements && variant.fetch == Fetch::Share);
+        return variant.contiguous || (schedule.aheadElements && variant.fetch == Fetch::Share);
       });
     }
     assert(schedule.maxBlockRows <= KernelFunctionForm::kMostRows);
@@ -150,25 +150,24 @@ private:
   /// What the passes over a block fetch of the next one.
   struct Shares {
     Shares(PanelEmitter &emitter, Value passes)
-        : all(Numbers{emitter}, emitter.schedule.allLines(), passes),
+        : whole(Numbers{emitter}, emitter.schedule.allLines(), passes),
           half(Numbers{emitter}, std::max<int64_t>(1, emitter.schedule.allLines() / 2),
                emitter.sub(emitter.b.createOrFold<arith::MaxUIOp>(emitter.loc, passes, emitter.one), emitter.one)),
-          passes(passes), few(emitter.less(passes, emitter.index(emitter.schedule.manyPasses))),
-          isShort(emitter.less(emitter.rows, emitter.index(emitter.schedule.longBlockRows))),
-          steps(emitter.select(isShort, emitter.index(emitter.schedule.blockSteps),
-                               emitter.index(emitter.schedule.longBlockSteps))),
-          blocks(arith::CeilDivUIOp::create(emitter.b, emitter.loc, emitter.index(emitter.schedule.partSteps), steps)) {
-    }
-    Fetches all, half;
-    Value passes, few;
-    /// Whether the blocks are short; the steps of a part in one of them; their number.
-    Value isShort, steps, blocks;
+          few(emitter.less(emitter.rows, emitter.index(emitter.schedule.contiguousRows))),
+          steps(emitter.select(few, emitter.index(emitter.schedule.blockSteps),
+                               emitter.index(emitter.schedule.contiguousSteps))),
+          all(emitter.select(few, emitter.index(emitter.schedule.partSteps), emitter.index(emitter.numSteps()))),
+          blocks(arith::CeilDivUIOp::create(emitter.b, emitter.loc, all, steps)) {}
+    Fetches whole, half;
+    /// Whether the rows are so few that panels are read in parts; the steps of a part in a block, and in all blocks;
+    /// the number of blocks.
+    Value few, steps, all, blocks;
   };
 
   /// Lines and stream of number `pass`; no lines: it fetches nothing.
   std::pair<Value, Value> getShare(Shares &shares, Value pass) {
-    auto [lines, stream] = shares.all.getShare(pass);
-    if (schedule.manyPasses == 0)
+    auto [lines, stream] = shares.whole.getShare(pass);
+    if (schedule.aheadElements)
       return {lines, stream};
     auto [someLines, someStream] = shares.half.getShare(sub(pass, one));
     someLines = select(equal(pass, zero), zero, someLines);
@@ -179,7 +178,7 @@ private:
   void emitPanel(Value panel, Value pair, Value count, const Passes &passes, Shares &shares, Value block, Value left) {
     clearTile(byTiles ? select(byTiles, tiles->padded(count), count) : count);
     int64_t total = bankType.getNumElements(), parts = schedule.parts;
-    Value start = startOf(panel), partSteps = index(schedule.partSteps), distance = partSteps;
+    Value start = startOf(panel), distance = index(schedule.partSteps);
     // Behind the group's last panel comes its first one, for the next block of rows; else that of the task's next
     // expert, or what lies behind it in memory, which is the next task's.
     auto both = [&](Value x, Value y) -> Value { return arith::AndIOp::create(b, loc, x, y); };
@@ -200,17 +199,17 @@ private:
     // Blocks of all parts, and one of the steps that are left behind them.
     Value blockSteps = shares.steps, blocks = shares.blocks;
     int64_t restAt = parts * schedule.partSteps, rest = numSteps() - restAt;
-    forEach(zero, add(blocks, rest > 0), 1, [&](Value number) {
+    Value allBlocks = rest > 0 ? select(shares.few, add(blocks, 1), blocks) : blocks;
+    forEach(zero, allBlocks, 1, [&](Value number) {
       Value step = mul(number, blockSteps);
-      Value steps = min(blockSteps, sub(partSteps, step));
-      Value nextStep = sum(step, blockSteps), numParts = index(parts);
-      Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, nextStep, partSteps);
-      Value longKind = zero;
+      Value steps = min(blockSteps, sub(shares.all, step));
+      Value nextStep = sum(step, blockSteps), numParts = select(shares.few, index(parts), one);
+      Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, nextStep, shares.all);
+      Value partsKind = zero;
       if (parts > 1)
-        longKind = select(shares.isShort, zero, index(numberOf(Fetch::Nothing, /*longBlocks=*/true)));
+        partsKind = select(shares.few, zero, index(numberOf(Fetch::Nothing, /*contiguous=*/true)));
       if (rest > 0) {
-        Value isRest = equal(number, blocks);
-        longKind = select(isRest, zero, longKind);
+        Value isRest = both(shares.few, equal(number, blocks));
         step = select(isRest, index(restAt), step);
         steps = select(isRest, index(rest), steps);
         numParts = select(isRest, one, numParts);
@@ -231,10 +230,10 @@ private:
           window = select(isNone, at, window);
           lines = select(isNone, one, select(own, index(schedule.shareLines()), lines));
           stream = select(arith::OrIOp::create(b, loc, isNone, own), zero, stream);
-          int64_t limit = std::max<int64_t>(0, total - form.panelElements(schedule.longBlockSteps));
+          int64_t limit = std::max<int64_t>(0, total - form.panelElements(schedule.contiguousSteps));
           window = select(own, min(sum(at, index(schedule.aheadElements)), index(limit)), window);
         } else {
-          kind = sum(select(isNone, kindOf(Fetch::Nothing), kindOf(Fetch::Share)), longKind);
+          kind = sum(select(isNone, kindOf(Fetch::Nothing), kindOf(Fetch::Share)), partsKind);
         }
         emitPass(variants,
                  {kind, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k, numParts, distance});
@@ -264,11 +263,12 @@ static PanelLayout getLayout(GroupedMatmulOp op) {
   return *matchPanelMaps(cast<ShapedType>(op.getBanks().front().getType()), maps);
 }
 
-void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool byTiles) {
+void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool byTiles,
+                           bool batchInvariant) {
   auto bankType = cast<MemRefType>(op.getBanks().front().getType());
   PanelLayout layout = getLayout(op);
   KernelSchedule schedule =
-      getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes);
+      getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes, batchInvariant);
   std::optional<TileForm> tiles;
   if (byTiles) {
     tiles = TileForm{bankType.getElementType(), b.getF32Type(), layout.width(), layout.group,

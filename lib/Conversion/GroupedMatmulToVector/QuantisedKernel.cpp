@@ -29,6 +29,8 @@ void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows) {
   };
   if (manyRows)
     branch(arith::CmpIPredicate::sge, manyRows, [&](Value rows) { emitManyRows({expert, begin, rows, first, last}); });
+  if (mostRows == 0)
+    return;
   if (readsSideBySide())
     branch(arith::CmpIPredicate::eq, 1, [&](Value) { emitOneRow(begin, first, last); });
   // Two rows are all that is left then, if more than two are many.

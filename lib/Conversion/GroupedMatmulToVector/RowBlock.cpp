@@ -55,7 +55,7 @@ void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass) {
   // One switch over (kind, rows).
   SmallVector<int64_t> cases;
   for (const KernelVariant &variant : variants)
-    cases.push_back(numberOf(variant.fetch, variant.longBlocks) + variant.rows);
+    cases.push_back(numberOf(variant.fetch, variant.contiguous) + variant.rows);
   Value number = sum(pass.rows, pass.kind);
   auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), number, cases, cases.size());
   OpBuilder::InsertionGuard guard(b);

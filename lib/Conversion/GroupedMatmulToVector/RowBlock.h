@@ -32,10 +32,10 @@ public:
     Value kind;
     Value lines, rows, from, weights, at, window, stream, steps, firstK, k, parts, distance;
   };
-  int64_t numberOf(Fetch fetch, bool longBlocks) {
-    return (static_cast<int64_t>(fetch) + 3 * longBlocks) * (form.schedule.maxRows + 1);
+  int64_t numberOf(Fetch fetch, bool contiguous) {
+    return (static_cast<int64_t>(fetch) + 3 * contiguous) * (form.schedule.maxRows + 1);
   }
-  Value kindOf(Fetch fetch, bool longBlocks = false) { return index(numberOf(fetch, longBlocks)); }
+  Value kindOf(Fetch fetch, bool contiguous = false) { return index(numberOf(fetch, contiguous)); }
   void emitPass(ArrayRef<KernelVariant> variants, const Pass &pass);
   /// From row `r` of the tile to that of pair `p` in the result.
   void emitEpilogue(Value p, Value panel, Value r);

@@ -1,9 +1,10 @@
 // RUN: moe-opt %s --convert-grouped-matmul-to-vector="lanes=16" | FileCheck %s --check-prefixes=CHECK,WIDE
 // RUN: moe-opt %s --convert-grouped-matmul-to-vector="lanes=8" | FileCheck %s --check-prefixes=CHECK,NARROW
+// RUN: moe-opt %s --convert-grouped-matmul-to-vector="lanes=8 batch-invariant" | FileCheck %s --check-prefix=INVARIANT
 
 // A task takes up to four panels; an expert without rows is a comparison. The rows go through the panels in blocks, through
 // blocks of k in passes; the size of a pass and what it fetches decide on the kernel. With AVX2 a block of k has a piece of
-// each quarter of the panel. Gate and up of 16 columns are multiplied in one stream.
+// each quarter of the panel for few rows. Gate and up of 16 columns are multiplied in one stream.
 // CHECK-LABEL: func @gate_up
 // CHECK: scf.parallel (%[[E:.*]], %{{.*}}) = ({{.*}}) to (%c8, %c16{{.*}}) step (%c1{{.*}}, %c4{{.*}})
 // CHECK: %[[ANY:.*]] = arith.cmpi sgt
@@ -14,9 +15,9 @@
 // CHECK: scf.for
 // CHECK: arith.ceildivui
 // CHECK: arith.divui
-// Few passes have short blocks.
+// Few rows have short blocks.
 // WIDE: arith.select {{.*}}, %c512{{.*}}, %c512
-// NARROW: arith.select {{.*}}, %c32{{.*}}, %c128
+// NARROW: arith.select {{.*}}, %c32{{.*}}, %c512
 // CHECK: %[[BLOCKS:.*]] = arith.ceildivui
 // CHECK: scf.for
 // CHECK: vector.store
@@ -111,9 +112,15 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 // CHECK-NOT: memref.prefetch
 // CHECK: return
 
-// For long blocks the parts of a panel are no loop.
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_share_long(
+// Many rows read a panel in one piece: one loop, and lines from places of the next block one behind the other.
+// NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_share(
 // NARROW: %{{.*}}:12 = scf.for
-// NARROW-COUNT-192: vector.fma
+// NARROW-COUNT-4: memref.prefetch
+// NARROW-COUNT-48: vector.fma
 // NARROW-NOT: scf.for
 // NARROW: return
+
+// Batch-invariant: so do all.
+// INVARIANT-LABEL: func @gate_up
+// INVARIANT: func.call @moe_kernel_f32_f32_32_1_near(
+// INVARIANT-NOT: _parts
