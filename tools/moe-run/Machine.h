@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace moe::run {
 
@@ -39,6 +40,15 @@ private:
 
 /// The best of one probe.
 Machine measureMachine(int32_t threads);
+
+/// How far memory and arithmetic overlap on one thread: the share of the slower one's limit that a loop reaches which
+/// reads and multiplies in turn, in registers only.
+struct Overlap {
+  double balance; ///< time of the arithmetic as a multiple of that of memory
+  double share;
+};
+/// For several balances; takes about five seconds.
+std::vector<Overlap> measureOverlap();
 
 } // namespace moe::run
 

@@ -113,6 +113,12 @@ void printMachine(const Machine &machine) {
               machine.threads == 1 ? "" : "s");
 }
 
+void printOverlap(const std::vector<Overlap> &overlap) {
+  for (const Overlap &one : overlap)
+    std::printf("overlap  arithmetic takes %4.2f of memory's time: at most %.2f of the limits\n", one.balance,
+                one.share);
+}
+
 void printBenchmark(const BenchmarkReport &report) {
   const Timings &t = report.timings;
   int32_t threads = report.machine.threads;

@@ -23,6 +23,7 @@ struct BenchmarkReport {
   std::optional<Work> work;
 };
 void printMachine(const Machine &machine);
+void printOverlap(const std::vector<Overlap> &overlap);
 void printBenchmark(const BenchmarkReport &report);
 
 Json outputJson(const std::string &name, const rt::Tensor &tensor);

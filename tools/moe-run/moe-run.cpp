@@ -45,8 +45,8 @@ struct Options {
   std::string benchmarkText;
   int64_t benchmark = -1; ///< -1: no; 0: choose the number of calls
   int32_t threads = 0;
-  bool verify = false, signature = false, machine = false, probe = false, json = false, debugMemory = false,
-       verbose = false;
+  bool verify = false, signature = false, machine = false, probe = false, overlap = false, json = false,
+       debugMemory = false, verbose = false;
 };
 
 void describe(CLI::App &app, Options &o) {
@@ -86,6 +86,9 @@ void describe(CLI::App &app, Options &o) {
          "--probe", o.probe,
          "With --machine: first measure again for each line of the standard input, and answer with a line of JSON "
          "(limits of this moment, and the most so far)")
+      ->needs(machine);
+  app.add_flag("--overlap", o.overlap,
+               "With --machine: also how far reading and multiplying overlap on one thread, which no kernel can exceed")
       ->needs(machine);
   app.add_flag(
       "--debug-memory", o.debugMemory,
@@ -158,6 +161,13 @@ private:
     report["machine"] = machineJson(machine);
     if (!options.json)
       printMachine(machine);
+    if (options.overlap) {
+      std::vector<Overlap> overlap = measureOverlap();
+      for (const Overlap &one : overlap)
+        report["overlap"].push_back({{"balance", one.balance}, {"share", one.share}});
+      if (!options.json)
+        printOverlap(overlap);
+    }
     return Ok;
   }
 

@@ -67,8 +67,11 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   schedule.blockSteps =
       schedule.parts > 1 ? divide(schedule.partSteps, 128 / schedule.parts) : schedule.contiguousSteps;
   schedule.contiguousRows = 4 * schedule.maxRows + 1;
-  // Processors with AVX-512 have a second-level cache of at least a megabyte, others of 256 or 512 KB.
-  int64_t rowBytes = std::max<int64_t>(1, shape[2] * layout.group * 4), budget = wide ? 512 << 10 : 256 << 10;
+  // What a block of k reads of the rows stays in a second-level cache: with AVX2 of 256 or 512 KB, whatever k is, since
+  // the other blocks come from a third-level one as fast as they are needed. Processors with AVX-512 have at least a
+  // megabyte; there all of k counts.
+  int64_t rowBytes = std::max<int64_t>(1, (wide ? shape[2] : schedule.contiguousSteps) * layout.group * 4);
+  int64_t budget = wide ? 512 << 10 : 256 << 10;
   int64_t rows = std::clamp<int64_t>(budget / rowBytes, wide ? 48 : 24, wide ? 192 : 96);
   schedule.maxBlockRows = rows / schedule.maxRows * schedule.maxRows;
 

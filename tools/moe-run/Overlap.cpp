@@ -1,0 +1,100 @@
+//===- Overlap.cpp - reading and multiplying at once ----------------------===//
+//
+// A roofline supposes that memory and arithmetic overlap without loss. How far they do is a property of the machine:
+// here one loop reads a few lines, multiplies in registers, and so on, which nothing that also has to load operands
+// can beat. The best of several ways to read counts, as for the limits themselves.
+//
+//===----------------------------------------------------------------------===//
+#include "Machine.h"
+#include "MachineKernels.h"
+#include "Support.h"
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <sys/mman.h>
+
+namespace moe::run {
+
+namespace {
+
+constexpr double kBalances[] = {0.25, 0.5, 1, 2, 4};
+/// Streams, how far ahead of its own reads each is fetched, and lines of a visit, of all streams together.
+struct Way {
+  int streams;
+  size_t ahead;
+  int lines;
+};
+constexpr Way kWays[] = {{1, 0, 8},  {4, 0, 8},  {4, 0, 16},    {4, 0, 32},    {8, 0, 16},   {1, 16384, 2},
+                         {1, 16384, 4}, {1, 16384, 8}, {4, 4096, 8}, {4, 16384, 16}};
+constexpr size_t kBytes = 8 << 20, kBehind = 65536;
+constexpr int kRepeats = 9;
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+/// Memory that is read from one end to the other, so that what is read has not been for several times the cache.
+class Memory {
+public:
+  Memory() : size(static_cast<size_t>(std::max(256e6, 6 * readCacheBytes())) / kBytes * kBytes) {
+    void *mapped =
+        ::mmap(nullptr, size + kBehind, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED)
+      rt::fail(MOE_OUT_OF_MEMORY, "no memory to measure the machine with: ", size, " bytes");
+    data = static_cast<char *>(mapped);
+    std::memset(data, 1, size + kBehind);
+  }
+  ~Memory() { ::munmap(data, size + kBehind); }
+  const char *next() {
+    at = at + kBytes < size ? at + kBytes : 0;
+    return data + at;
+  }
+
+private:
+  size_t size, at = 0;
+  char *data;
+};
+
+} // namespace
+
+std::vector<Overlap> measureOverlap() {
+  Memory memory;
+  const MachineKernels kernels = chooseKernels();
+  auto read = [&] {
+    Clock::time_point start = Clock::now();
+    sink = kernels.read(memory.next(), kBytes, 4, 0);
+    return since(start) / kBytes;
+  };
+  auto multiply = [&] {
+    constexpr int64_t steps = 40000;
+    Clock::time_point start = Clock::now();
+    sink = kernels.multiply(steps);
+    return since(start) / steps;
+  };
+  std::vector<Overlap> all;
+  for (double balance : kBalances) {
+    Overlap best{balance, 0};
+    for (const Way &way : kWays) {
+      std::vector<double> shares;
+      for (int repeat = 0; repeat < kRepeats; ++repeat) {
+        double byte = read(), step = multiply();
+        auto steps = std::max<int64_t>(1, std::llround(balance * way.lines * 64 * byte / step));
+        const char *data = memory.next();
+        Clock::time_point start = Clock::now();
+        sink = kernels.both(data, kBytes, way.streams, way.ahead, way.lines / way.streams, steps);
+        double seconds = since(start);
+        byte = (byte + read()) / 2;
+        step = (step + multiply()) / 2;
+        double visits = kBytes / (64.0 * way.lines);
+        shares.push_back(std::max(kBytes * byte, visits * static_cast<double>(steps) * step) / seconds);
+      }
+      best.share = std::max(best.share, median(shares));
+    }
+    best.share = std::min(best.share, 1.0);
+    all.push_back(best);
+  }
+  return all;
+}
+
+} // namespace moe::run
