@@ -7,7 +7,8 @@ One ONNX model holds layers whose weights are packed, f32 or quantised as it is 
 products), one of bf16, and one of so few columns that its combine stays apart. Another program routes by given slots, of which
 some hold no expert, some the same expert twice, and some more pairs than an expert takes; its weights are inputs, in both orders of
 a bank. Sizes are multiples of nothing. T is 0 to 150, and all rows may go to the same experts, so that an expert has no
-rows, few or all. One and two threads give the same bits, and a row the same bits whatever rows are beside it.
+rows, few or all. One and two threads give the same bits, and with --batch-invariant a row has the same bits whatever rows are
+beside it.
 """
 import argparse
 import json
@@ -129,7 +130,7 @@ def check(module, layers, work, tolerance, what, reference_module=None, function
             where = f"{what}: {layer.describe()}, T = {tokens}{', all rows alike' if skewed else ''}"
             assert one[name].tobytes() == two[name].tobytes(), f"{where}: one and two threads differ"
             # (A capacity makes rows depend on the rows in front of them, not on those behind.)
-            # (Few rows of quantised weights have kernels of their own, whose sums differ: `alone` is false.)
+            # (Few rows have kernels of their own, whose sums differ: `alone` is false.)
             same = 0 if not alone or skewed and isinstance(layer, Slots) else 1 if skewed else tokens
             assert one[name][:same].tobytes() == most[name][:same].tobytes(), f"{where}: rows depend on others"
             got, want = one[name].astype(float), layer.expected()
@@ -160,7 +161,9 @@ def main():
     native = "--mcpu=x86-64-v3"
     compile_model(model, work / "fused.moe", 3, 1, native, "--fuse-combine")
     compile_model(model, work / "apart.moe", 0, 0, native)
-    check(work / "fused.moe", layers, work, None, "f32", work / "apart.moe")
+    check(work / "fused.moe", layers, work, None, "f32", work / "apart.moe", alone=False)
+    compile_model(model, work / "invariant.moe", 3, 1, native, "--fuse-combine", "--batch-invariant")
+    check(work / "invariant.moe", layers, work, None, "batch-invariant")
     # k rows per token are less to keep.
     given = {}
     for each in layers:
