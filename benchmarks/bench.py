@@ -35,7 +35,7 @@ import plot
 import table
 import vendor
 from chain import SHAPES, chain_layers, count_rows, expert_bytes, layer_bytes, make_rows, routing_bias, write_model
-from measure import (LIMITS, Engine, Failed, Probe, compile_model, count_inputs, figures, interrupt_on_end, least_seconds,
+from measure import (LIMITS, Cells, Engine, Failed, Probe, compile_model, count_inputs, figures, interrupt_on_end, least_seconds,
                      paired_interval, ratio_interval, take_turns, write)
 from options import FOREIGN, OWN, PRODUCTS, parse
 from targets import FALL, MOST_SHARE
@@ -58,7 +58,7 @@ def falls(cells):
     return result
 
 
-class Bench:
+class Bench(Cells):
     def __init__(self, options, gpu=None):
         """`gpu`: the limits of the device that runs the modules (cuda.py), or None for the processor."""
         self.options, self.gpu, self.start = options, gpu, time.monotonic()
@@ -164,10 +164,7 @@ class Bench:
             print(self.header(), flush=True)
             return self.measure_shapes()
         finally:
-            for probe in self.probes.values():
-                probe.end()
-            for cell in self.cells:
-                self.finish(cell)
+            self.end()
 
     def all_limits(self):
         return self.limits
@@ -384,11 +381,7 @@ class Bench:
                   ", ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items() if seconds >= 0.005))
 
     def report(self):
-        for cell in self.cells:
-            self.finish(cell)
-        print("\nwith the limits of the whole run:\n" + self.header())
-        for cell in self.cells:
-            print(self.line(cell))
+        self.print_all()
         for limits, what in [(self.gpu["clocks"], "by its clocks"), (self.gpu["measured"], "measured")] if self.gpu else []:
             if limits["bytes_per_second"]:
                 peaks = "".join(f", {name} {peak / 1e12:.0f} TFLOP/s" for name, peak in limits["flop_per_second"].items())

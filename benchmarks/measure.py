@@ -58,6 +58,25 @@ class Engine:
         self.process.wait()
 
 
+class Cells:
+    """What benchmarks of float and of quantised layers do alike: `cells` and `probes`, `finish` (a cell, with the limits so far), `header` and `line`."""
+
+    def finish_all(self):
+        for cell in self.cells:
+            self.finish(cell)
+
+    def end(self):
+        for probe in self.probes.values():
+            probe.end()
+        self.finish_all()
+
+    def print_all(self):
+        self.finish_all()
+        print("\nwith the limits of the whole run:\n" + self.header())
+        for cell in self.cells:
+            print(self.line(cell))
+
+
 class Probe:
     """The machine's limits with some threads, measured again whenever it is asked, in a process of its own."""
 

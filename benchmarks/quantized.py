@@ -22,7 +22,7 @@ import tempfile
 import numpy as np
 
 from chain import SHAPES, count_rows, make_rows, routing_bias, write_model
-from measure import (Engine, Failed, Probe, compile_model, count_inputs, figures, find_build, interrupt_on_end, paired_interval, ratio_interval,
+from measure import (Cells, Engine, Failed, Probe, compile_model, count_inputs, figures, find_build, interrupt_on_end, paired_interval, ratio_interval,
                      take_turns, write)
 
 from targets import MOST_SHARE
@@ -118,7 +118,7 @@ def count_touched(model, rows, k):
     return float(np.count_nonzero(counts, axis=2).mean()) if counts.size else 1.0
 
 
-class Bench:
+class Bench(Cells):
     def __init__(self, options):
         self.options, self.cells, self.engines = options, [], []
         self.build = pathlib.Path(options.build).resolve()
@@ -161,10 +161,7 @@ class Bench:
             print(self.header(), flush=True)
             return self.measure_formats()
         finally:
-            for probe in self.probes.values():
-                probe.end()
-            for cell in self.cells:
-                self.finish(cell)
+            self.end()
 
     def measure_formats(self):
         """All of them. Returns whether all could be measured."""
@@ -242,11 +239,7 @@ class Bench:
             write(self.options.json, json.dumps({"limits": self.all_limits(), "cells": self.cells}, indent=1))
 
     def report(self):
-        for cell in self.cells:
-            self.finish(cell)
-        print("\nwith the limits of the whole run:\n" + self.header())
-        for cell in self.cells:
-            print(self.line(cell))
+        self.print_all()
         for n, limit in self.all_limits().items():
             print(f"{n} thread{'s' * (n > 1)}: reads {limit['bytes_per_second'] / 1e9:.1f} GB/s, f32 {limit['flop_per_second'] / 1e9:.0f} GFLOP/s, "
                   f"bytes {limit['integer_op_per_second'] / 1e9:.0f} GOP/s")

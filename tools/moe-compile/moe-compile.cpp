@@ -97,7 +97,7 @@ static cl::opt<bool> batchInvariant(
     "batch-invariant",
     cl::desc(
         "A token's result has the same bits whatever other tokens are in the call: one order of sums for any number "
-        "of rows, no tile instructions (slower by up to a third with few rows on AVX2)"),
+        "of rows, no tile instructions (slower by about a sixth with few rows on AVX2)"),
     cl::cat(category));
 static cl::opt<std::string>
     integerDot("integer-dot", cl::desc("The attribute moe.integer_dot of the module, for all versions of its code"),

@@ -90,6 +90,7 @@ std::vector<Overlap> measureOverlap() {
       }
       best.share = std::max(best.share, median(shares));
     }
+    // Limits are those of other moments.
     best.share = std::min(best.share, 1.0);
     all.push_back(best);
   }

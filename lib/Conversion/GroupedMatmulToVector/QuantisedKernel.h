@@ -31,8 +31,8 @@ protected:
   };
 
   /// One parallel loop over experts and groups of panels; in a panel, tiles of `mostRows` rows and of the powers of two
-  /// below. From `manyRows` rows of an expert on (0: never), emitManyRows says what is done. A single row reads several
-  /// panels side by side where the processor likes that (SideBySide.cpp).
+  /// below. From `manyRows` rows of an expert on (0: never), emitManyRows says what is done; with `mostRows` 0 that is
+  /// all. A single row reads several panels side by side where the processor likes that (SideBySide.cpp).
   void emitTasks(int64_t mostRows, int64_t manyRows = 0);
   virtual void emitManyRows(const Task &task) {}
   /// The byte at which a panel begins.
