@@ -22,6 +22,26 @@ MemRefType KernelFunctionForm::rowsType() const {
   return MemRefType::get({any, any}, rows, StridedLayoutAttr::get(rows.getContext(), any, {any, 1}));
 }
 
+Value moe::loadStored(OpBuilder &b, Location loc, const KernelFunctionForm &form, Value weights, Value at, int64_t v) {
+  int64_t width = form.lanes * form.layout.group;
+  return vector::LoadOp::create(b, loc, VectorType::get({width}, form.stored), weights,
+                                ValueRange{KernelTiles(b, loc).add(at, v * width)});
+}
+
+Value moe::widenStored(OpBuilder &b, Location loc, const KernelFunctionForm &form, Value raw, int64_t g) {
+  if (form.layout.group == 1)
+    return KernelTiles(b, loc).widen(raw, form.accumulator);
+  // Pairs of bf16 in 32 bits: the upper one is an f32 but for the lower half, the lower one after a shift.
+  auto words = VectorType::get({form.lanes}, b.getI32Type()), floats = VectorType::get({form.lanes}, b.getF32Type());
+  auto splat = [&](uint32_t value) {
+    return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(words, APInt(32, value)));
+  };
+  Value bits = vector::BitCastOp::create(b, loc, words, raw);
+  bits = g == 0 ? arith::ShLIOp::create(b, loc, bits, splat(16)).getResult()
+                : arith::AndIOp::create(b, loc, bits, splat(0xffff0000u)).getResult();
+  return vector::BitCastOp::create(b, loc, floats, bits);
+}
+
 namespace {
 
 class KernelEmitter : KernelTiles {
@@ -29,9 +49,10 @@ public:
   KernelEmitter(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant, Block &block)
       : KernelTiles(b, loc), form(form), variant(variant), a(block.getArgument(0)), numbers(block.getArgument(1)),
         first(block.getArgument(2)), weights(block.getArgument(3)), start(block.getArgument(4)),
-        window(block.getArgument(5)), stream(block.getArgument(6)), steps(block.getArgument(7)),
-        tile(block.getArgument(8)), firstK(block.getArgument(9)), k(block.getArgument(10)),
-        lines(block.getArgument(11)), parts(block.getArgument(12)), distance(block.getArgument(13)) {}
+        packed(block.getArgument(5)), window(block.getArgument(6)), stream(block.getArgument(7)),
+        steps(block.getArgument(8)), tile(block.getArgument(9)), firstK(block.getArgument(10)),
+        k(block.getArgument(11)), lines(block.getArgument(12)), parts(block.getArgument(13)),
+        distance(block.getArgument(14)) {}
 
   void run() {
     for (int64_t r = 0; r < variant.rows; ++r)
@@ -46,28 +67,6 @@ private:
 
   int64_t vectors() { return form.schedule.vectors; }
 
-  /// The weights of vector `v` of a step (`group` consecutive k, at element `at` of the packed banks), as they are
-  /// stored.
-  Value loadRaw(Value at, int64_t v) {
-    int64_t width = form.lanes * form.layout.group;
-    return vector::LoadOp::create(b, loc, VectorType::get({width}, form.stored), weights, add(at, v * width));
-  }
-
-  /// Those of number `g` in the group. Other ways to store an element are decoded here.
-  Value decode(Value raw, int64_t g) {
-    if (form.layout.group == 1)
-      return widen(raw, form.accumulator);
-    // Pairs of bf16 in 32 bits: the upper one is an f32 but for the lower half, the lower one after a shift.
-    auto words = VectorType::get({form.lanes}, b.getI32Type()), floats = VectorType::get({form.lanes}, b.getF32Type());
-    auto splat = [&](uint32_t value) {
-      return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(words, APInt(32, value)));
-    };
-    Value bits = vector::BitCastOp::create(b, loc, words, raw);
-    bits = g == 0 ? arith::ShLIOp::create(b, loc, bits, splat(16)).getResult()
-                  : arith::AndIOp::create(b, loc, bits, splat(0xffff0000u)).getResult();
-    return vector::BitCastOp::create(b, loc, floats, bits);
-  }
-
   Value broadcast(Value source, Value column) {
     Value x = memref::LoadOp::create(b, loc, a, ValueRange{source, column});
     return vector::BroadcastOp::create(b, loc, accType(), widen(x, form.accumulator));
@@ -80,7 +79,7 @@ private:
     Value at = sum(start, mul(step, form.stepElements()));
     SmallVector<Value> raw;
     for (int64_t v = 0; v < vectors(); ++v)
-      raw.push_back(loadRaw(at, v));
+      raw.push_back(loadStored(b, loc, form, weights, at, v));
     Value column = sum(firstK, form.layout.group == 1 ? step : mul(step, form.layout.group));
     for (int64_t g = 0; g < many; ++g) {
       auto accumulate = [&](int64_t r, int64_t v, Value x, Value weight) {
@@ -92,7 +91,7 @@ private:
         for (Value source : sources)
           x.push_back(broadcast(source, add(column, g)));
         for (int64_t v = 0; v < vectors(); ++v) {
-          Value weight = decode(raw[v], g);
+          Value weight = widenStored(b, loc, form, raw[v], g);
           for (int64_t r = 0; r < rows; ++r)
             accumulate(r, v, x[r], weight);
         }
@@ -100,7 +99,7 @@ private:
       }
       SmallVector<Value> weight;
       for (int64_t v = 0; v < vectors(); ++v)
-        weight.push_back(decode(raw[v], g));
+        weight.push_back(widenStored(b, loc, form, raw[v], g));
       for (int64_t r = 0; r < rows; ++r) {
         Value x = broadcast(sources[r], add(column, g));
         for (int64_t v = 0; v < vectors(); ++v)
@@ -112,15 +111,15 @@ private:
   static constexpr int64_t kManySums = 14;
 
   /// Whether a block is made of parts, which this kernel reads in turn.
-  bool inParts() { return form.schedule.parts > 1 && !variant.contiguous; }
+  bool inParts() { return form.schedule.parts > 1 && variant.reads == Reads::Parts; }
 
-  int64_t lineElements() { return 64 * 8 / form.stored.getIntOrFloatBitWidth(); }
+  int64_t lineElements() { return 64 * 8 / form.packed.getIntOrFloatBitWidth(); }
 
   /// Lines of the window, when `steps` of this block are done. A pass of its own stream takes them as they come. Shares
   /// come from places far apart: the processor follows each of them for itself, and so runs further ahead in all.
   void emitFetches(Value steps, ArrayRef<Value> streams) {
     auto fetch = [&](Value at) {
-      memref::PrefetchOp::create(b, loc, weights, ValueRange{at}, /*isWrite=*/false, /*localityHint=*/2,
+      memref::PrefetchOp::create(b, loc, packed, ValueRange{at}, /*isWrite=*/false, /*localityHint=*/2,
                                  /*isDataCache=*/true);
     };
     if (variant.fetch == Fetch::Own) {
@@ -225,7 +224,7 @@ private:
 
   const KernelFunctionForm &form;
   const KernelVariant &variant;
-  Value a, numbers, first, weights, start, window, stream, steps, tile, firstK, k, lines, parts, distance;
+  Value a, numbers, first, weights, start, packed, window, stream, steps, tile, firstK, k, lines, parts, distance;
   SmallVector<Value> sources;
 };
 
@@ -235,14 +234,13 @@ void KernelFunctions::call(OpBuilder &b, Location loc, const KernelFunctionForm 
                            ValueRange arguments) {
   std::string name;
   llvm::raw_string_ostream os(name);
-  os << "moe_kernel_" << form.rows << "_" << form.stored << "_" << form.layout.width() << "_" << variant.rows << "_"
-     << (variant.fetch == Fetch::Own       ? "own"
+  os << "moe_kernel_" << form.rows << "_" << form.stored << "_" << form.layout.width() << "_" << variant.rows << "_";
+  if (form.packed != form.stored)
+    os << form.packed << "_";
+  os << (variant.fetch == Fetch::Own       ? "own"
          : variant.fetch == Fetch::Nothing ? "near"
                                            : "share")
-     << (form.schedule.parts == 1 ? ""
-         : variant.contiguous     ? ""
-                                  : "_parts")
-     << (form.wholeSteps ? "" : "_any");
+     << (form.schedule.parts > 1 && variant.reads == Reads::Parts ? "_parts" : "") << (form.wholeSteps ? "" : "_any");
   func::FuncOp function = get(name, arguments.getTypes(), [&](OpBuilder &inner, Block &block) {
     KernelEmitter(inner, module.getLoc(), form, variant, block).run();
   });

@@ -18,16 +18,18 @@ struct KernelFunctionForm {
   PanelLayout layout;
   KernelSchedule schedule;
   int64_t lanes;
-  /// Element types: of the packed banks, of the rows, of the sums.
+  /// Element types: of the weights, of the rows, of the sums.
   Type stored, rows;
   FloatType accumulator;
   /// Whether k is a multiple of the k in one iteration of the kernel.
   bool wholeSteps;
+  /// Of the banks that a pass fetches lines of, where `stored` is that of a copy of a block of them.
+  Type packed = stored;
 
   int64_t stepElements() const { return layout.width() * layout.group; }
   int64_t panelElements(int64_t steps) const { return steps * stepElements(); }
 
-  /// All packed banks as one run of elements.
+  /// Weights as one run of elements.
   MemRefType weightsType() const { return MemRefType::get({ShapedType::kDynamic}, stored); }
   /// Rows with any distance between them.
   MemRefType rowsType() const;
@@ -39,14 +41,20 @@ struct KernelFunctionForm {
   MemRefType tileType() const { return MemRefType::get({kMostRows, layout.width()}, accumulator); }
 };
 
+/// Vector `v` of a step of the weights (`group` consecutive k) that begins at element `at`, as it is stored.
+Value loadStored(OpBuilder &b, Location loc, const KernelFunctionForm &form, Value weights, Value at, int64_t v);
+/// The weights of number `g` in the group as floats.
+Value widenStored(OpBuilder &b, Location loc, const KernelFunctionForm &form, Value raw, int64_t g);
+
 class KernelFunctions {
 public:
   explicit KernelFunctions(ModuleOp module) : module(module) {}
 
   /// Calls the kernel, which is made if there is none yet. The arguments: rows; the numbers of those of the block; the
-  /// first of them that this pass takes; weights; where the block starts in them; where the window to fetch starts; the
-  /// first of its streams; steps over k in a part; the tile; the first k; how many k there are in a part; how many
-  /// streams the share has, at least one; how many parts there are; and the distance between two of them, in steps.
+  /// first of them that this pass takes; weights; where the block starts in them; the packed banks; where the window to
+  /// fetch starts in these; the first of its streams; steps over k in a part; the tile; the first k; how many k there
+  /// are in a part; how many streams the share has, at least one; how many parts there are; and the distance between
+  /// two of them, in steps.
   void call(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant,
             ValueRange arguments);
 

@@ -16,12 +16,21 @@ enum class Fetch {
   Share
 };
 
+/// What a kernel reads of a panel at a time.
+enum class Reads {
+  /// A piece of each of its parts (or, where it has only one, a block of it).
+  Parts,
+  /// A block in one piece, of panels that few rows read in parts.
+  Block,
+  /// Such a block after it has been widened to the type of the sums.
+  Widened
+};
+
 /// A kernel: it is for exactly this many rows.
 struct KernelVariant {
   int64_t rows;
   Fetch fetch = Fetch::Nothing;
-  /// For blocks in one piece, of panels that few rows read in parts.
-  bool contiguous = false;
+  Reads reads = Reads::Parts;
 };
 
 /// What one of several passes over a block fetches of the next one: so many lines in each iteration, as many streams
@@ -77,6 +86,9 @@ struct KernelSchedule {
   /// Steps in a block of at least so many rows: in one piece, since they read it so often that one near place counts
   /// more than several streams from memory (measured on Zen 3: up to a fifth).
   int64_t contiguousSteps, contiguousRows;
+  /// Of at least so many rows (0: never) a block is widened to f32 first, once for all of them: pairs of bf16, whose
+  /// widening takes registers and instructions in each pass. Its steps; the most rows of a pass over it.
+  int64_t widenedRows = 0, widenedSteps = 0, widenedMaxRows = 0;
   /// Panels that a task takes, one after the other: about two megabytes, fewer where there would be too few tasks.
   int64_t panelsPerTask;
   /// How far ahead of its own reads a single pass fetches, in elements; 0: it leaves that to the processor. Of several
@@ -95,6 +107,8 @@ struct KernelSchedule {
   /// The most lines of a share in an iteration. A kernel fetches as many in each: with a smaller share, some of them
   /// again, which costs a slot of a load unit that is idle, and spares a kernel for every number of lines.
   int64_t shareLines() const { return std::max<int64_t>(1, allLines() / 2); }
+  /// The schedule of blocks that have been widened.
+  KernelSchedule getWidened(const PanelLayout &layout) const;
   /// The kernels that any number of rows needs.
   SmallVector<KernelVariant> getVariants() const;
 };

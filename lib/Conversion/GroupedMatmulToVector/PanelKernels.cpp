@@ -22,6 +22,7 @@
 //===----------------------------------------------------------------------===//
 #include "RowBlock.h"
 #include "TileKernels.h"
+#include "WidenedBlock.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -38,9 +39,11 @@ public:
       tiles.emplace(b, loc, *tileForm, functions);
       // A few rows are one pass over short blocks, which fetches for itself or leaves that to the processor.
       llvm::erase_if(variants, [&](const KernelVariant &variant) {
-        return variant.contiguous || (schedule.aheadElements && variant.fetch == Fetch::Share);
+        return variant.reads != Reads::Parts || (schedule.aheadElements && variant.fetch == Fetch::Share);
       });
     }
+    if (schedule.widenedRows)
+      widened.emplace(b, loc, form, getK() % KernelSchedule::kUnroll == 0, functions);
     assert(schedule.maxBlockRows <= KernelFunctionForm::kMostRows);
   }
 
@@ -65,6 +68,11 @@ public:
     auto branch = scf::IfOp::create(b, loc, any, /*withElse=*/false);
     b.setInsertionPointToStart(branch.thenBlock());
     beginTask(task.expert);
+    if (widened)
+      widened->beginTask();
+    few = less(rows, index(schedule.contiguousRows));
+    if (widened)
+      many = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, rows, index(schedule.widenedRows));
     following = op.getTargets() ? startOf(getNextExpert(), first) : Value();
     emitBlocks();
   }
@@ -128,6 +136,14 @@ private:
     body();
   }
 
+  /// For few rows, which read panels in parts; for more; for so many that blocks are widened first.
+  Value choose(Value ofFew, Value ofMore, Value ofMany) {
+    return select(few, ofFew, many ? select(many, ofMany, ofMore) : ofMore);
+  }
+  Value choose(int64_t ofFew, int64_t ofMore, int64_t ofMany) {
+    return choose(index(ofFew), index(ofMore), index(ofMany));
+  }
+
   void emitBlocks() {
     int64_t mostRows = tiles ? tiles->getSchedule().maxBlockRows : schedule.maxBlockRows;
     if (tiles) {
@@ -135,7 +151,8 @@ private:
       byTiles = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ugt, rows, few);
       tiles->beginTask(byTiles);
     }
-    forEachRowBlock(begin, rows, mostRows, [&](const Rows &some) {
+    Value mostOfPass = choose(schedule.maxRows, schedule.maxRows, schedule.widenedMaxRows);
+    forEachRowBlock(begin, rows, mostRows, mostOfPass, [&](const Rows &some) {
       if (tiles)
         emitIf(byTiles, [&] { tiles->emitRows(op.getA(), getK(), sources, some.count); });
       Shares shares(*this, some.passes.count);
@@ -147,21 +164,23 @@ private:
       tiles->endTask(byTiles);
   }
 
-  /// What the passes over a block fetch of the next one.
+  /// What the passes over a block fetch of the next one, and how a panel is divided into blocks.
   struct Shares {
     Shares(PanelEmitter &emitter, Value passes)
         : whole(Numbers{emitter}, emitter.schedule.allLines(), passes),
           half(Numbers{emitter}, std::max<int64_t>(1, emitter.schedule.allLines() / 2),
-               emitter.sub(emitter.b.createOrFold<arith::MaxUIOp>(emitter.loc, passes, emitter.one), emitter.one)),
-          few(emitter.less(emitter.rows, emitter.index(emitter.schedule.contiguousRows))),
-          steps(emitter.select(few, emitter.index(emitter.schedule.blockSteps),
-                               emitter.index(emitter.schedule.contiguousSteps))),
-          all(emitter.select(few, emitter.index(emitter.schedule.partSteps), emitter.index(emitter.numSteps()))),
-          blocks(arith::CeilDivUIOp::create(emitter.b, emitter.loc, all, steps)) {}
+               emitter.sub(emitter.b.createOrFold<arith::MaxUIOp>(emitter.loc, passes, emitter.one), emitter.one)) {
+      const KernelSchedule &schedule = emitter.schedule;
+      if (emitter.widened)
+        ofWidened.emplace(Numbers{emitter}, emitter.widened->getForm().schedule.allLines(), passes);
+      steps = emitter.choose(schedule.blockSteps, schedule.contiguousSteps, schedule.widenedSteps);
+      all = emitter.choose(schedule.partSteps, emitter.numSteps(), emitter.numSteps());
+      blocks = arith::CeilDivUIOp::create(emitter.b, emitter.loc, all, steps);
+    }
     Fetches whole, half;
-    /// Whether the rows are so few that panels are read in parts; the steps of a part in a block, and in all blocks;
-    /// the number of blocks.
-    Value few, steps, all, blocks;
+    std::optional<Fetches> ofWidened;
+    /// The steps of a part in a block, and in all blocks; the number of blocks.
+    Value steps, all, blocks;
   };
 
   /// Lines and stream of number `pass`; no lines: it fetches nothing.
@@ -171,7 +190,9 @@ private:
       return {lines, stream};
     auto [someLines, someStream] = shares.half.getShare(sub(pass, one));
     someLines = select(equal(pass, zero), zero, someLines);
-    return {select(shares.few, someLines, lines), select(shares.few, someStream, stream)};
+    auto [manyLines, manyStream] =
+        shares.ofWidened ? shares.ofWidened->getShare(pass) : std::pair<Value, Value>{lines, stream};
+    return {choose(someLines, lines, manyLines), choose(someStream, stream, manyStream)};
   }
 
   /// The `count` pairs from `pair` on, which are block number `block` of the rows, with `left` to come.
@@ -199,17 +220,16 @@ private:
     // Blocks of all parts, and one of the steps that are left behind them.
     Value blockSteps = shares.steps, blocks = shares.blocks;
     int64_t restAt = parts * schedule.partSteps, rest = numSteps() - restAt;
-    Value allBlocks = rest > 0 ? select(shares.few, add(blocks, 1), blocks) : blocks;
+    Value allBlocks = rest > 0 ? select(few, add(blocks, 1), blocks) : blocks;
     forEach(zero, allBlocks, 1, [&](Value number) {
       Value step = mul(number, blockSteps);
       Value steps = min(blockSteps, sub(shares.all, step));
-      Value nextStep = sum(step, blockSteps), numParts = select(shares.few, index(parts), one);
+      Value nextStep = sum(step, blockSteps), numParts = select(few, index(parts), one);
       Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, nextStep, shares.all);
-      Value partsKind = zero;
-      if (parts > 1)
-        partsKind = select(shares.few, zero, index(numberOf(Fetch::Nothing, /*contiguous=*/true)));
+      Value readsKind = choose(zero, kindOf(Fetch::Nothing, parts > 1 ? Reads::Block : Reads::Parts),
+                               kindOf(Fetch::Nothing, Reads::Widened));
       if (rest > 0) {
-        Value isRest = both(shares.few, equal(number, blocks));
+        Value isRest = both(few, equal(number, blocks));
         step = select(isRest, index(restAt), step);
         steps = select(isRest, index(rest), steps);
         numParts = select(isRest, one, numParts);
@@ -218,6 +238,8 @@ private:
       Value next = select(isLast, behind, sum(start, mul(nextStep, index(form.stepElements()))));
       Value firstK = mul(step, index(layout.group));
       Value k = min(mul(steps, index(layout.group)), sub(index(getK()), firstK));
+      if (widened)
+        emitIf(many, [&] { widened->emit(weights, at, steps); });
       forEachPass(passes, [&](Value pass, Value from, Value rowsOfPass) {
         auto [lines, stream] = getShare(shares, pass);
         Value isNone = equal(lines, zero), kind, window = next;
@@ -233,10 +255,11 @@ private:
           int64_t limit = std::max<int64_t>(0, total - form.panelElements(schedule.contiguousSteps));
           window = select(own, min(sum(at, index(schedule.aheadElements)), index(limit)), window);
         } else {
-          kind = sum(select(isNone, kindOf(Fetch::Nothing), kindOf(Fetch::Share)), partsKind);
+          kind = sum(select(isNone, kindOf(Fetch::Nothing), kindOf(Fetch::Share)), readsKind);
         }
         emitPass(variants,
-                 {kind, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k, numParts, distance});
+                 {kind, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k, numParts, distance},
+                 widened ? &*widened : nullptr);
       });
     });
     if (choice)
@@ -249,6 +272,9 @@ private:
   const KernelSchedule &schedule;
   SmallVector<KernelVariant> variants = schedule.getVariants();
   Value first, last, begin, rows, weights, following;
+  /// Whether the rows are so few that panels are read in parts; so many that blocks are widened (nothing: never).
+  Value few, many;
+  std::optional<WidenedBlock> widened;
   std::optional<TileBlocks> tiles;
   /// Whether the task's expert has enough rows for tiles; nothing without them.
   Value byTiles;

@@ -1,5 +1,6 @@
 //===- RowBlock.cpp - some rows of an expert against panels ---------------===//
 #include "RowBlock.h"
+#include "WidenedBlock.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 
@@ -34,35 +35,39 @@ void RowBlock::clearTile(Value count) {
   });
 }
 
-RowBlock::Passes RowBlock::divide(Value rows) {
-  Value count = arith::CeilDivUIOp::create(b, loc, rows, index(form.schedule.maxRows));
+RowBlock::Passes RowBlock::divide(Value rows, Value mostRowsOfPass) {
+  Value count = arith::CeilDivUIOp::create(b, loc, rows, mostRowsOfPass);
   Value atLeastOne = b.createOrFold<arith::MaxUIOp>(loc, count, one);
   Value size = arith::DivUIOp::create(b, loc, rows, atLeastOne);
   return {count, size, sub(rows, mul(size, count))};
 }
 
-void RowBlock::forEachRowBlock(Value begin, Value count, int64_t most, function_ref<void(const Rows &)> body) {
+void RowBlock::forEachRowBlock(Value begin, Value count, int64_t most, Value mostOfPass,
+                               function_ref<void(const Rows &)> body) {
   Value blocks = arith::CeilDivUIOp::create(b, loc, count, index(most));
   forEach(zero, blocks, 1, [&](Value block) {
     Value from = split(count, blocks, block), to = split(count, blocks, add(block, 1));
     Value pair = sum(begin, from), rows = sub(to, from);
     emitSources(pair, rows);
-    body({rows, pair, block, sub(sub(blocks, block), one), divide(rows)});
+    body({rows, pair, block, sub(sub(blocks, block), one), divide(rows, mostOfPass)});
   });
 }
 
-void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass) {
+void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass, const WidenedBlock *widened) {
   // One switch over (kind, rows).
   SmallVector<int64_t> cases;
   for (const KernelVariant &variant : variants)
-    cases.push_back(numberOf(variant.fetch, variant.contiguous) + variant.rows);
+    cases.push_back(numberOf(variant.fetch, variant.reads) + variant.rows);
   Value number = sum(pass.rows, pass.kind);
   auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), number, cases, cases.size());
   OpBuilder::InsertionGuard guard(b);
   for (auto [variant, region] : llvm::zip(variants, choice.getCaseRegions())) {
     b.createBlock(&region);
-    functions.call(b, loc, form, variant,
-                   {rowsOfA, sources, pass.from, pass.weights, pass.at, pass.window, pass.stream, pass.steps, tile,
+    bool isWidened = variant.reads == Reads::Widened;
+    Value weights = isWidened ? widened->getElements() : pass.weights, at = isWidened ? zero : pass.at;
+    Value steps = isWidened ? mul(pass.steps, index(form.layout.group)) : pass.steps;
+    functions.call(b, loc, isWidened ? widened->getForm() : form, variant,
+                   {rowsOfA, sources, pass.from, weights, at, pass.weights, pass.window, pass.stream, steps, tile,
                     pass.firstK, pass.k, pass.lines, pass.parts, pass.distance});
     scf::YieldOp::create(b, loc);
   }

@@ -12,6 +12,8 @@
 
 namespace mlir::moe {
 
+class WidenedBlock;
+
 class RowBlock : protected GroupedKernel {
 public:
   /// `rowsOfA`: the rows, perhaps wider than those of `op`.
@@ -32,11 +34,13 @@ public:
     Value kind;
     Value lines, rows, from, weights, at, window, stream, steps, firstK, k, parts, distance;
   };
-  int64_t numberOf(Fetch fetch, bool contiguous) {
-    return (static_cast<int64_t>(fetch) + 3 * contiguous) * (form.schedule.maxRows + 1);
+  int64_t numberOf(Fetch fetch, Reads reads) {
+    int64_t mostRows = std::max(form.schedule.maxRows, form.schedule.widenedMaxRows);
+    return (static_cast<int64_t>(fetch) + 3 * static_cast<int64_t>(reads)) * (mostRows + 1);
   }
-  Value kindOf(Fetch fetch, bool contiguous = false) { return index(numberOf(fetch, contiguous)); }
-  void emitPass(ArrayRef<KernelVariant> variants, const Pass &pass);
+  Value kindOf(Fetch fetch, Reads reads = Reads::Parts) { return index(numberOf(fetch, reads)); }
+  /// Variants of what has been widened read that instead of the weights.
+  void emitPass(ArrayRef<KernelVariant> variants, const Pass &pass, const WidenedBlock *widened = nullptr);
   /// From row `r` of the tile to that of pair `p` in the result.
   void emitEpilogue(Value p, Value panel, Value r);
 
@@ -52,7 +56,7 @@ public:
   struct Passes {
     Value count, size, larger;
   };
-  Passes divide(Value rows);
+  Passes divide(Value rows, Value mostRowsOfPass);
 
   /// Some of an expert's rows: their number, the pair of the first one, how many blocks came before this one and how
   /// many come behind it, and the passes over them. Their sources are there.
@@ -60,8 +64,12 @@ public:
     Value count, pair, block, left;
     Passes passes;
   };
-  /// Calls `body` with the expert's `count` pairs from `begin` on, in blocks of nearly equal size, `most` at most.
-  void forEachRowBlock(Value begin, Value count, int64_t most, function_ref<void(const Rows &)> body);
+  /// Calls `body` with the expert's `count` pairs from `begin` on, in blocks of nearly equal size, `most` at most, and
+  /// the passes over them of `mostOfPass` rows at most.
+  void forEachRowBlock(Value begin, Value count, int64_t most, Value mostOfPass, function_ref<void(const Rows &)> body);
+  void forEachRowBlock(Value begin, Value count, int64_t most, function_ref<void(const Rows &)> body) {
+    forEachRowBlock(begin, count, most, index(form.schedule.maxRows), body);
+  }
 
   /// Calls `body` with the number of each pass, the first of its rows, and how many these are.
   template <typename Fn> void forEachPass(const Passes &passes, const Fn &body) {

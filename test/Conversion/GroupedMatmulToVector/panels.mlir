@@ -59,13 +59,20 @@ func.func @down(%h: memref<?x51xf32>, %offsets: memref<9xindex>, %w: memref<8x2x
   return
 }
 
-// Rows of bf16 are widened once, before the loop; so there is one family of kernels for the weights.
+// Rows of bf16 are widened once, before the loop; so there is one family of kernels for the weights. With AVX2, an expert
+// of many rows has the weights of a block widened once too, and the kernels of f32 weights read those.
 // CHECK-LABEL: func @half
 // CHECK: %[[WIDE:.*]] = memref.alloc(%{{.*}}) : memref<?x48xf32>
 // CHECK: scf.parallel
 // CHECK: arith.extf {{.*}} to vector
 // CHECK: scf.parallel
+// NARROW: %[[MANY:.*]] = arith.cmpi uge, %{{.*}}, %c20
+// NARROW: scf.if %[[MANY]] {
+// NARROW-NEXT: func.call @moe_widen_bf16_32
+// WIDE-NOT: func.call @moe_widen
 // CHECK: func.call @moe_kernel_f32_bf16_32_1
+// NARROW: func.call @moe_kernel_f32_bf16_32_2_share(
+// NARROW: func.call @moe_kernel_f32_f32_32_3_bf16_share
 // CHECK: memref.dealloc %[[WIDE]]
 func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2x24x32x2xbf16>,
                 %out: memref<?x64xbf16>) {
@@ -118,6 +125,14 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 // NARROW-COUNT-4: memref.prefetch
 // NARROW-COUNT-48: vector.fma
 // NARROW-NOT: scf.for
+// NARROW: return
+
+// Words of two k become two rows of floats.
+// NARROW-LABEL: func private @moe_widen_bf16_32(
+// NARROW: scf.for
+// NARROW-COUNT-4: vector.load {{.*}} vector<16xbf16>
+// NARROW-NOT: vector.load
+// NARROW: vector.store {{.*}} vector<8xf32>
 // NARROW: return
 
 // Batch-invariant: so do all.
