@@ -7,10 +7,10 @@ using namespace mlir::moe;
 static KernelFunctionForm getForm(const KernelFunctionForm &packed, bool wholeSteps) {
   PanelLayout layout = packed.layout;
   layout.group = 1;
-  return {layout,      packed.schedule.getWidened(packed.layout),
+  return {layout,       packed.schedule.getWidened(packed.layout),
           packed.lanes, packed.accumulator,
-          packed.rows, packed.accumulator,
-          wholeSteps,  packed.stored};
+          packed.rows,  packed.accumulator,
+          wholeSteps,   packed.stored};
 }
 
 WidenedBlock::WidenedBlock(OpBuilder &b, Location loc, const KernelFunctionForm &packed, bool wholeSteps,
@@ -19,7 +19,8 @@ WidenedBlock::WidenedBlock(OpBuilder &b, Location loc, const KernelFunctionForm 
 
 void WidenedBlock::beginTask() {
   int64_t count = packed.panelElements(packed.schedule.widenedSteps);
-  Value buffer = memref::AllocaOp::create(b, loc, MemRefType::get({count}, packed.accumulator), b.getI64IntegerAttr(64));
+  Value buffer =
+      memref::AllocaOp::create(b, loc, MemRefType::get({count}, packed.accumulator), b.getI64IntegerAttr(64));
   elements = memref::CastOp::create(b, loc, form.weightsType(), buffer);
 }
 
