@@ -62,6 +62,30 @@ def MoeEmulateTilesPass : Pass<"moe-emulate-tiles", "::mlir::ModuleOp"> {
                            "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
 }
 
+def MoeEmulateIntrinsicsPass : Pass<"moe-emulate-intrinsics", "::mlir::ModuleOp"> {
+  let summary = "replaces calls of x86 intrinsics behind AVX2 by ordinary vector code";
+  let description = [{
+    For tests: kernels for AVX-512 and VNNI run on any machine with AVX2. Instructions on 512 bits that AVX2 has on 256
+    become two of these; permutations and byte products are written out after Intel's manual:
+
+        %r = llvm.call_intrinsic "llvm.x86.avx512.pmaddw.d.512"(%x, %y)
+          : (vector<32xi16>, vector<32xi16>) -> vector<16xi32>
+
+    becomes
+
+        %x0 = vector.shuffle %x, %x [0, 1, ...]    // 16 elements
+        %y0 = vector.shuffle %y, %y [0, 1, ...]
+        %r0 = llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"(%x0, %y0)
+          : (vector<16xi16>, vector<16xi16>) -> vector<8xi32>
+        ...
+        %r = vector.shuffle %r0, %r1 [0, 1, ...]
+
+    - After: no call of an intrinsic of x86 but those of AVX2. One that has no rule here is an error.
+    - Not meant to be fast, nor for the ordinary vector ops, which LLVM takes apart by itself.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect", "::mlir::vector::VectorDialect", "::mlir::LLVM::LLVMDialect"];
+}
+
 def ConvertMoeToPlannedPass : Pass<"convert-moe-to-planned", "::mlir::ModuleOp"> {
   let summary = "turns routings into plain tensors and routed ops into loops";
   let description = [{

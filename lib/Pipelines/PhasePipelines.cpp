@@ -159,7 +159,8 @@ static void buildCodegen(OpPassManager &pm, const PhaseOptions &options) {
     pm.addNestedPass<func::FuncOp>(createMoeParallelizeLoopsPass());
     pm.addPass(createConvertGroupedMatmulToVectorPass(
         {options.vectorLanes, options.numerics == "fast", options.batchInvariant}));
-    if (options.emulateTiles) {
+    if (options.emulateInstructions) {
+      pm.addPass(createMoeEmulateIntrinsicsPass());
       pm.addPass(createMoeEmulateTilesPass());
       pm.addPass(createMoeLowerAssertsPass());
     }

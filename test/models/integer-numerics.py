@@ -2,8 +2,8 @@
 
     integer-numerics.py linear|experts WORK [SEED]
 
-The kernels of all instruction sets run here: those of AVX2 as they are, the others with ordinary arithmetic in the place of
-their byte products. All give the same bits.
+The kernels of all instruction sets run here: those of AVX2 as they are, the others with ordinary code in the place of their
+instructions. All give the same bits.
 """
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
 # All forms for the small model; the large ones, which cost more to compile, name fewer.
-FORMS = ["avx2", "portable-avx2", "portable-avxvnni", "portable-avx512bw", "portable-avx512vnni"]
+FORMS = [[], *([f"--emulate-cpu={cpu}"] for cpu in ("x86-64-v3+avxvnni", "x86-64-v4", "x86-64-v4+avx512vnni"))]
 
 
 def pack(codes, bits):
@@ -69,7 +69,7 @@ def run_forms(work, inputs, *flags, forms=FORMS):
     """The outputs for each dictionary of inputs; the same bits in all forms."""
     results = []
     for form in forms:
-        compile(work, f"--integer-dot={form}", *flags)
+        compile(work, *form, *flags)
         results.append([run(work, values) for values in inputs])
         for first, other in zip(results[0], results[-1]):
             for name in first:
@@ -136,7 +136,7 @@ def linear(work, rng):
     empty = {name: value[:0] for name, value in exact.items()}
     # A row alone takes kernels of its own.
     alone = {name: value[7:8] for name, value in general.items()}
-    results = run_forms(work, [exact, general, empty, alone], "--numerics=fast", forms=["avx2", "portable-avx512vnni"])
+    results = run_forms(work, [exact, general, empty, alone], "--numerics=fast", forms=[FORMS[0], FORMS[-1]])
     for name, (weights, scales, block) in parts.items():
         half = results[0][name].dtype == np.float16
         want = multiply(exact[name + "_x"], weights, scales, block)
@@ -262,7 +262,7 @@ def experts(work, rng):
             values[name + "_logits"] = logits
         runs.append(values)
     silu = lambda v: v / (1 + np.exp(-v))
-    for values, got in zip(runs, run_forms(work, runs, "--numerics=fast", forms=["avx2"])):
+    for values, got in zip(runs, run_forms(work, runs, "--numerics=fast", forms=FORMS[:1])):
         for name, c in cases.items():
             x, logits = values[name + "_x"], values[name + "_logits"].astype(float)
             (w1, s1), (w2, s2) = layers[name]

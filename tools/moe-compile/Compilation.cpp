@@ -158,6 +158,12 @@ LogicalResult Compilation::createTargets(StringRef cpus) {
   if (!created)
     return error(created.takeError());
   targets = std::move(*created);
+  if (!options.emulatedCpu.empty()) {
+    auto target = createCpuTarget(options.emulatedCpu, options.phases.optLevel);
+    if (!target)
+      return error(target.takeError());
+    emulated = std::move(*target);
+  }
   // Only a module has several versions; one file of assembly or IR shows the first. With kernels on a GPU the processor
   // does next to nothing.
   if (options.compileTo != Phase::Link || options.emit != Emit::Module || options.chip)
@@ -190,15 +196,13 @@ LogicalResult Compilation::generateVersions() {
   std::vector<PhaseRun> runs;
   for (Version &version : versions) {
     PhaseRun &run = runs.emplace_back(PhaseRun{*version.module, options.phases});
-    run.options.vectorLanes = options.vectorLanes ? options.vectorLanes : version.target->vectorLanes;
+    const CpuTarget &kernels = emulated ? *emulated : *version.target;
+    run.options.vectorLanes = kernels.vectorLanes;
     run.options.entrySuffix = version.target->suffix;
-    StringRef dot = options.integerDot.empty() ? StringRef(version.target->integerDot) : StringRef(options.integerDot);
-    run.program->setAttr(kIntegerDot, StringAttr::get(&context, dot));
-    static const StringRef allTiles[] = {"bf16", "int8"};
-    ArrayRef<StringRef> tiles = options.emulateTiles ? ArrayRef(allTiles) : ArrayRef(version.target->tileTypes);
-    if (!tiles.empty())
-      run.program->setAttr(kTileTypes, Builder(&context).getStrArrayAttr(tiles));
-    run.options.emulateTiles = options.emulateTiles;
+    run.options.emulateInstructions = emulated.has_value();
+    run.program->setAttr(kIntegerDot, StringAttr::get(&context, kernels.integerDot));
+    if (!kernels.tileTypes.empty())
+      run.program->setAttr(kTileTypes, Builder(&context).getStrArrayAttr(kernels.tileTypes));
   }
   if (failed(runPhase(Phase::Codegen, runs)))
     return failure();
@@ -308,6 +312,7 @@ LogicalResult Compilation::calibrate(Calibration &calibration) {
   if (!created)
     return error(created.takeError());
   nested.targets = std::move(*created);
+  nested.emulated = emulated;
   nested.summary.targets = nested.targets;
   SmallString<128> statistics(stem);
   statistics += ".safetensors.out";

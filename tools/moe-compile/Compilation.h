@@ -30,12 +30,8 @@ struct CompilationOptions {
   std::string cpus;
   /// Nobody named them: a program that multiplies integers gets a version more.
   bool cpusAreDefault = false;
-  /// For tests: the byte products of all versions.
-  std::string integerDot;
-  /// For tests: kernels for AMX, with ordinary code in the place of its instructions, for all versions.
-  bool emulateTiles = false;
-  /// For tests: f32 lanes of the kernels' vectors, whatever the processor has; 0: as it has them.
-  unsigned vectorLanes = 0;
+  /// For tests: the processor whose kernels all versions get, with ordinary code in the place of its instructions.
+  std::string emulatedCpu;
   /// For tests and measurements: LLVM's passes, in place of those that this compiler has chosen.
   std::string llvmPasses;
   PhaseOptions phases;
@@ -97,6 +93,7 @@ private:
   TimingScope &timing;
   Progress progress;
   SmallVector<CpuTarget> targets;
+  std::optional<CpuTarget> emulated;
   WeightStore weights;
   /// The program, up to bufferise; `versions` from then on.
   OwningOpRef<ModuleOp> module;

@@ -99,16 +99,11 @@ static cl::opt<bool> batchInvariant(
         "A token's result has the same bits whatever other tokens are in the call: one order of sums for any number "
         "of rows, no tile instructions (slower by about a sixth with few rows on AVX2)"),
     cl::cat(category));
-static cl::opt<std::string>
-    integerDot("integer-dot", cl::desc("The attribute moe.integer_dot of the module, for all versions of its code"),
-               cl::value_desc("name"), cl::Hidden, cl::cat(category));
-static cl::opt<bool>
-    emulateTiles("emulate-tiles",
-                 cl::desc("The kernels for AMX, with ordinary code in the place of its instructions (for tests)"),
-                 cl::Hidden, cl::cat(category));
-static cl::opt<unsigned>
-    vectorLanes("vector-lanes", cl::desc("The kernels for vectors of so many f32 lanes, for all versions of the code"),
-                cl::init(0), cl::Hidden, cl::cat(category));
+static cl::opt<std::string> emulatedCpu(
+    "emulate-cpu",
+    cl::desc("The kernels for this processor, with ordinary code in the place of its instructions, for those of "
+             "--mcpu (default: x86-64-v3; for tests)"),
+    cl::value_desc("name"), cl::Hidden, cl::cat(category));
 static cl::opt<std::string>
     llvmPasses("llvm-passes", cl::desc("LLVM's passes, as opt -passes has them, in place of the compiler's own choice"),
                cl::value_desc("text"), cl::Hidden, cl::cat(category));
@@ -228,9 +223,9 @@ int main(int argc, char **argv) {
   if (batchInvariant && device == Device::Cuda)
     return usageError("--batch-invariant goes with --target=cpu");
   options.phases.batchInvariant = batchInvariant;
-  options.integerDot = integerDot;
-  options.vectorLanes = vectorLanes;
-  options.emulateTiles = emulateTiles;
+  if (!emulatedCpu.empty() && device == Device::Cuda)
+    return usageError("--emulate-cpu goes with --target=cpu");
+  options.emulatedCpu = emulatedCpu;
   options.llvmPasses = llvmPasses;
   options.phases.threads = !singleThread;
   options.phases.raiseDecomposed = !noRaising;
@@ -298,10 +293,14 @@ int main(int argc, char **argv) {
     return usageError("--report and the output would both be written to the standard output; give -o");
   options.weights = weights;
   options.dumpPhasesTo = dumpPhasesTo;
+  if (!emulatedCpu.empty() && !cpu.getNumOccurrences())
+    cpu.setValue(kBaselineCpu.str());
   options.cpus = cpu;
-  options.cpusAreDefault = !cpu.getNumOccurrences();
+  options.cpusAreDefault = !cpu.getNumOccurrences() && emulatedCpu.empty();
   options.progress = !quiet;
   options.recorded = {std::string("-O") + optLevel.getValue(), "--mcpu=" + cpu};
+  if (!emulatedCpu.empty())
+    options.recorded.push_back("--emulate-cpu=" + emulatedCpu);
   if (!forceLowering.empty())
     options.recorded.push_back("--force-lowering=" + forceLowering);
   if (!forceEncoding.empty())

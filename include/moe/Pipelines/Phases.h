@@ -56,8 +56,8 @@ struct PhaseOptions {
   bool fuseCombine = false;
   /// Whether a token's result has the same bits whatever other tokens are in the call.
   bool batchInvariant = false;
-  /// Whether ordinary code takes the place of tile instructions (AMX).
-  bool emulateTiles = false;
+  /// Whether ordinary code takes the place of what the kernels use of AVX-512, VNNI and AMX.
+  bool emulateInstructions = false;
   /// What entry symbols end with: nothing for the first version of a module's code, else the version's suffix. Only
   /// `codegen`, which runs once for each version, knows of `vectorLanes` and of this.
   std::string entrySuffix;

@@ -14,6 +14,8 @@ class TargetMachine;
 
 namespace mlir::moe {
 
+/// The oldest supported one, which every machine that runs a module has.
+constexpr llvm::StringLiteral kBaselineCpu = "x86-64-v3";
 /// The default: code for every x86-64 server and desktop processor since about 2015, and for those with AVX-512.
 constexpr llvm::StringLiteral kDefaultCpus = "x86-64-v3,x86-64-v4";
 

@@ -378,9 +378,7 @@ struct ConvertGroupedMatmulToVectorPass
     auto name = getOperation()->getAttrOfType<StringAttr>(kIntegerDot);
     std::optional<IntegerDot> dot = IntegerDot::parse(name ? name.getValue() : "avx2");
     if (!dot) {
-      getOperation().emitError() << "expected '" << kIntegerDot
-                                 << "' to be avx2, avxvnni, avx512bw or avx512vnni, with 'portable-' in front or "
-                                    "without, got "
+      getOperation().emitError() << "expected '" << kIntegerDot << "' to be avx2, avxvnni, avx512bw or avx512vnni, got "
                                  << name;
       return signalPassFailure();
     }

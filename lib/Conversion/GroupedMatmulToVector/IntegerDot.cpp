@@ -10,12 +10,11 @@ using namespace mlir;
 using namespace mlir::moe;
 
 std::optional<IntegerDot> IntegerDot::parse(StringRef name) {
-  bool portable = name.consume_front("portable-");
   static const std::pair<StringRef, Kind> names[] = {
       {"avx2", Avx2}, {"avxvnni", AvxVnni}, {"avx512bw", Avx512Bw}, {"avx512vnni", Avx512Vnni}};
   for (auto [each, kind] : names)
     if (name == each)
-      return IntegerDot{kind, portable};
+      return IntegerDot{kind};
   return std::nullopt;
 }
 
@@ -29,9 +28,7 @@ public:
         bytes(VectorType::get({4 * dot.lanes()}, b.getI8Type())) {}
 
   void add(IntegerDot::Sum &sum, Value weight, Value row) {
-    if (dot.portable)
-      sum.words = emitPortable(sum.words, weight, row);
-    else if (dot.hasVnni())
+    if (dot.hasVnni())
       sum.words = intrinsic(dot.isWide() ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256", words,
                             {sum.words, weight, row});
     else if (dot.addsHalves(most))
@@ -69,19 +66,6 @@ private:
       turned = intrinsic("llvm.x86.avx2.psign.b", bytes, {row, weight});
     }
     return arith::AddIOp::create(b, loc, sum, addHalves(addPairs(magnitude, turned)));
-  }
-
-  Value emitPortable(Value sum, Value weight, Value row) {
-    auto word = [&](Value v) { return vector::BitCastOp::create(b, loc, words, v).getResult(); };
-    for (int32_t i = 0; i < 4; ++i) {
-      Value up = constant(words, 24 - 8 * i), down = constant(words, 24);
-      Value w = arith::ShLIOp::create(b, loc, word(weight), up), r = arith::ShLIOp::create(b, loc, word(row), up);
-      w = most ? arith::ShRUIOp::create(b, loc, w, down).getResult()
-               : arith::ShRSIOp::create(b, loc, w, down).getResult();
-      Value product = arith::MulIOp::create(b, loc, w, arith::ShRSIOp::create(b, loc, r, down));
-      sum = arith::AddIOp::create(b, loc, sum, product);
-    }
-    return sum;
   }
 
   /// Bytes without a sign times bytes with one, neighbours added: 16 bits, saturating.

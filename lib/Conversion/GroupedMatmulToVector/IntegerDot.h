@@ -1,7 +1,7 @@
 //===- IntegerDot.h - products of bytes, summed up in fours ------*- C++ -*-===//
 //
 // What integer kernels are made of: lane i of a sum gets the products of bytes 4 i to 4 i + 3 of weights and rows. Each
-// instruction set does it in its own way, and ordinary arithmetic does the same on any machine (for tests).
+// instruction set does it in its own way.
 //
 //===----------------------------------------------------------------------===//
 #ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_INTEGERDOT_H
@@ -15,8 +15,6 @@ namespace mlir::moe {
 struct IntegerDot {
   enum Kind { Avx2, AvxVnni, Avx512Bw, Avx512Vnni };
   Kind kind;
-  /// Ordinary arithmetic in the place of the instructions.
-  bool portable;
 
   static std::optional<IntegerDot> parse(StringRef name);
 
@@ -37,7 +35,7 @@ struct IntegerDot {
   /// where `most` is 0.
   void add(OpBuilder &b, Location loc, Sum &sum, Value weights, Value rows, int64_t most) const;
   /// Whether products are added up in 16 bits first, and how many of weights up to `most` fit.
-  bool addsHalves(int64_t most) const { return most && !portable && !hasVnni(); }
+  bool addsHalves(int64_t most) const { return most && !hasVnni(); }
   static int64_t fitInHalves(int64_t most) { return most ? 32767 / (2 * 127 * most) : 0; }
   /// The whole sum.
   Value finish(OpBuilder &b, Location loc, const Sum &sum) const;

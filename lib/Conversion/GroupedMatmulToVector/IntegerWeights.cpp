@@ -49,19 +49,8 @@ Value IntegerWeights::lookUp(Value codes) {
   for (int64_t i = 0; i < bytes.getNumElements(); ++i)
     table.push_back(doubled[i % 16] + kFloatMiddle);
   Value values = arith::ConstantOp::create(b, loc, DenseElementsAttr::get(bytes, ArrayRef<int8_t>(table)));
-  if (!dot.portable) {
-    StringRef name = dot.isWide() ? "llvm.x86.avx512.pshuf.b.512" : "llvm.x86.avx2.pshuf.b";
-    return LLVM::CallIntrinsicOp::create(b, loc, bytes, b.getStringAttr(name), ValueRange{values, codes}).getResult(0);
-  }
-  Value result = arith::ConstantOp::create(b, loc, b.getZeroAttr(bytes));
-  for (int64_t i = 0; i < 16; ++i) {
-    auto splatByte = [&](int8_t value) {
-      return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(bytes, value)).getResult();
-    };
-    Value is = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, codes, splatByte(i));
-    result = arith::SelectOp::create(b, loc, is, splatByte(table[i]), result);
-  }
-  return result;
+  StringRef name = dot.isWide() ? "llvm.x86.avx512.pshuf.b.512" : "llvm.x86.avx2.pshuf.b";
+  return LLVM::CallIntrinsicOp::create(b, loc, bytes, b.getStringAttr(name), ValueRange{values, codes}).getResult(0);
 }
 
 Value IntegerWeights::start(Value negativeSum) {

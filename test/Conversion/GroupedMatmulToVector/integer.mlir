@@ -62,22 +62,3 @@ module attributes {moe.integer_dot = "avx512vnni"} {
     return
   }
 }
-
-// -----
-
-#map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
-module attributes {moe.integer_dot = "portable-avx512vnni"} {
-  // CHECK-LABEL: func @portable
-  // CHECK-NOT: llvm.call_intrinsic
-  // CHECK: arith.muli {{.*}} : vector<16xi32>
-  // CHECK-NOT: llvm.call_intrinsic
-  // CHECK: memref.dealloc
-  func.func @portable(%x: memref<?x32xf32>, %o: memref<3xindex>, %w: memref<2x1x576xi8>, %y: memref<?x32xf32>) {
-    moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x1x576xi8>) outs(%y : memref<?x32xf32>) {
-    ^bb0(%acc: f32):
-      moe.yield %acc : f32
-    } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<e2m1, block = 32>], panels = 2 : i64, moe.integer_rows}
-      : memref<?x32xf32>
-    return
-  }
-}

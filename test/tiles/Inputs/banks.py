@@ -42,7 +42,7 @@ def main():
     rng = np.random.default_rng(3)
     for banks, k, n, rows in ((3, 77, 40, 70), (3, 64, 16, 37), (4, 601, 40, 37)):
         (work / "banks.mlir").write_text(program(banks, k, n))
-        subprocess.run(["moe-compile", work / "banks.mlir", "--emulate-tiles", "--mcpu=x86-64-v3", "-O1", "-q", "-o", work / "banks.moe"],
+        subprocess.run(["moe-compile", work / "banks.mlir", "--emulate-cpu=x86-64-v3+amx-bf16", "-O1", "-q", "-o", work / "banks.moe"],
                        check=True)
         x, w, offsets = rng.integers(-1, 2, (rows, k)), rng.integers(-2, 3, (banks, 2, k, n)), np.array([0, 3, rows])
         packed = np.zeros((2, -(-n // 16), -(-k // 2), 16 * banks, 2))

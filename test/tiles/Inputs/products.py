@@ -115,7 +115,7 @@ def main():
     ]:
         where = f"{kind} {m} x {n} x {k} {special}"
         (work / "product.mlir").write_text(program(m, n, k, kind))
-        subprocess.run(["moe-compile", work / "product.mlir", "--emulate-tiles", "--mcpu=x86-64-v3", "-O1", "-q", "-o",
+        subprocess.run(["moe-compile", work / "product.mlir", "--emulate-cpu=x86-64-v3+amx-bf16", "-O1", "-q", "-o",
                         work / "product.moe"], check=True)
         group = 2 if kind == "bf16" else 4
         a, b = draw(rng, (m + 1) * 80, kind, special), draw(rng, (k + 1, n * group + 8), kind, special)
@@ -148,7 +148,7 @@ def main():
     # A tile that goes beyond its buffer is an error of the call.
     text = program(16, 16, 16, "ss").replace("%stride = arith.constant 80", "%stride = arith.constant 90")
     (work / "beyond.mlir").write_text(text)
-    subprocess.run(["moe-compile", work / "beyond.mlir", "--emulate-tiles", "--mcpu=x86-64-v3", "-O1", "-q", "-o", work / "beyond.moe"],
+    subprocess.run(["moe-compile", work / "beyond.mlir", "--emulate-cpu=x86-64-v3+amx-bf16", "-O1", "-q", "-o", work / "beyond.moe"],
                    check=True)
     values = {"a": np.zeros(17 * 80, np.int8), "b": np.zeros((17, 72), np.int8), "c": np.zeros((16, 16), np.int32)}
     save_file(values, work / "in.safetensors")

@@ -38,8 +38,7 @@ inline void setIntegerRows(Operation *op, bool value) {
 }
 
 /// An attribute of the module, about its target: what multiplies bytes. One of avx2 (also without the attribute),
-/// avxvnni, avx512bw and avx512vnni; with "portable-" in front the same kernels have ordinary arithmetic in the place
-/// of the instructions, and run everywhere.
+/// avxvnni, avx512bw and avx512vnni.
 constexpr llvm::StringLiteral kIntegerDot = "moe.integer_dot";
 
 struct QuantPanels {
