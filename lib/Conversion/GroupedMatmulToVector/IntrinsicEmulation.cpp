@@ -1,8 +1,8 @@
 //===- IntrinsicEmulation.cpp - vector instructions on any processor ------===//
 //
-// Kernels name the instructions that LLVM would not find by itself. Those of AVX-512 that AVX2 has as well work on lanes
-// of 128 bits, each by itself: they become two of AVX2. The others are written in ordinary vector code, after the pseudo
-// code of Intel's manual. What is ordinary already (vectors of 512 bits, masks) LLVM takes apart.
+// Kernels name the instructions that LLVM would not find by itself. Those of AVX-512 that AVX2 has as well work on
+// lanes of 128 bits, each by itself: they become two of AVX2. The others are written in ordinary vector code, after the
+// pseudo code of Intel's manual. What is ordinary already (vectors of 512 bits, masks) LLVM takes apart.
 //
 //===----------------------------------------------------------------------===//
 #include "moe/Conversion/Passes.h"
@@ -121,15 +121,15 @@ struct EmulateIntrinsics : moe::impl::MoeEmulateIntrinsicsPassBase<EmulateIntrin
       if (!name.starts_with("llvm.x86.") || name.starts_with("llvm.x86.avx2."))
         continue;
       Emulator emulator(op);
-      Value result = llvm::StringSwitch<function_ref<Value()>>(name)
-                         .Case("llvm.x86.avx512.pshuf.b.512", [&] { return emulator.halve("llvm.x86.avx2.pshuf.b"); })
-                         .Case("llvm.x86.avx512.pmaddubs.w.512",
-                               [&] { return emulator.halve("llvm.x86.avx2.pmadd.ub.sw"); })
-                         .Case("llvm.x86.avx512.pmaddw.d.512", [&] { return emulator.halve("llvm.x86.avx2.pmadd.wd"); })
-                         .Case("llvm.x86.avx512.permvar.sf.512", [&] { return emulator.permute(); })
-                         .Cases({"llvm.x86.avx512.vpdpbusd.256", "llvm.x86.avx512.vpdpbusd.512"},
-                                [&] { return emulator.addFours(); })
-                         .Default([] { return Value(); })();
+      Value result =
+          llvm::StringSwitch<function_ref<Value()>>(name)
+              .Case("llvm.x86.avx512.pshuf.b.512", [&] { return emulator.halve("llvm.x86.avx2.pshuf.b"); })
+              .Case("llvm.x86.avx512.pmaddubs.w.512", [&] { return emulator.halve("llvm.x86.avx2.pmadd.ub.sw"); })
+              .Case("llvm.x86.avx512.pmaddw.d.512", [&] { return emulator.halve("llvm.x86.avx2.pmadd.wd"); })
+              .Case("llvm.x86.avx512.permvar.sf.512", [&] { return emulator.permute(); })
+              .Cases({"llvm.x86.avx512.vpdpbusd.256", "llvm.x86.avx512.vpdpbusd.512"},
+                     [&] { return emulator.addFours(); })
+              .Default([] { return Value(); })();
       if (!result) {
         op.emitOpError() << "calls '" << name << "', which has no emulation";
         return signalPassFailure();
