@@ -83,7 +83,6 @@ private:
     return {unroll, unroll};
   }
 
-  VectorType typeOfSums() const override { return floats; }
   size_t numSums() const { return sources.size() * chunk.size(); }
 
   void emitGroups(Value at, Value k, int64_t many, int64_t inLast, SmallVectorImpl<Value> &sums) override {

@@ -68,8 +68,6 @@ private:
     return result;
   }
 
-  VectorType typeOfSums() const override { return words; }
-
   /// Some rows of words at a time, as many as give eight registers of bytes.
   Unrolling getUnrolling(int64_t groups) override {
     int64_t unroll = std::min(groups, std::max<int64_t>(1, (weightsOf().noSign ? 8 : 4) / panels.bytesPerGroup()));
@@ -77,35 +75,16 @@ private:
   }
 
   void emitGroups(Value at, Value k, int64_t many, int64_t, SmallVectorImpl<Value> &sums) override {
-    int64_t c = panels.bytesPerGroup(), most = weightsOf().most;
-    // A row's codes are read in words of four; those behind its end are zeros.
-    Value word = b.createOrFold<arith::DivUIOp>(loc, k, index(4));
-    auto loadRow = [&](Value source, int64_t i) {
-      Value four = memref::LoadOp::create(b, loc, rowCodes.codes, ValueRange{source, add(word, i)});
-      Value all = vector::BroadcastOp::create(b, loc, words, four);
-      return vector::BitCastOp::create(b, loc, weightsOf().bytes, all).getResult();
-    };
     if (sources.size() == 1) {
-      // The order of memory, which a processor follows best.
       SmallVector<IntegerDot::Sum> partial;
       for (Value sum : sums)
         partial.push_back({sum});
-      for (int64_t g = 0; g < many; ++g) {
-        emitPrefetch(add(at, g * panels.groupBytes()));
-        SmallVector<Value> codes;
-        for (int64_t i = 0; i < c; ++i)
-          codes.push_back(loadRow(sources[0], g * c + i));
-        for (auto [v, vector] : llvm::enumerate(chunk)) {
-          SmallVector<Value> weights;
-          weightsOf().decode(loadCodes(add(at, g * panels.groupBytes()), vector), weights);
-          for (auto [weight, code] : llvm::zip(weights, codes))
-            dot.add(b, loc, partial[v], weight, code, most);
-        }
-      }
+      emitOrdered(at, k, many, partial);
       for (auto [sum, all] : llvm::zip(sums, partial))
         sum = dot.finish(b, loc, all);
       return;
     }
+    int64_t c = panels.bytesPerGroup(), most = weightsOf().most;
     for (int64_t g = 0; g < many; ++g)
       emitPrefetch(add(at, g * panels.groupBytes()));
     for (auto [v, vector] : llvm::enumerate(chunk)) {
@@ -115,11 +94,62 @@ private:
       for (auto [r, source] : llvm::enumerate(sources)) {
         IntegerDot::Sum sum{sums[r * chunk.size() + v]};
         for (int64_t i = 0; i < many * c; ++i)
-          dot.add(b, loc, sum, weights[i], loadRow(source, i), most);
+          dot.add(b, loc, sum, weights[i], loadRow(source, k, i), most);
         sums[r * chunk.size() + v] = dot.finish(b, loc, sum);
       }
     }
   }
+
+  /// Word `i` of a row's codes from `k` on, for all columns. Those behind the row's end are zeros.
+  Value loadRow(Value source, Value k, int64_t i) {
+    Value word = b.createOrFold<arith::DivUIOp>(loc, k, index(4));
+    Value four = memref::LoadOp::create(b, loc, rowCodes.codes, ValueRange{source, add(word, i)});
+    Value all = vector::BroadcastOp::create(b, loc, words, four);
+    return vector::BitCastOp::create(b, loc, weightsOf().bytes, all);
+  }
+
+  /// A single row, in the order of memory, which a processor follows best.
+  void emitOrdered(Value at, Value k, int64_t many, MutableArrayRef<IntegerDot::Sum> partial) {
+    int64_t c = panels.bytesPerGroup(), most = weightsOf().most;
+    for (int64_t g = 0; g < many; ++g) {
+      emitPrefetch(add(at, g * panels.groupBytes()));
+      SmallVector<Value> codes;
+      for (int64_t i = 0; i < c; ++i)
+        codes.push_back(loadRow(sources[0], k, g * c + i));
+      for (auto [v, vector] : llvm::enumerate(chunk)) {
+        SmallVector<Value> weights;
+        weightsOf().decode(loadCodes(add(at, g * panels.groupBytes()), vector), weights);
+        for (auto [weight, code] : llvm::zip(weights, codes))
+          dot.add(b, loc, partial[v], weight, code, most);
+      }
+    }
+  }
+
+  /// Sums of 16 bits are kept as they are; those of 32 bits are what the block began with until some were added to
+  /// them.
+  void emitStep(Value at, Value k, const Step &step, ValueRange begin, SmallVectorImpl<Value> &kept) override {
+    int64_t most = weightsOf().most, c = panels.bytesPerGroup();
+    int64_t together = dot.addsHalves(most) ? IntegerDot::fitInHalves(most) : 1, before = step.from * c;
+    size_t numWords = before < together ? 0 : begin.size();
+    bool hasHalves = before % together != 0;
+    SmallVector<IntegerDot::Sum> partial;
+    for (size_t v = 0; v < begin.size(); ++v) {
+      IntegerDot::Sum sum{numWords ? kept[v] : begin[v]};
+      if (hasHalves)
+        sum = {sum.words, kept[numWords + v], before % together};
+      partial.push_back(sum);
+    }
+    emitOrdered(at, k, step.many, partial);
+    kept.clear();
+    if (step.isLast || before + step.many * c >= together)
+      for (const IntegerDot::Sum &sum : partial)
+        kept.push_back(step.isLast ? dot.finish(b, loc, sum) : sum.words);
+    if (!step.isLast)
+      for (const IntegerDot::Sum &sum : partial)
+        if (sum.halves)
+          kept.push_back(sum.halves);
+  }
+  int64_t numKept() const override { return 2 * chunk.size(); }
 
   IntegerWeights weightsOf() { return IntegerWeights(b, loc, panels, dot); }
 

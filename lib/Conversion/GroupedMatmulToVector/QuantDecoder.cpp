@@ -70,10 +70,10 @@ std::pair<Value, Value> QuantDecoder::loadScales(Value scalesAt, int64_t vector,
   return {scaleOfFloats, arith::MulFOp::create(b, loc, negative, scale)};
 }
 
-void QuantDecoder::emitPrefetch(Value at, int64_t distance, Value limit) {
+void QuantDecoder::emitPrefetch(Value at, int64_t distance, Value limit, int32_t locality) {
   Value ahead = min(add(at, distance), limit);
   for (int64_t line = 0; line < panels.groupBytes(); line += 64)
-    memref::PrefetchOp::create(b, loc, stream, ValueRange{add(ahead, line)}, /*isWrite=*/false, /*locality=*/2,
+    memref::PrefetchOp::create(b, loc, stream, ValueRange{add(ahead, line)}, /*isWrite=*/false, locality,
                                /*isDataCache=*/true);
 }
 

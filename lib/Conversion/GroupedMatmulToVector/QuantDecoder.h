@@ -36,8 +36,9 @@ public:
   SmallVector<int64_t> getOrder() const;
   /// Code number j of the words as a float, but for codeFactor.
   Value decode(ValueRange raw, int64_t j);
-  /// The lines `ahead` bytes behind the group at `at`, never beyond `limit`, the last group.
-  void emitPrefetch(Value at, int64_t ahead, Value limit);
+  /// The lines `ahead` bytes behind the group at `at`, never beyond `limit`, the last group. `locality`: 3 is the
+  /// first-level cache, 2 the second one.
+  void emitPrefetch(Value at, int64_t ahead, Value limit, int32_t locality = 2);
 
 private:
   Value loadBytes(Value at, int64_t count) {

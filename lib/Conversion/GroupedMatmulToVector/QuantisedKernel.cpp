@@ -128,7 +128,7 @@ void QuantisedKernel::loadScales(const PanelBlock &block, float factor, SmallVec
 
 void QuantisedKernel::emitPrefetch(Value at) {
   if (chunk.front() == 0)
-    decoder().emitPrefetch(at, ahead, index(type.getNumElements() - panels.groupBytes()));
+    decoder().emitPrefetch(at, ahead, index(type.getNumElements() - panels.groupBytes()), locality);
 }
 
 void QuantisedKernel::chooseChunk(int64_t vector, int64_t together) {

@@ -48,8 +48,19 @@ protected:
   /// Whether a single row reads several panels side by side: on processors with AVX2 (Zen stands for them here), which
   /// get more from several streams, unless decoding takes longer than memory.
   virtual bool readsSideBySide() const { return lanes < 16; }
-  /// The type of a block's sums.
-  virtual VectorType typeOfSums() const = 0;
+  /// Rows of words of a step, where panels are read side by side.
+  virtual int64_t groupsInTurn() const { return 1; }
+  /// `many` rows of words of a block, of which `from` come before them; the last one counts `inLast` k.
+  struct Step {
+    int64_t from, many, inLast;
+    bool isLast;
+  };
+  /// The products of a step, where all steps of a block are written out. `begin` are the sums that the block begins
+  /// with; `kept` is what the step before left (nothing at first), and becomes what the next one needs, at most numKept
+  /// registers, or, behind the last one, the block's sums.
+  virtual void emitStep(Value at, Value k, const Step &step, ValueRange begin, SmallVectorImpl<Value> &kept);
+  /// Sums of blocks may be more than there are vectors of columns (a sum of the row's elements).
+  virtual int64_t numKept() const { return chunk.size() + 1; }
   /// Rows of words that are written out, of `groups` in a block, and how many may be without a loop around them.
   struct Unrolling {
     int64_t groups, withoutLoop;
@@ -85,8 +96,9 @@ protected:
   /// Of the tile that is being emitted: the rows of `a`, and vectors of the panel by number.
   SmallVector<Value> sources;
   SmallVector<int64_t> chunk;
-  /// How far ahead of its reads a panel's lines are fetched.
+  /// How far ahead of its reads a panel's lines are fetched, and how near.
   int64_t ahead = kFarAhead;
+  int32_t locality = 2;
 
 private:
   static constexpr int64_t kFarAhead = 4096;
@@ -108,7 +120,7 @@ private:
   void emitOneRow(Value pair, Value first, Value last);
   struct Abreast;
   void emitInTurn(const Abreast &abreast, const PanelBlock &first);
-  SmallVector<Value> loadSums(Value from, Value panel, int64_t count, VectorType vectorType);
+  SmallVector<Value> loadSums(Value from, Value panel, TypeRange types);
   void storeSums(ValueRange sums, Value to, Value panel);
 };
 
