@@ -28,7 +28,7 @@ IntegerBlocks::IntegerBlocks(OpBuilder &b, GroupedMatmulOp op, const QuantisedRo
 void IntegerBlocks::prepare() {
   RowBlock::prepare();
   constexpr int64_t any = ShapedType::kDynamic;
-  for (Value *buffer : {&rowCodes.codes, &rowCodes.steps, &rowCodes.sums})
+  for (Value *buffer : {&rowCodes.codes, &rowCodes.steps, &rowCodes.starts})
     *buffer =
         memref::CastOp::create(b, loc, MemRefType::get({any, any}, getElementTypeOrSelf(buffer->getType())), *buffer);
 }
@@ -84,8 +84,8 @@ void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t lengt
       b.createBlock(&region);
       func::CallOp::create(b, loc, getKernel(r),
                            ValueRange{stream, add(at, panels.codeBytes(length)), rowCodes.codes, rowCodes.steps,
-                                      rowCodes.sums, sources, from, decodes() ? scratch : stream, decodes() ? zero : at,
-                                      ahead, tile, first, count, index(wordsOf(length))});
+                                      rowCodes.starts, sources, from, decodes() ? scratch : stream,
+                                      decodes() ? zero : at, ahead, tile, first, count, index(wordsOf(length))});
       scf::YieldOp::create(b, loc);
     }
     // There is a kernel for every number of rows. Should there ever not be, no sum may be missing in silence.
@@ -135,8 +135,8 @@ func::FuncOp IntegerBlocks::getDecodeFunction() {
                        });
 }
 
-/// The stream; where the scales of the first block begin; codes, steps and sums of rows; the numbers of the rows of the
-/// block, and the first of them; the weights as bytes; the tile; the first block, how many there are, and how many
+/// The stream; where the scales of the first block begin; codes, steps and starts of rows; the numbers of the rows of
+/// the block, and the first of them; the weights as bytes; the tile; the first block, how many there are, and how many
 /// words of a row each of them has.
 func::FuncOp IntegerBlocks::getKernel(int64_t rows) {
   std::string name;
@@ -147,7 +147,7 @@ func::FuncOp IntegerBlocks::getKernel(int64_t rows) {
   Type position = b.getIndexType();
   return functions.get(name,
                        {stream.getType(), position, rowCodes.codes.getType(), rowCodes.steps.getType(),
-                        rowCodes.sums.getType(), sources.getType(), position, stream.getType(), position, position,
+                        rowCodes.starts.getType(), sources.getType(), position, stream.getType(), position, position,
                         tile.getType(), position, position, position},
                        [&](OpBuilder &inner, Block &block) { emitKernel(inner, block, rows); });
 }
@@ -155,7 +155,7 @@ func::FuncOp IntegerBlocks::getKernel(int64_t rows) {
 void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
   KernelTiles tiles(inner, loc);
   Value streamOf = block.getArgument(0), scalesAt = block.getArgument(1), codes = block.getArgument(2);
-  Value steps = block.getArgument(3), sums = block.getArgument(4), numbers = block.getArgument(5);
+  Value steps = block.getArgument(3), startsOfRows = block.getArgument(4), numbers = block.getArgument(5);
   Value from = block.getArgument(6), weights = block.getArgument(7), weightsAt = block.getArgument(8);
   Value ahead = block.getArgument(9), sumsOf = block.getArgument(10), firstBlock = block.getArgument(11);
   Value blocks = block.getArgument(12), wordsOfBlock = block.getArgument(13);
@@ -166,6 +166,11 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
     sources.push_back(memref::LoadOp::create(inner, loc, numbers, tiles.add(from, r)));
   auto times = [&](Value x, int64_t y) { return inner.createOrFold<arith::MulIOp>(loc, x, tiles.index(y)); };
   auto plus = [&](Value x, Value y) { return inner.createOrFold<arith::AddIOp>(loc, x, y); };
+
+  // One address for all sums of the tile.
+  SmallVector<ReassociationIndices> all{{0, 1}};
+  sumsOf = memref::CollapseShapeOp::create(inner, loc, sumsOf, all);
+  Value firstOfTile = times(from, panels.width());
 
   Value size = memref::DimOp::create(inner, loc, streamOf, tiles.zero);
   Value limit = tiles.sub(size, tiles.index(panels.rowBytes()));
@@ -178,7 +183,8 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
 
   int64_t length = panels.blockLength(), words = wordsOf(length),
           vectors = std::min<int64_t>(2, panels.width() / lanes);
-  int64_t together = dot.fitInHalves(bytes.most);
+  int64_t together = dot.addsHalves(bytes.most) ? dot.fitInHalves(bytes.most) : words;
+  bool fetches = false;
   for (int64_t vector = 0; vector < panels.width() / lanes; vector += vectors) {
     auto loop = scf::ForOp::create(inner, loc, tiles.zero, blocks, tiles.one);
     OpBuilder::InsertionGuard guard(inner);
@@ -188,17 +194,20 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
     Value wordOfRow = times(number, words);
     int64_t distance = decodes() ? weightBytes(length) : panels.blockBytes(length);
     Value weightsOfBlock = plus(weightsAt, times(loop.getInductionVar(), distance));
-    SmallVector<Value> start, negativeSums;
-    for (Value source : sources) {
-      negativeSums.push_back(memref::LoadOp::create(inner, loc, sums, ValueRange{source, number}));
-      start.append(vectors, bytes.start(negativeSums.back()));
-    }
-    // One word of each row and column. It is a loop's body by itself: of several, LLVM would bring all rows' words into
-    // registers first, and there are not as many.
+    SmallVector<Value> starts;
+    auto loadStarts = [&] {
+      SmallVector<Value> all;
+      for (Value source : sources) {
+        starts.push_back(memref::LoadOp::create(inner, loc, startsOfRows, ValueRange{source, number}));
+        all.append(vectors, bytes.start(starts.back()));
+      }
+      return all;
+    };
+    // One word of each row and column.
     auto emitWord = [&](Value word, MutableArrayRef<IntegerDot::Sum> partial) {
       SmallVector<Value> weight;
       Value at = plus(weightsOfBlock, times(word, panels.rowBytes()));
-      if (!decodes() && vector == 0)
+      if (fetches)
         fetch(at);
       for (int64_t v = 0; v < vectors; ++v) {
         Value loaded = vector::LoadOp::create(inner, loc, bytes.bytes, weights,
@@ -216,6 +225,16 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
           dot.add(inner, loc, partial[r * vectors + v], weight[v], row, bytes.most);
       }
     };
+    // An iteration is two words, one behind the other: LLVM would bring all rows' words of both into registers first,
+    // and there are not as many.
+    int64_t unroll = !hasRest() && words % 2 == 0 && together % 2 == 0 ? 2 : 1;
+    auto emitWords = [&](Value word, MutableArrayRef<IntegerDot::Sum> partial) {
+      for (int64_t i = 0; i < unroll; ++i) {
+        if (i)
+          LLVM::FenceOp::create(inner, loc, LLVM::AtomicOrdering::acq_rel, "singlethread");
+        emitWord(tiles.add(word, i), partial);
+      }
+    };
     auto loopOver = [&](Value begin, Value end, int64_t step, ValueRange before,
                         function_ref<void(Value, MutableArrayRef<Value>)> body) {
       auto inside = scf::ForOp::create(inner, loc, begin, end, tiles.index(step), before);
@@ -226,49 +245,75 @@ void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
       scf::YieldOp::create(inner, loc, all);
       return SmallVector<Value>(inside.getResults());
     };
-    auto addHalves = [&](Value begin, Value end, MutableArrayRef<Value> all) {
+    auto sumHalves = [&](Value begin, Value end) {
       Value none =
           arith::ConstantOp::create(inner, loc, inner.getZeroAttr(VectorType::get({2 * lanes}, b.getI16Type())));
-      SmallVector<Value> halves(all.size(), none);
-      halves = loopOver(begin, end, 1, halves, [&](Value word, MutableArrayRef<Value> sums16) {
+      SmallVector<Value> halves(rows * vectors, none);
+      return loopOver(begin, end, unroll, halves, [&](Value word, MutableArrayRef<Value> sums16) {
         SmallVector<IntegerDot::Sum> partial;
         for (Value half : sums16)
           partial.push_back({Value(), half});
-        emitWord(word, partial);
+        emitWords(word, partial);
         for (auto [half, part] : llvm::zip(sums16, partial))
           half = part.halves;
       });
+    };
+    auto addHalves = [&](MutableArrayRef<Value> all, ArrayRef<Value> halves) {
       for (auto [sum, half] : llvm::zip(all, halves))
         sum = dot.finish(inner, loc, {sum, half});
     };
-    SmallVector<Value> integers = start;
+    SmallVector<Value> integers;
     Value end = hasRest() ? wordsOfBlock : tiles.index(words);
     if (!dot.addsHalves(bytes.most)) {
-      integers = loopOver(tiles.zero, end, 1, integers, [&](Value word, MutableArrayRef<Value> all) {
-        SmallVector<IntegerDot::Sum> partial;
-        for (Value sum : all)
-          partial.push_back({sum});
-        emitWord(word, partial);
-        for (auto [sum, part] : llvm::zip(all, partial))
-          sum = part.words;
-      });
+      SmallVector<Value> before = loadStarts();
+      auto addWords = [&] {
+        return loopOver(tiles.zero, end, unroll, before, [&](Value word, MutableArrayRef<Value> all) {
+          SmallVector<IntegerDot::Sum> partial;
+          for (Value sum : all)
+            partial.push_back({sum});
+          emitWords(word, partial);
+          for (auto [sum, part] : llvm::zip(all, partial))
+            sum = part.words;
+        });
+      };
+      if (!decodes() && vector == 0) {
+        // The first pass brings the lines for all; the others are spared what that takes.
+        Value isFirst = arith::CmpIOp::create(inner, loc, arith::CmpIPredicate::ne, ahead, tiles.zero);
+        auto choice = scf::IfOp::create(inner, loc, ValueRange(before).getTypes(), isFirst, /*withElse=*/true);
+        for (Block *block : {choice.thenBlock(), choice.elseBlock()}) {
+          OpBuilder::InsertionGuard guardChoice(inner);
+          inner.setInsertionPointToStart(block);
+          fetches = block == choice.thenBlock();
+          scf::YieldOp::create(inner, loc, addWords());
+        }
+        fetches = false;
+        integers.assign(choice.getResults().begin(), choice.getResults().end());
+      } else {
+        integers = addWords();
+      }
     } else if (words <= together) {
-      addHalves(tiles.zero, end, integers);
+      // What the sums begin with comes last: the registers are full before.
+      SmallVector<Value> halves = sumHalves(tiles.zero, end);
+      integers = loadStarts();
+      addHalves(integers, halves);
     } else {
-      integers = loopOver(tiles.zero, end, together, integers, [&](Value word, MutableArrayRef<Value> all) {
-        addHalves(word, tiles.min(tiles.add(word, together), end), all);
+      integers = loopOver(tiles.zero, end, together, loadStarts(), [&](Value word, MutableArrayRef<Value> all) {
+        addHalves(all, sumHalves(word, tiles.min(tiles.add(word, together), end)));
       });
     }
     Value scalesOfBlock = plus(scalesAt, times(loop.getInductionVar(), panels.blockBytes(length)));
     for (int64_t v = 0; v < vectors; ++v) {
       auto [scale, negativeZero] = decoder.loadScales(scalesOfBlock, vector + v, bytes.factor());
       for (auto [r, source] : llvm::enumerate(sources)) {
-        SmallVector<Value> place{tiles.add(from, r), tiles.index((vector + v) * lanes)};
+        Value place = tiles.add(firstOfTile, r * panels.width() + (vector + v) * lanes);
         Value step = memref::LoadOp::create(inner, loc, steps, ValueRange{source, number});
         Value before = vector::LoadOp::create(inner, loc, bytes.floats, sumsOf, place);
-        Value sum = bytes.scale(integers[r * vectors + v], scale, negativeZero, step, negativeSums[r], before);
+        Value sum = bytes.scale(integers[r * vectors + v], scale, negativeZero, step, starts[r], before);
         vector::StoreOp::create(inner, loc, sum, sumsOf, place);
       }
     }
+    // Only the compiler sees it: what is in the tile is read there again, as an operand of the addition. Kept from
+    // block to block, it would be spilled to other places of the same cache and stored in both.
+    LLVM::FenceOp::create(inner, loc, LLVM::AtomicOrdering::acq_rel, "singlethread");
   }
 }

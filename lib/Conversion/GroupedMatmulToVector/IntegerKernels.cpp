@@ -47,11 +47,11 @@ private:
   SmallVector<Value> beginBlock(const PanelBlock &block, ValueRange) override {
     SmallVector<Value> integers;
     steps.clear();
-    negativeSums.clear();
+    starts.clear();
     for (Value source : sources) {
       steps.push_back(memref::LoadOp::create(b, loc, rowCodes.steps, ValueRange{source, block.number}));
-      negativeSums.push_back(memref::LoadOp::create(b, loc, rowCodes.sums, ValueRange{source, block.number}));
-      integers.append(chunk.size(), weightsOf().start(negativeSums.back()));
+      starts.push_back(memref::LoadOp::create(b, loc, rowCodes.starts, ValueRange{source, block.number}));
+      integers.append(chunk.size(), weightsOf().start(starts.back()));
     }
     return integers;
   }
@@ -63,7 +63,7 @@ private:
       for (size_t v = 0; v < chunk.size(); ++v) {
         size_t i = r * chunk.size() + v;
         result.push_back(weightsOf().scale(sums[i], scales[v], negativeZeros.empty() ? Value() : negativeZeros[v],
-                                           steps[r], negativeSums[r], before[i]));
+                                           steps[r], starts[r], before[i]));
       }
     return result;
   }
@@ -158,7 +158,7 @@ private:
   QuantisedRows rowCodes;
   std::optional<IntegerBlocks> blocks;
   /// Of the block that is being emitted, by row.
-  SmallVector<Value> steps, negativeSums;
+  SmallVector<Value> steps, starts;
 };
 
 } // namespace

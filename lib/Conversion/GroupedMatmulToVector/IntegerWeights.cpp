@@ -1,7 +1,9 @@
 //===- IntegerWeights.cpp - codes of quantised panels as bytes ------------===//
 #include "IntegerWeights.h"
 
+#include "QuantisedRows.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include <cmath>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -53,20 +55,17 @@ Value IntegerWeights::lookUp(Value codes) {
   return LLVM::CallIntrinsicOp::create(b, loc, bytes, b.getStringAttr(name), ValueRange{values, codes}).getResult(0);
 }
 
-Value IntegerWeights::start(Value negativeSum) {
-  if (!noSign)
-    return splat(0);
-  int32_t shift = isFloat ? 4 : panels.storedBits() - 1;
-  return arith::ShLIOp::create(b, loc, broadcast(words, negativeSum), splat(shift));
-}
+Value IntegerWeights::start(Value ofRow) { return noSign ? broadcast(words, ofRow) : splat(0); }
 
-Value IntegerWeights::scale(Value sum, Value scale, Value negativeZero, Value step, Value negativeSum, Value before) {
+Value IntegerWeights::scale(Value sum, Value scale, Value negativeZero, Value step, Value start, Value before) {
   auto fma = [&](Value x, Value y, Value z) { return vector::FMAOp::create(b, loc, x, y, z).getResult(); };
   Value converted = arith::SIToFPOp::create(b, loc, floats, sum);
   Value result = fma(converted, arith::MulFOp::create(b, loc, scale, broadcast(floats, step)), before);
   if (!negativeZero)
     return result;
-  Value codes = arith::SIToFPOp::create(b, loc, b.getF32Type(), negativeSum);
-  Value rowSum = arith::MulFOp::create(b, loc, arith::NegFOp::create(b, loc, codes), step);
+  // The start is the sum of the row's codes times a power of two, which can be taken back exactly.
+  Value codes = arith::SIToFPOp::create(b, loc, b.getF32Type(), start);
+  Value middle = arith::ConstantOp::create(b, loc, b.getF32FloatAttr(std::ldexp(-1.0f, -getMiddleExponent(panels))));
+  Value rowSum = arith::MulFOp::create(b, loc, arith::MulFOp::create(b, loc, codes, middle), step);
   return fma(broadcast(floats, rowSum), negativeZero, result);
 }

@@ -19,11 +19,11 @@ public:
 
   /// The bytes of a group's words: of 8 bits as they are, else the lower ones first.
   void decode(ValueRange raw, SmallVectorImpl<Value> &weights);
-  /// What a block's sum begins with; `negativeSum` is minus the sum of the row's codes.
-  Value start(Value negativeSum);
+  /// What a block's sum begins with, from that of the row (QuantisedRows.h).
+  Value start(Value ofRow);
   /// A block's integers as floats times `scale` and the row's `step`, added to `before`; with zero points, also
   /// `negativeZero` (minus zero point times scale) times the sum of what the row's codes stand for.
-  Value scale(Value sum, Value scale, Value negativeZero, Value step, Value negativeSum, Value before);
+  Value scale(Value sum, Value scale, Value negativeZero, Value step, Value start, Value before);
   /// What bytes have to be multiplied with.
   float factor() const { return isFloat ? 0.5f : 1.0f; }
 

@@ -112,7 +112,10 @@ private:
       return arith::AddIOp::create(b, loc, before, codes);
     });
     Value sum = vector::ReductionOp::create(b, loc, vector::CombiningKind::ADD, sums);
-    memref::StoreOp::create(b, loc, arith::SubIOp::create(b, loc, constant(0), sum), out.sums, ValueRange{row, block});
+    // At most 127 * 128 * 2^16.
+    Value times = arith::ShLIOp::create(b, loc, sum, constant(int32_t(getMiddleExponent(panels))));
+    memref::StoreOp::create(b, loc, arith::SubIOp::create(b, loc, constant(0), times), out.starts,
+                            ValueRange{row, block});
   }
 
   void storeChunk(Value k, Value codes) {
@@ -156,7 +159,7 @@ QuantisedRows mlir::moe::quantiseRows(OpBuilder &b, Operation *user, Value a, co
   QuantisedRows result;
   result.codes = allocate(llvm::alignTo(panels.k, chunkOf(panels)) / 4, b.getI32Type());
   result.steps = allocate(blocks, b.getF32Type());
-  result.sums = allocate(blocks, b.getI32Type());
+  result.starts = allocate(blocks, b.getI32Type());
   RowQuantiser(b, loc, a, panels, result).run(count);
   return result;
 }

@@ -12,10 +12,17 @@ namespace mlir::moe {
 ///          which a column of weights has one word (of 3 bits: three), is c words, word i of the k with number 4 c g +
 ///          c m + i: what one mask leaves of a word of weights
 ///   steps  [rows][blocks] f32, what a code of 1 stands for; NaN where an element of the block is not finite
-///   sums   [rows][blocks] i32, minus the sum of the block's codes
+///   starts [rows][blocks] i32, minus the sum of the block's codes times the middle of the weights: what a block's sum
+///   of
+///          products begins with where weights are multiplied as code + middle
 struct QuantisedRows {
-  Value codes, steps, sums;
+  Value codes, steps, starts;
 };
+
+/// Which power of two the middle of weights is (IntegerWeights.h): 16 for twice the values of e2m1.
+inline int64_t getMiddleExponent(const QuantPanels &panels) {
+  return panels.format.getKind() == QuantKind::E2M1 ? 4 : panels.storedBits() - 1;
+}
 
 /// Quantises all rows of `a`, whose last dimension has unit stride, in the blocks of `panels`. The buffers are freed
 /// behind the operation `user`.

@@ -19,20 +19,55 @@
 // CHECK: memref.prefetch
 // CHECK-COUNT-8: vector.store %{{.*}} : memref<?xi8>, vector<32xi8>
 
-// A word of each row and of two vectors of columns is a loop's body: sums of 16 bits, which a block does not pass.
+// Two words of each row and of two vectors of columns are a loop's body, one behind the other: sums of 16 bits, which a
+// block does not pass. What the sums begin with is read behind the loop, and the tile in each block again.
 // CHECK-LABEL: func private @moe_integer_int4_32_scale16_block32_3
 // CHECK-SAME: passthrough = ["noinline"]
+// CHECK: memref.collapse_shape %{{.*}} : memref<192x32xf32> into memref<6144xf32>
 // CHECK: scf.for
-// CHECK: scf.for {{.*}} -> (vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>)
+// CHECK: scf.for %{{.*}} = %c0 to %c8 step %c2 {{.*}} -> (vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>, vector<16xi16>)
+// CHECK-COUNT-6: llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"
+// CHECK: llvm.fence syncscope("singlethread") acq_rel
 // CHECK-COUNT-6: llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"
 // CHECK: scf.yield
+// CHECK-COUNT-3: memref.load %{{.*}} : memref<?x?xi32>
 // CHECK-COUNT-6: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
+// CHECK-NOT: arith.shli
 // CHECK-COUNT-6: vector.fma
+// CHECK: llvm.fence syncscope("singlethread") acq_rel
 func.func @many(%x: memref<?x64xf32>, %o: memref<3xindex>, %w: memref<2x1x1152xi8>, %y: memref<?x32xf32>) {
   moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x1x1152xi8>) outs(%y : memref<?x32xf32>) {
   ^bb0(%acc: f32):
     moe.yield %acc : f32
   } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<u4, block = 32>], panels = 2 : i64, moe.integer_rows}
+    : memref<?x64xf32>
+  return
+}
+
+// -----
+
+// Codes of 8 bits are read as they lie. The first pass fetches them for all, in a loop of its own.
+#map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
+// CHECK-LABEL: func @bytes
+// CHECK-LABEL: func private @moe_integer_int8_32_scale16_block64_2
+// CHECK: %[[FIRST:.*]] = arith.cmpi ne, %{{.*}}, %c0 : index
+// CHECK: scf.if %[[FIRST]]
+// CHECK: scf.for
+// CHECK-COUNT-2: memref.prefetch
+// CHECK-COUNT-4: llvm.call_intrinsic "llvm.x86.avx2.psign.b"
+// CHECK: llvm.fence
+// CHECK-COUNT-2: memref.prefetch
+// CHECK-COUNT-4: llvm.call_intrinsic "llvm.x86.avx2.psign.b"
+// CHECK: } else {
+// CHECK-NOT: memref.prefetch
+// CHECK: llvm.fence
+// CHECK-NOT: memref.prefetch
+// CHECK: return
+func.func @bytes(%x: memref<?x64xf32>, %o: memref<3xindex>, %w: memref<2x1x2112xi8>, %y: memref<?x32xf32>) {
+  moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x1x2112xi8>) outs(%y : memref<?x32xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<i8>], panels = 2 : i64, moe.integer_rows}
     : memref<?x64xf32>
   return
 }
