@@ -34,15 +34,14 @@ struct Part {
   SmallVector<int64_t> sizes, strides;
 
   bool isThere() const { return !weight.dtype.empty(); }
-  bool isMade() const { return weight.data.empty(); }
   /// Row (e, n); `made` holds it where the weight is made piece by piece.
   Row row(int64_t e, int64_t n, SmallVectorImpl<char> &made) const {
     int64_t start = (offset + e * strides[0] + n * strides[1]) * elementBytes;
-    if (!isMade())
+    if (weight.isAtHand())
       return {weight.data.data() + start, strides[2] * elementBytes};
-    made.resize_for_overwrite(weight.pieceBytes);
-    weight.makePiece(start / weight.pieceBytes, made);
-    return {made.data() + start % weight.pieceBytes, elementBytes};
+    made.resize_for_overwrite(sizes[2] * elementBytes);
+    weight.read(start, made);
+    return {made.data(), elementBytes};
   }
 };
 
@@ -150,7 +149,7 @@ private:
 
 static bool readPart(DictionaryAttr description, const WeightStore &store, Part &part) {
   const Weight *weight = store.lookup(description.getAs<StringAttr>("weight").getValue());
-  if (!weight || (weight->data.empty() && !weight->makePiece))
+  if (!weight || weight->bytes() == 0)
     return false;
   part.weight = *weight;
   part.offset = description.getAs<IntegerAttr>("offset").getInt();
@@ -163,12 +162,8 @@ static bool readPart(DictionaryAttr description, const WeightStore &store, Part 
     last += (size - 1) * stride;
   if (part.offset < 0 || last < 0 || uint64_t(last + 1) * part.elementBytes > weight->bytes())
     return false;
-  if (!part.isMade())
-    return true;
-  // Each row lies within a piece.
-  int64_t piece = weight->pieceBytes / part.elementBytes;
-  return part.strides[2] == 1 && part.strides[0] % piece == 0 && part.strides[1] % piece == 0 &&
-         part.offset % piece + part.sizes[2] <= piece;
+  // Otherwise a row is made, or unpacked, as a whole.
+  return weight->isAtHand() || part.strides[2] == 1;
 }
 
 LogicalResult mlir::moe::packQuantisedPanels(ModuleOp module, WeightStore &store) {

@@ -172,7 +172,7 @@ std::optional<Bank> Quantizer::analyse(Value value, ValueRange reads, std::strin
     return no("the weight's data is too short");
   // In a stack of tensors each expert's matrix lies in its own.
   if (!weight->parts.empty()) {
-    int64_t partElements = weight->pieceBytes / elementBytes;
+    int64_t partElements = weight->parts[0].bytes() / elementBytes;
     if (e < 0 || view->strides[0] != partElements || view->offset < 0 ||
         last - (view->sizes[0] - 1) * partElements >= partElements)
       return no("its matrices are spread over several stored tensors");

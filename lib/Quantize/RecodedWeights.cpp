@@ -23,6 +23,7 @@ struct Stored {
   const char *at(int64_t index) const {
     return parts[index / partElements].data.data() + index % partElements * elementBytes;
   }
+  unsigned code(int64_t index) const { return parts[index / partElements].code(index % partElements); }
 };
 
 struct Recoder {
@@ -53,7 +54,7 @@ struct Recoder {
     unsigned mask = (1u << bits) - 1;
     std::memset(bytes.data(), 0, bytes.size());
     for (int64_t k = 0, index = indexOf(row, 0); k < sizes[2]; ++k, index += strides[2]) {
-      unsigned code = uint8_t(*codes.at(index)) & mask;
+      unsigned code = codes.code(index) & mask;
       bytes[k * bits / 8] |= char(code << (k * bits % 8));
     }
   }
@@ -74,7 +75,7 @@ struct Recoder {
     int64_t bits = coded.bits();
     std::memset(bytes.data(), 0, bytes.size());
     for (int64_t i = 0; i < numBlocks() && !zeroPoints.parts.empty(); ++i) {
-      unsigned code = uint8_t(*zeroPoints.at(scaleOf(indexOf(row, i * block)))) & ((1u << bits) - 1);
+      unsigned code = zeroPoints.code(scaleOf(indexOf(row, i * block))) & ((1u << bits) - 1);
       bytes[i * bits / 8] |= char(code << (i * bits % 8));
     }
   }
@@ -113,9 +114,9 @@ bool read(ArrayAttr sources, int64_t bytes, const WeightStore &store, Stored &st
       }
       stored.parts.push_back(*weight);
     }
-    if (int64_t(stored.parts.back().data.size()) != bytes) {
-      why = "a weight of " + std::to_string(stored.parts.back().data.size()) + " bytes, expected " +
-            std::to_string(bytes);
+    const Weight &part = stored.parts.back();
+    if (!part.isInMemory() || int64_t(part.bytes()) != bytes || (part.codeBits && stored.elementBytes != 1)) {
+      why = "a weight of " + std::to_string(part.bytes()) + " bytes, expected " + std::to_string(bytes);
       return false;
     }
   }
@@ -166,11 +167,7 @@ static LogicalResult addWeight(func::FuncOp function, unsigned argument, Diction
     uint64_t each = stored.partElements * stored.elementBytes;
     if (stored.parts.size() * each != bytes)
       return error("the argument has another size");
-    weight.pieces = stored.parts.size();
-    weight.pieceBytes = each;
-    weight.makePiece = [recoder, &stored](uint64_t piece, MutableArrayRef<char> out) {
-      llvm::copy(stored.parts[piece].data, out.begin());
-    };
+    weight.parts = stored.parts;
   } else {
     int64_t last = recoder->offset;
     for (auto [size, stride] : llvm::zip(recoder->sizes, recoder->strides))

@@ -41,7 +41,7 @@ struct Conversion {
   uint32_t bitsAt(int64_t at) const {
     ArrayRef<char> data = source.data;
     if (!source.parts.empty()) {
-      int64_t perPart = source.pieceBytes / 4;
+      int64_t perPart = source.parts[0].bytes() / 4;
       data = source.parts[at / perPart].data;
       at %= perPart;
     }
@@ -50,22 +50,17 @@ struct Conversion {
     return bits;
   }
 
-  /// All elements whose first index is `piece`.
-  void make(uint64_t piece, MutableArrayRef<char> bytes) const {
-    int64_t count = bytes.size() / 2, rank = sizes.size();
-    SmallVector<int64_t> index(rank, 0);
-    int64_t at = offset + int64_t(piece) * strides[0];
-    for (int64_t i = 0; i < count; ++i) {
+  /// The elements of row number `row` along the last dimension.
+  void make(uint64_t row, MutableArrayRef<char> bytes) const {
+    int64_t at = offset;
+    for (int64_t d = int64_t(sizes.size()) - 2; d >= 0; --d) {
+      at += int64_t(row % sizes[d]) * strides[d];
+      row /= sizes[d];
+    }
+    for (int64_t i = 0; i < sizes.back(); ++i, at += strides.back()) {
       uint32_t bits = bitsAt(at);
       uint16_t rounded = isHalf ? roundToF16(bits) : roundToBF16(bits);
       std::memcpy(bytes.data() + 2 * i, &rounded, 2);
-      for (int64_t d = rank - 1; d > 0; --d) {
-        at += strides[d];
-        if (++index[d] < sizes[d])
-          break;
-        at -= sizes[d] * strides[d];
-        index[d] = 0;
-      }
     }
   }
 };
@@ -94,14 +89,14 @@ FailureOr<Weight> describe(func::FuncOp function, unsigned argument, DictionaryA
   int64_t last = conversion->offset;
   for (auto [size, stride] : llvm::zip(conversion->sizes, conversion->strides))
     last += (size - 1) * stride;
-  if (source->dtype != "f32" || (source->makePiece && source->parts.empty()) || conversion->offset < 0 ||
-      uint64_t(last + 1) * 4 > source->bytes())
+  if (source->dtype != "f32" || !(source->parts.empty() ? *source : source->parts[0]).isAtHand() ||
+      conversion->offset < 0 || uint64_t(last + 1) * 4 > source->bytes())
     return error("'moe.converted' does not fit weight '" + key.getValue() + "' of type " + source->dtype);
   Weight weight;
   weight.dtype = conversion->isHalf ? "f16" : "bf16";
   weight.shape.assign(type.getShape().begin(), type.getShape().end());
-  weight.pieces = type.getDimSize(0);
-  weight.pieceBytes = type.getNumElements() / type.getDimSize(0) * 2;
+  weight.pieceBytes = type.getShape().back() * 2;
+  weight.pieces = type.getNumElements() * 2 / weight.pieceBytes;
   weight.makePiece = [conversion](uint64_t piece, MutableArrayRef<char> bytes) { conversion->make(piece, bytes); };
   return weight;
 }

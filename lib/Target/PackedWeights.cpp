@@ -26,7 +26,7 @@ struct Panels {
       int64_t at = bank.offset + expert * bank.strides[0];
       ArrayRef<char> data = bank.source.data;
       if (!bank.source.parts.empty()) {
-        int64_t rowElements = bank.source.pieceBytes / sizeof(Element);
+        int64_t rowElements = bank.source.parts[0].bytes() / sizeof(Element);
         data = bank.source.parts[at / rowElements].data;
         at %= rowElements;
       }
@@ -80,12 +80,13 @@ FailureOr<Weight> describe(func::FuncOp function, unsigned argument, ArrayAttr a
       last += (size - 1) * stride;
     uint64_t bytes = type.getElementTypeBitWidth() / 8;
     // An expert's panel lies within one part of a stacked weight.
-    int64_t rowElements = source->parts.empty() ? 0 : source->pieceBytes / bytes;
+    int64_t rowElements = source->parts.empty() ? 0 : source->parts[0].bytes() / bytes;
     bool withinParts = source->parts.empty() ||
                        (bank.strides[0] % rowElements == 0 &&
                         (last - (bank.sizes[0] - 1) * bank.strides[0]) % rowElements >= bank.offset % rowElements &&
                         (last - (bank.sizes[0] - 1) * bank.strides[0]) / rowElements == bank.offset / rowElements);
-    if (bank.sizes[0] != shape[0] || !withinParts || (last + 1) * bytes > source->bytes() ||
+    const Weight &first = source->parts.empty() ? *source : source->parts[0];
+    if (bank.sizes[0] != shape[0] || !withinParts || !first.isAtHand() || (last + 1) * bytes > source->bytes() ||
         llvm::divideCeil(bank.sizes[2], bank.columns) != static_cast<uint64_t>(shape[1]) ||
         llvm::divideCeil(bank.sizes[1], panels->group) != static_cast<uint64_t>(shape[2]))
       return error("'moe.panels' does not fit weight '" + key.getValue() + "' or the type of the argument");

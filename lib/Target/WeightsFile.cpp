@@ -11,10 +11,11 @@
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/MathExtras.h"
-#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Parallel.h"
 #include "llvm/Support/raw_ostream.h"
-#include "llvm/Support/xxhash.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 using namespace llvm;
 
@@ -53,6 +54,61 @@ static uint64_t getElementBytes(StringRef dtype) {
     return 1;
   StringRef digits = dtype.drop_while([](char c) { return !isDigit(c); }).take_while(isDigit);
   return digits.getAsInteger(10, bits) ? 0 : bits / 8;
+}
+
+namespace {
+/// Writes and hashes at once, so that nothing is read back.
+class HashedOutput {
+public:
+  HashedOutput(const WeightStore &store, raw_ostream &os, function_ref<void(uint64_t)> progress)
+      : store(store), os(os), progress(progress) {
+    XXH3_128bits_reset(&state);
+  }
+
+  void write(ArrayRef<char> bytes) {
+    XXH3_128bits_update(&state, bytes.data(), bytes.size());
+    os.write(bytes.data(), bytes.size());
+    done += bytes.size();
+  }
+  void write(const Weight &weight);
+  uint64_t position() const { return done; }
+  XXH128_hash_t hash() const { return XXH3_128bits_digest(&state); }
+
+private:
+  /// So many bytes, and no more than one piece above, are in memory at once.
+  static constexpr uint64_t kChunk = 16 << 20;
+
+  const WeightStore &store;
+  raw_ostream &os;
+  function_ref<void(uint64_t)> progress;
+  XXH3_state_t state;
+  uint64_t done = 0;
+  SmallVector<char, 0> buffer;
+};
+} // namespace
+
+void HashedOutput::write(const Weight &weight) {
+  for (const Weight &part : weight.parts)
+    write(part);
+  if (!weight.parts.empty())
+    return;
+  // Threads share a chunk by pieces.
+  uint64_t total = weight.bytes(), each = weight.makePiece ? weight.pieceBytes : 1 << 20;
+  uint64_t chunk = std::max<uint64_t>(1, kChunk / std::max<uint64_t>(1, each)) * each;
+  for (uint64_t at = 0; at < total; at += chunk) {
+    uint64_t count = std::min(chunk, total - at);
+    if (weight.isAtHand()) {
+      write(weight.data.slice(at, count));
+    } else {
+      buffer.resize_for_overwrite(count);
+      MutableArrayRef<char> all(buffer);
+      parallelFor(0, divideCeil(count, each),
+                  [&](size_t i) { weight.read(at + i * each, all.slice(i * each, std::min(each, count - i * each))); });
+      write(buffer);
+    }
+    store.releasePages();
+    progress(done);
+  }
 }
 
 static Error ioError(StringRef what, StringRef path, std::error_code error) {
@@ -110,33 +166,17 @@ Expected<WeightsFile> writeWeights(const WeightStore &store, ArrayRef<std::strin
     support::endian::write64le(length, text.size());
     os.write(length, sizeof(length));
     os << text;
-    uint64_t done = 0;
-    SmallVector<char, 0> piece;
+    HashedOutput out(store, os, [&](uint64_t done) { progress(done, offset); });
+    const char zeros[kAlignment] = {};
     for (const std::string &key : keys) {
-      const Weight &weight = *store.lookup(key);
-      constexpr size_t kChunk = 16 << 20;
-      for (size_t at = 0; at < weight.data.size() && !os.has_error(); at += kChunk) {
-        size_t bytes = std::min(kChunk, weight.data.size() - at);
-        os.write(weight.data.data() + at, bytes);
-        progress(done + at + bytes, offset);
-      }
-      // Some pieces at a time, each by a thread.
-      uint64_t pieces = weight.makePiece ? weight.pieces : 0, bytes = weight.pieceBytes;
-      uint64_t together = std::max<uint64_t>(1, kChunk / std::max<uint64_t>(1, bytes));
-      for (uint64_t i = 0; i < pieces && !os.has_error(); i += together) {
-        uint64_t count = std::min(together, pieces - i);
-        piece.resize_for_overwrite(count * bytes);
-        parallelFor(0, count,
-                    [&](size_t p) { weight.makePiece(i + p, MutableArrayRef<char>(piece.data() + p * bytes, bytes)); });
-        os.write(piece.data(), piece.size());
-        progress(done + (i + count) * bytes, offset);
-      }
-      done += weight.bytes();
-      if (uint64_t rest = done % kAlignment) {
-        os.write_zeros(kAlignment - rest);
-        done += kAlignment - rest;
-      }
+      out.write(*store.lookup(key));
+      if (os.has_error())
+        break;
+      if (uint64_t rest = out.position() % kAlignment)
+        out.write(ArrayRef(zeros, kAlignment - rest));
     }
+    XXH128_hash_t hash = out.hash();
+    result.contentId = utohexstr(hash.high64, /*LowerCase=*/true, /*Width=*/16) + utohexstr(hash.low64, true, 16);
     os.close();
     if (os.has_error()) {
       error = os.error();
@@ -144,14 +184,6 @@ Expected<WeightsFile> writeWeights(const WeightStore &store, ArrayRef<std::strin
       return ioError("write", path, error);
     }
   }
-
-  // The hash is over the data as it stands in the file.
-  auto buffer = MemoryBuffer::getFile(path, /*IsText=*/false, /*RequiresNullTerminator=*/false);
-  if (!buffer)
-    return ioError("read", path, buffer.getError());
-  StringRef data = (*buffer)->getBuffer().drop_front(dataStart);
-  XXH128_hash_t hash = xxh3_128bits(ArrayRef(reinterpret_cast<const uint8_t *>(data.data()), data.size()));
-  result.contentId = utohexstr(hash.high64, /*LowerCase=*/true, /*Width=*/16) + utohexstr(hash.low64, true, 16);
 
   const std::string marker = "\"moe.content_id\":\"";
   size_t at = text.find(marker + kNoContentId.str()) + marker.size();

@@ -1,7 +1,10 @@
 //===- WeightStore.h - the weights of a model while it is compiled -*- C++ -*-===//
 //
-// Weights never become IR constants. An importer puts their bytes here under a key and gives the entry function an
-// argument with the attribute `moe.weight = "key"`; the code that writes NAME.safetensors reads them back.
+// Weights never become IR constants. An importer puts them here under a key and gives the entry function an argument
+// with the attribute `moe.weight = "key"`; the code that writes NAME.safetensors reads them back.
+//
+// No weight is ever in memory as a whole: it is where it was, in a mapped file, or made a piece at a time when it is
+// read. So what a compilation takes does not depend on how large the weights are.
 //
 //===----------------------------------------------------------------------===//
 #ifndef MOE_SUPPORT_WEIGHTSTORE_H
@@ -9,7 +12,6 @@
 
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/MapVector.h"
-#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
 #include <functional>
@@ -20,7 +22,8 @@
 
 namespace mlir::moe {
 
-/// One tensor: little-endian, dense, row-major bytes, at hand or made piece by piece.
+/// One tensor: little-endian, dense, row-major bytes. They are at hand (`data`), codes that are unpacked when they are
+/// read (`data` with `codeBits`), made piece by piece (`makePiece`), or those of several tensors (`parts`).
 struct Weight {
   /// As in a module's signature: "f32", "f16", "bf16", "f64", "i8", "u8", "i16", "i32", "i64", "bool", ...
   std::string dtype;
@@ -29,16 +32,44 @@ struct Weight {
   /// Keeps `data` alive: a parsed model, a mapped file, an owned buffer.
   std::shared_ptr<const void> owner;
 
-  /// Where `data` is empty: the tensor is `pieces` pieces of `pieceBytes` bytes each, which `makePiece` writes, in
-  /// order, to memory of that size. So tensors larger than memory can be rearranged on their way to a file.
-  uint64_t pieces = 0, pieceBytes = 0;
-  std::function<void(uint64_t piece, llvm::MutableArrayRef<char> bytes)> makePiece;
+  /// 2 or 4: `data` has so many bits for each element, the first in the lowest bits of the first byte. An element is
+  /// read as one byte, with the sign that `dtype` ("i8", "u8") says.
+  unsigned codeBits = 0;
 
-  /// The tensors that such a tensor is stacked of, one per index of its first dimension: they are where they were, and
-  /// never put together in memory.
+  /// The tensor is `pieces` pieces of `pieceBytes` bytes each, which `makePiece` writes to memory of that size, in any
+  /// order and on any thread.
+  uint64_t pieces = 0, pieceBytes = 0;
+  std::function<void(uint64_t piece, llvm::MutableArrayRef<char> bytes)> makePiece = {};
+
+  /// The tensors, all alike, that this one is stacked of, one per index of its first dimension.
   std::vector<Weight> parts = {};
 
-  uint64_t bytes() const { return makePiece ? pieces * pieceBytes : data.size(); }
+  uint64_t numElements() const {
+    uint64_t count = 1;
+    for (int64_t size : shape)
+      count *= size;
+    return count;
+  }
+  /// How many bytes there are to read.
+  uint64_t bytes() const {
+    return !parts.empty() ? parts.size() * parts[0].bytes()
+           : makePiece    ? pieces * pieceBytes
+           : codeBits     ? numElements()
+                          : data.size();
+  }
+  /// Whether `data` is what `read` gives.
+  bool isAtHand() const { return parts.empty() && !makePiece && !codeBits; }
+  /// What may be read at random at little cost: the bytes or codes in memory.
+  bool isInMemory() const { return parts.empty() && !makePiece; }
+
+  /// Element `index` of a tensor in memory whose elements are codes of at most 8 bits, without its sign's copies.
+  uint8_t code(uint64_t index) const {
+    if (!codeBits)
+      return data[index];
+    return uint8_t(data[index * codeBits / 8]) >> (index * codeBits % 8) & ((1u << codeBits) - 1);
+  }
+  /// Writes the bytes from `begin` on to `out`.
+  void read(uint64_t begin, llvm::MutableArrayRef<char> out) const;
 };
 
 class WeightStore {
@@ -56,32 +87,18 @@ public:
   auto end() const { return weights.end(); }
   size_t size() const { return weights.size(); }
 
+  /// Tensors lie in this memory, which `owner` keeps mapped to a file.
+  void addMapping(llvm::ArrayRef<char> bytes, std::shared_ptr<const void> owner) {
+    mappings.push_back({bytes, std::move(owner)});
+  }
+  /// Who reads through large tensors calls this now and then, on any thread: pages of mapped files that were read leave
+  /// this process, and are mapped again where they are read again.
+  void releasePages() const;
+
 private:
   llvm::MapVector<std::string, Weight, std::map<std::string, unsigned>> weights;
+  std::vector<std::pair<llvm::ArrayRef<char>, std::shared_ptr<const void>>> mappings;
 };
-
-inline bool WeightStore::stack(llvm::StringRef key, llvm::ArrayRef<std::string> parts) {
-  Weight stacked;
-  for (const std::string &name : parts) {
-    const Weight *part = lookup(name);
-    if (!part || part->makePiece ||
-        (!stacked.parts.empty() && (part->dtype != stacked.dtype || part->shape != stacked.parts[0].shape)))
-      return false;
-    stacked.dtype = part->dtype;
-    stacked.pieceBytes = part->data.size();
-    stacked.parts.push_back(*part);
-  }
-  if (parts.empty())
-    return false;
-  stacked.pieces = parts.size();
-  stacked.shape.push_back(parts.size());
-  stacked.shape.append(stacked.parts[0].shape.begin(), stacked.parts[0].shape.end());
-  auto sources = std::make_shared<std::vector<Weight>>(stacked.parts);
-  stacked.makePiece = [sources](uint64_t piece, llvm::MutableArrayRef<char> bytes) {
-    llvm::copy((*sources)[piece].data, bytes.begin());
-  };
-  return add(key, std::move(stacked));
-}
 
 } // namespace mlir::moe
 

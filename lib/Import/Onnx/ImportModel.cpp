@@ -26,10 +26,11 @@ struct Scope {
 
 class ModelImporter {
 public:
-  ModelImporter(std::shared_ptr<onnx::ModelProto> model, StringRef path, MLIRContext *context, WeightStore &weights,
-                const OnnxImportOptions &options)
+  ModelImporter(std::shared_ptr<onnx::ModelProto> model, std::shared_ptr<llvm::MemoryBuffer> file, StringRef path,
+                MLIRContext *context, WeightStore &weights, const OnnxImportOptions &options)
       : model(model), context(context), builder(context), weights(weights), options(options),
-        reader(model, llvm::sys::path::parent_path(path).empty() ? "." : llvm::sys::path::parent_path(path).str()),
+        reader(model, file,
+               llvm::sys::path::parent_path(path).empty() ? "." : llvm::sys::path::parent_path(path).str()),
         fileLoc(FileLineColLoc::get(context, path, 0, 0)) {}
 
   OwningOpRef<ModuleOp> run();
@@ -117,11 +118,16 @@ ArrayAttr ModelImporter::importDimNames(const onnx::TypeProto &type, bool onlyKn
   return any ? builder.getStrArrayAttr(names) : ArrayAttr();
 }
 
-/// The byte that all are.
-static std::optional<char> commonByte(ArrayRef<char> bytes) {
-  if (bytes.empty() || !llvm::all_equal(bytes))
+/// The byte that all elements are.
+static std::optional<char> commonByte(const Weight &weight) {
+  if (weight.bytes() == 0)
     return std::nullopt;
-  return bytes.front();
+  for (uint64_t i = 1, count = weight.bytes(); i < count; ++i)
+    if (weight.code(i) != weight.code(0))
+      return std::nullopt;
+  char first;
+  weight.read(0, MutableArrayRef<char>(first));
+  return first;
 }
 
 FailureOr<Value> ModelImporter::importTensor(const onnx::TensorProto &tensor, StringRef name, Location loc) {
@@ -142,7 +148,7 @@ FailureOr<Value> ModelImporter::importTensor(const onnx::TensorProto &tensor, St
   attributes.set("moe.weight", builder.getStringAttr(key));
   // Zero points are often one number, which then needs no place.
   if (auto codes = dyn_cast<IntegerType>(element); codes && codes.getWidth() <= 8 && !codes.isInteger(1))
-    if (auto common = commonByte(weight.data))
+    if (auto common = commonByte(weight))
       attributes.set("moe.common_value",
                      builder.getI64IntegerAttr(codes.isUnsigned() ? uint8_t(*common) : int8_t(*common)));
   weights.add(key, std::move(weight));
@@ -386,6 +392,10 @@ OwningOpRef<ModuleOp> ModelImporter::run() {
   function.setType(builder.getFunctionType(entry->getArgumentTypes(), TypeRange(ValueRange(results))));
   function.setAllArgAttrs(argumentAttrs);
   function.setAllResultAttrs(resultAttrs);
+  for (const std::shared_ptr<llvm::MemoryBuffer> &file : reader.getFiles())
+    if (file->getBufferKind() == llvm::MemoryBuffer::MemoryBuffer_MMap)
+      weights.addMapping(ArrayRef<char>(file->getBufferStart(), file->getBufferSize()), file);
+  weights.releasePages();
   return module;
 }
 
@@ -393,10 +403,11 @@ OwningOpRef<ModuleOp> mlir::moe::importOnnxFile(StringRef path, MLIRContext &con
                                                 const OnnxImportOptions &options) {
   context.loadDialect<func::FuncDialect, OnnxDialect>();
   auto model = std::make_shared<onnx::ModelProto>();
+  std::shared_ptr<llvm::MemoryBuffer> file;
   std::string error;
-  if (!loadOnnxModel(path.str(), *model, error)) {
+  if (!loadOnnxModel(path.str(), *model, file, error)) {
     emitError(FileLineColLoc::get(&context, path, 0, 0)) << error;
     return nullptr;
   }
-  return ModelImporter(model, path, &context, weights, options).run();
+  return ModelImporter(model, file, path, &context, weights, options).run();
 }

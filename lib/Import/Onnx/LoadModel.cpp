@@ -1,42 +1,20 @@
 //===- LoadModel.cpp - parse, check, inline, infer ------------------------===//
 #include "LoadModel.h"
+#include "ModelFile.h"
 
 #include "llvm/Support/JSON.h"
 #include <cctype>
 #include <cstring>
-#include <fcntl.h>
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl.h>
 #include <onnx/checker.h>
 #include <onnx/defs/schema.h>
 #include <onnx/inliner/inliner.h>
 #include <onnx/shape_inference/implementation.h>
 #include <string_view>
-#include <unistd.h>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
 using namespace mlir::moe;
-
-static bool parseFile(const std::string &path, onnx::ModelProto &model, std::string &error) {
-  int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    error = "cannot open the file";
-    return false;
-  }
-  bool parsed;
-  {
-    google::protobuf::io::FileInputStream file(fd);
-    google::protobuf::io::CodedInputStream stream(&file);
-    stream.SetTotalBytesLimit(std::numeric_limits<int>::max());
-    parsed = model.ParseFromCodedStream(&stream) && stream.ConsumedEntireMessage();
-  }
-  close(fd);
-  if (!parsed)
-    error = "not an ONNX model: the file is damaged, truncated, or of another kind";
-  return parsed;
-}
 
 /// Names that the graph's nodes (and, for subgraphs, whatever they capture) read.
 static void collectReads(const onnx::NodeProto &node, std::vector<const std::string *> &reads) {
@@ -230,6 +208,7 @@ static void checkModel(onnx::ModelProto &model, const std::string &path,
     if (type.has_tensor_type() && !type.tensor_type().has_shape())
       open.push_back(i);
   }
+  WithoutDataInModel without(model);
   auto typeOf = [&](int i) { return model.mutable_graph()->mutable_output(i)->mutable_type()->mutable_tensor_type(); };
   for (int i : open)
     typeOf(i)->mutable_shape();
@@ -404,10 +383,11 @@ std::string mlir::moe::nameOf(const onnx::NodeProto &node) {
   return node.op_type();
 }
 
-bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model, std::string &error) {
+bool mlir::moe::loadOnnxModel(const std::string &path, onnx::ModelProto &model,
+                              std::shared_ptr<llvm::MemoryBuffer> &file, std::string &error) {
   const char *step = "parsing";
   try {
-    if (!parseFile(path, model, error))
+    if (!parseModelFile(path, model, file, error))
       return false;
     if (!model.has_graph()) {
       error = "not an ONNX model: it has no graph";

@@ -7,13 +7,17 @@
 #ifndef MOE_LIB_IMPORT_ONNX_LOADMODEL_H
 #define MOE_LIB_IMPORT_ONNX_LOADMODEL_H
 
+#include "llvm/Support/MemoryBuffer.h"
+#include <memory>
 #include <onnx/onnx_pb.h>
 #include <string>
 
 namespace mlir::moe {
 
-/// Parses, sorts, checks, inlines and infers. Returns false with the reason in `error`.
-bool loadOnnxModel(const std::string &path, onnx::ModelProto &model, std::string &error);
+/// Parses, sorts, checks, inlines and infers. Large tensors stay in `file` (ModelFile.h). Returns false with the reason
+/// in `error`.
+bool loadOnnxModel(const std::string &path, onnx::ModelProto &model, std::shared_ptr<llvm::MemoryBuffer> &file,
+                   std::string &error);
 
 /// What a message calls a node: its name, or that of its first output where it has none.
 std::string nameOf(const onnx::NodeProto &node);

@@ -1,6 +1,7 @@
 //===- Tensors.cpp - TensorProto to bytes ---------------------------------===//
 #include "Tensors.h"
 
+#include "ModelFile.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
@@ -37,7 +38,7 @@ static const ElementKind kinds[] = {
     {onnx::TensorProto::FLOAT8E5M2, "f8e5m2", 8},
     {onnx::TensorProto::FLOAT8E5M2FNUZ, "f8e5m2fnuz", 8},
     {onnx::TensorProto::FLOAT8E8M0, "f8e8m0fnu", 8},
-    // Unpacked when they are read.
+    // Each gets a byte when it is read.
     {onnx::TensorProto::FLOAT4E2M1, "u8", 4},
     {onnx::TensorProto::INT4, "i8", 4},
     {onnx::TensorProto::UINT4, "u8", 4},
@@ -127,18 +128,17 @@ static bool copyTyped(const onnx::TensorProto &tensor, uint64_t count, std::vect
   }
 }
 
-/// Elements of 2 and 4 bits, the first in the lowest bits, get a byte each.
-static void unpack(Weight &weight, uint64_t count, unsigned bits, bool isSigned) {
-  if (bits >= 8)
-    return;
-  auto owned = std::make_shared<std::vector<char>>(count);
-  for (uint64_t i = 0; i < count; ++i) {
-    unsigned code = static_cast<unsigned char>(weight.data[i * bits / 8]) >> (i * bits % 8) & ((1u << bits) - 1);
-    bool negative = isSigned && code >> (bits - 1);
-    (*owned)[i] = static_cast<char>(negative ? int(code) - (1 << bits) : int(code));
+/// The bytes that a tensor says it has in a file.
+static bool viewFile(const std::shared_ptr<llvm::MemoryBuffer> &file, uint64_t offset, uint64_t bytes, StringRef name,
+                     Weight &weight, std::string &error) {
+  if (offset > file->getBufferSize() || bytes > file->getBufferSize() - offset) {
+    error = "external data at offset " + std::to_string(offset) + " with " + std::to_string(bytes) +
+            " bytes, but the file '" + name.str() + "' has " + std::to_string(file->getBufferSize());
+    return false;
   }
-  weight.data = ArrayRef<char>(owned->data(), owned->size());
-  weight.owner = owned;
+  weight.data = ArrayRef<char>(file->getBufferStart() + offset, bytes);
+  weight.owner = file;
+  return true;
 }
 
 bool TensorReader::readExternal(const onnx::TensorProto &tensor, uint64_t bytes, Weight &weight, std::string &error) {
@@ -177,14 +177,7 @@ bool TensorReader::readExternal(const onnx::TensorProto &tensor, uint64_t bytes,
     }
     buffer = std::move(*opened);
   }
-  if (offset > buffer->getBufferSize() || bytes > buffer->getBufferSize() - offset) {
-    error = "external data at offset " + std::to_string(offset) + " with " + std::to_string(bytes) +
-            " bytes, but the file '" + location.str() + "' has " + std::to_string(buffer->getBufferSize());
-    return false;
-  }
-  weight.data = ArrayRef<char>(buffer->getBufferStart() + offset, bytes);
-  weight.owner = buffer;
-  return true;
+  return viewFile(buffer, offset, bytes, location, weight, error);
 }
 
 bool TensorReader::read(const onnx::TensorProto &tensor, Weight &weight, std::string &error) {
@@ -213,17 +206,20 @@ bool TensorReader::read(const onnx::TensorProto &tensor, Weight &weight, std::st
     weight.shape.push_back(dim);
   }
   uint64_t bytes = (count * kind->bits + 7) / 8;
-  bool signedElements = kind->dtype[0] == 'i';
+  weight.codeBits = kind->bits < 8 ? kind->bits : 0;
   if (tensor.data_location() == onnx::TensorProto::EXTERNAL)
-    return readExternal(tensor, bytes, weight, error) && (unpack(weight, count, kind->bits, signedElements), true);
+    return readExternal(tensor, bytes, weight, error);
+  std::optional<DataInModel> data = findDataInModel(tensor);
+  if (uint64_t stored = data ? data->bytes : tensor.raw_data().size();
+      (data || tensor.has_raw_data()) && stored != bytes) {
+    error = std::to_string(stored) + " bytes of data, expected " + std::to_string(bytes);
+    return false;
+  }
+  if (data)
+    return viewFile(modelFile, data->offset, bytes, modelFile->getBufferIdentifier(), weight, error);
   if (tensor.has_raw_data()) {
-    if (tensor.raw_data().size() != bytes) {
-      error = std::to_string(tensor.raw_data().size()) + " bytes of data, expected " + std::to_string(bytes);
-      return false;
-    }
     weight.data = ArrayRef<char>(tensor.raw_data().data(), bytes);
     weight.owner = model;
-    unpack(weight, count, kind->bits, signedElements);
     return true;
   }
   auto owned = std::make_shared<std::vector<char>>();
@@ -233,16 +229,17 @@ bool TensorReader::read(const onnx::TensorProto &tensor, Weight &weight, std::st
   }
   weight.data = ArrayRef<char>(owned->data(), owned->size());
   weight.owner = owned;
-  unpack(weight, count, kind->bits, signedElements);
   return true;
 }
 
 DenseElementsAttr mlir::moe::denseAttribute(const Weight &weight, Type elementType) {
   auto type = RankedTensorType::get(weight.shape, elementType);
+  SmallVector<char> bytes(weight.bytes());
+  weight.read(0, bytes);
   if (!elementType.isInteger(1))
-    return DenseElementsAttr::getFromRawBuffer(type, weight.data);
+    return DenseElementsAttr::getFromRawBuffer(type, bytes);
   SmallVector<bool> bits;
-  for (char byte : weight.data)
+  for (char byte : bytes)
     bits.push_back(byte != 0);
   return DenseElementsAttr::get(type, ArrayRef<bool>(bits));
 }

@@ -21,14 +21,24 @@ std::string onnxTypeName(int32_t dataType);
 /// Reads tensors: inline, typed or external data, sizes checked.
 class TensorReader {
 public:
-  TensorReader(std::shared_ptr<onnx::ModelProto> model, std::string folder)
-      : model(std::move(model)), folder(std::move(folder)) {}
-  /// The bytes, shape and dtype of a tensor that the model owns; false with `error` set.
+  TensorReader(std::shared_ptr<onnx::ModelProto> model, std::shared_ptr<llvm::MemoryBuffer> modelFile,
+               std::string folder)
+      : model(std::move(model)), modelFile(std::move(modelFile)), folder(std::move(folder)) {}
+  /// The bytes, shape and dtype of a tensor of the model; they stay where they are. False with `error` set.
   bool read(const onnx::TensorProto &tensor, Weight &weight, std::string &error);
+  /// Files that tensors were found in so far.
+  SmallVector<std::shared_ptr<llvm::MemoryBuffer>> getFiles() const {
+    SmallVector<std::shared_ptr<llvm::MemoryBuffer>> all{modelFile};
+    for (const auto &file : files)
+      if (file.second)
+        all.push_back(file.second);
+    return all;
+  }
 
 private:
   bool readExternal(const onnx::TensorProto &tensor, uint64_t bytes, Weight &weight, std::string &error);
   std::shared_ptr<onnx::ModelProto> model;
+  std::shared_ptr<llvm::MemoryBuffer> modelFile;
   std::string folder;
   llvm::StringMap<std::shared_ptr<llvm::MemoryBuffer>> files;
 };
