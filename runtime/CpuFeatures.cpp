@@ -54,6 +54,9 @@ static bool isDeniedByProcessor(const std::string &feature) {
   MOE_FEATURE("avx512_vpopcntdq", "avx512vpopcntdq")
   MOE_FEATURE("avx512_bf16", "avx512bf16")
   MOE_FEATURE("avx512_fp16", "avx512fp16")
+  MOE_FEATURE("avx_vnni", "avxvnni")
+  MOE_FEATURE("avx_vnni_int8", "avxvnniint8")
+  MOE_FEATURE("avx_ne_convert", "avxneconvert")
   MOE_FEATURE("gfni", "gfni")
   MOE_FEATURE("amx_tile", "amx-tile")
   MOE_FEATURE("amx_int8", "amx-int8")
@@ -77,9 +80,9 @@ static bool requestTiles() {
 #endif
 }
 
-std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required) {
+const CpuFacts &hostCpu() {
   static const CpuFacts facts{readFlags(), isDeniedByProcessor, requestTiles};
-  return missingCpuFeatures(required, facts);
+  return facts;
 }
 
 std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required, const CpuFacts &facts) {
@@ -93,6 +96,13 @@ std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &requ
   if (missing.empty() && tiles && !facts.requestTiles())
     missing.push_back("amx_tile");
   return missing;
+}
+
+size_t lastRunnable(const std::vector<std::vector<std::string>> &versions, const CpuFacts &facts) {
+  size_t last = versions.size();
+  while (last > 0 && !missingCpuFeatures(versions[last - 1], facts).empty())
+    --last;
+  return last;
 }
 
 const char *hostArchitecture() {

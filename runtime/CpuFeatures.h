@@ -18,10 +18,17 @@ struct CpuFacts {
   bool (*requestTiles)();
 };
 
-/// Those of `required` (named as in the flags of /proc/cpuinfo) that this processor, or its kernel, does not offer. The
+/// This machine.
+const CpuFacts &hostCpu();
+
+/// Those of `required` (named as in the flags of /proc/cpuinfo) that a processor, or its kernel, does not offer. The
 /// kernel is asked for the registers of AMX if nothing else is missing, and once.
-std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required);
-std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required, const CpuFacts &facts);
+std::vector<std::string> missingCpuFeatures(const std::vector<std::string> &required,
+                                            const CpuFacts &facts = hostCpu());
+
+/// How many of `versions`, by the features that each requires, are there up to the last one of which nothing is
+/// missing; 0: there is none.
+size_t lastRunnable(const std::vector<std::vector<std::string>> &versions, const CpuFacts &facts = hostCpu());
 
 /// "x86_64", "aarch64", ...: the first part of a target triple.
 const char *hostArchitecture();

@@ -75,22 +75,19 @@ void Module::chooseVersion() {
   if (!wanted.empty() && std::find(names.begin(), names.end(), wanted) == names.end())
     fail(MOE_NOT_FOUND, modulePath, ": has no code for ", quote(wanted), "; it has code for ", quotedList(names));
 
-  // From the best one down; the first one is what every machine needs.
-  for (auto version = sig.versions.rbegin(); version != sig.versions.rend(); ++version) {
-    if (!wanted.empty() && version->cpu != wanted)
-      continue;
-    std::vector<std::string> missing = missingCpuFeatures(version->features);
-    if (missing.empty()) {
-      cpuName = version->cpu;
-      suffix = version->suffix;
-      return;
-    }
-    if (!wanted.empty())
-      refuse(version->cpu, missing);
-  }
-  cpuName = sig.cpu;
-  if (std::vector<std::string> missing = missingCpuFeatures(sig.features); !missing.empty())
-    refuse(sig.cpu, missing);
+  // The best one that runs, or the one that is wanted; the first one is what every machine needs.
+  std::vector<std::vector<std::string>> features{sig.features};
+  for (const VersionSignature &version : sig.versions)
+    features.push_back(version.features);
+  size_t chosen = 0;
+  if (wanted.empty())
+    chosen = std::max<size_t>(lastRunnable(features), 1) - 1;
+  else
+    chosen = std::find(names.begin(), names.end(), wanted) - names.begin();
+  if (std::vector<std::string> missing = missingCpuFeatures(features[chosen]); !missing.empty())
+    refuse(names[chosen], missing);
+  cpuName = names[chosen];
+  suffix = chosen ? sig.versions[chosen - 1].suffix : "";
 }
 
 std::shared_ptr<Module> Module::load(std::shared_ptr<Runtime> runtime, const std::string &path,

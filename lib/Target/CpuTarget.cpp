@@ -59,7 +59,8 @@ std::string getDefaultCpus(bool integers, ArrayRef<StringRef> tileTypes) {
   std::string cpus = kDefaultCpus.str(), best = "x86-64-v4";
   if (integers) {
     best += "+avx512vnni";
-    cpus += "," + best;
+    // A processor may have both kinds of VNNI: the last version that it can run is the one that it gets.
+    cpus = (kBaselineCpu + "," + kBaselineCpu + "+avxvnni," + "x86-64-v4," + best).str();
   }
   if (tileTypes.empty())
     return cpus;

@@ -178,7 +178,7 @@ LogicalResult Compilation::generateVersions() {
   SmallVector<StringRef> tileTypes;
   module->walk([&](GroupedMatmulOp op) {
     integers |= hasIntegerRows(op);
-    if (options.phases.batchInvariant)
+    if (options.phases.batchInvariant && !hasIntegerRows(op))
       return;
     std::string why;
     std::optional<StringRef> tiles = getTileType(op, options.phases.numerics == "fast", why);

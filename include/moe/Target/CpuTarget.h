@@ -19,8 +19,8 @@ constexpr llvm::StringLiteral kBaselineCpu = "x86-64-v3";
 /// The default: code for every x86-64 server and desktop processor since about 2015, and for those with AVX-512.
 constexpr llvm::StringLiteral kDefaultCpus = "x86-64-v3,x86-64-v4";
 
-/// The default, with a version more for programs that multiply integers (`integers`), and one more for those with
-/// kernels for tile instructions, on values of `tileTypes` (CpuTarget::tileTypes).
+/// The default, with two versions more for programs that multiply integers (`integers`): for VNNI without AVX-512 and
+/// with it; and one more for those with kernels for tile instructions, on values of `tileTypes` (CpuTarget::tileTypes).
 std::string getDefaultCpus(bool integers, llvm::ArrayRef<llvm::StringRef> tileTypes);
 
 struct CpuTarget {

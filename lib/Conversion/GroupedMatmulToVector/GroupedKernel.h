@@ -66,7 +66,8 @@ void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFun
 /// Emits the kernels for quantised banks in panels (see QuantPanels.h) in place of `op`: with floats, or with integers.
 void emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool batchInvariant);
 struct IntegerDot;
-void emitIntegerKernels(OpBuilder &b, GroupedMatmulOp op, const IntegerDot &dot, KernelFunctions &functions);
+void emitIntegerKernels(OpBuilder &b, GroupedMatmulOp op, const IntegerDot &dot, KernelFunctions &functions,
+                        bool byTiles);
 
 } // namespace mlir::moe
 

@@ -139,8 +139,13 @@ std::optional<StringRef> moe::getTileType(GroupedMatmulOp op, bool roundRows, st
     why = reason.str();
     return std::nullopt;
   };
-  if (op.getPanels() || !isPacked(op))
-    return no("its banks are not packed as floats");
+  if (op.getPanels()) {
+    if (hasIntegerRows(op))
+      return StringRef("int8");
+    return no("its quantised weights are multiplied with floats: --numerics=fast allows integers");
+  }
+  if (!isPacked(op))
+    return no("its banks are not packed");
   Type stored = getElementTypeOrSelf(op.getBanks().front()), rows = getElementTypeOrSelf(op.getA());
   if (!stored.isBF16())
     return no("its weights are not bf16");
@@ -385,7 +390,9 @@ struct ConvertGroupedMatmulToVectorPass
     auto tileTypes = getOperation()->getAttrOfType<ArrayAttr>(kTileTypes);
     auto usesTiles = [&](GroupedMatmulOp op) {
       std::string why;
-      if (!tileTypes || batchInvariant || !getElementTypeOrSelf(op.getBanks().front()).isBF16())
+      // Sums of floats would have another order with more rows; those of integers are the same in any.
+      if (!tileTypes || (batchInvariant && !hasIntegerRows(op)) ||
+          !(op.getPanels() || getElementTypeOrSelf(op.getBanks().front()).isBF16()))
         return false;
       if (std::optional<StringRef> type = getTileType(op, roundRows, why))
         return llvm::is_contained(tileTypes, b.getStringAttr(*type));
@@ -412,7 +419,7 @@ struct ConvertGroupedMatmulToVectorPass
       if (*form == KernelForm::Quantised) {
         ++numQuantised;
         if (hasIntegerRows(op))
-          emitIntegerKernels(b, op, *dot, functions);
+          emitIntegerKernels(b, op, *dot, functions, usesTiles(op));
         else
           emitExactKernels(b, op, lanes, functions, batchInvariant);
       } else if (*form == KernelForm::Panels) {

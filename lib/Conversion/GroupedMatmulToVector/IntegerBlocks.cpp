@@ -46,23 +46,24 @@ void IntegerBlocks::emit(Value expertOfTask, Value begin, Value count, Value fir
     scratch = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), buffer);
   }
   forEachRowBlock(begin, count, form.schedule.maxBlockRows, [&](const Rows &rows) {
-    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), rows.pair, rows.count, rows.passes); });
+    beginRows(rows);
+    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), rows); });
   });
 }
 
-void IntegerBlocks::emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes) {
-  clearTile(count);
+void IntegerBlocks::emitPanel(Value panel, Value base, const Rows &rows) {
+  clearTile(rows.count);
   int64_t length = panels.blockLength(), whole = panels.wholeBlocks(), together = blocksTogether();
   forEach(zero, index(whole), together, [&](Value block) {
     Value at = sum(base, mul(block, index(panels.blockBytes(length))));
-    emitBlocks(at, block, min(index(together), sub(index(whole), block)), length, passes);
+    emitBlocks(at, block, min(index(together), sub(index(whole), block)), length, rows);
   });
   if (hasRest())
-    emitBlocks(add(base, whole * panels.blockBytes(length)), index(whole), one, panels.k - whole * length, passes);
-  forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });
+    emitBlocks(add(base, whole * panels.blockBytes(length)), index(whole), one, panels.k - whole * length, rows);
+  forEach(zero, rows.count, 1, [&](Value r) { emitEpilogue(sum(rows.pair, r), panel, r); });
 }
 
-void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t length, const Passes &passes) {
+void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t length, const Rows &rows) {
   if (decodes()) {
     func::FuncOp decode = getDecodeFunction();
     forEach(zero, count, 1, [&](Value block) {
@@ -72,13 +73,17 @@ void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t lengt
                                       mul(block, index(weightBytes(length)))});
     });
   }
-  forEachPass(passes, [&](Value pass, Value from, Value rows) {
+  emitProducts(at, first, count, length, rows);
+}
+
+void IntegerBlocks::emitProducts(Value at, Value first, Value count, int64_t length, const Rows &rows) {
+  forEachPass(rows.passes, [&](Value pass, Value from, Value rowsOfPass) {
     // The first pass brings what the others find; codes that are decoded are fetched by what decodes them.
     Value ahead = select(equal(pass, zero), index(kAhead), zero);
     SmallVector<int64_t> cases;
     for (int64_t r = 1; r <= form.schedule.maxRows; ++r)
       cases.push_back(r);
-    auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), rows, cases, cases.size());
+    auto choice = scf::IndexSwitchOp::create(b, loc, TypeRange(), rowsOfPass, cases, cases.size());
     OpBuilder::InsertionGuard guard(b);
     for (auto [r, region] : llvm::zip(cases, choice.getCaseRegions())) {
       b.createBlock(&region);

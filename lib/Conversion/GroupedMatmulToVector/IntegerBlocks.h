@@ -23,34 +23,41 @@
 
 namespace mlir::moe {
 
-class IntegerBlocks : RowBlock {
+class IntegerBlocks : protected RowBlock {
 public:
   IntegerBlocks(OpBuilder &b, GroupedMatmulOp op, const QuantisedRows &rowCodes, const QuantPanels &panels,
                 const IntegerDot &dot, KernelFunctions &functions);
+  virtual ~IntegerBlocks() = default;
 
   /// Codes of 8 bits are bytes as they are, of blocks of any length. Others have to be in blocks that are so short that
   /// this can be done in the first-level cache.
-  bool isUseful() const { return !decodes() || panels.blockLength() <= kMostTogether; }
+  virtual bool isUseful() const { return !decodes() || panels.blockLength() <= kMostTogether; }
   void prepare();
 
   /// The products of `count` rows from pair `begin` on with panels `first` to `last` of `stream`; `startOf` is the byte
   /// at which a panel begins.
-  void emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value stream,
-            function_ref<Value(Value panel)> startOf);
+  virtual void emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value stream,
+                    function_ref<Value(Value panel)> startOf);
 
-private:
+protected:
   /// k that are decoded together: 16 KB of bytes, half of a first-level cache.
   static constexpr int64_t kMostTogether = 512;
 
   /// How far ahead lines are fetched.
   static constexpr int64_t kAhead = 4096;
   bool decodes() const { return panels.storedBits() < 8; }
-  int64_t blocksTogether() const { return std::max<int64_t>(1, kMostTogether / panels.blockLength()); }
-  int64_t weightBytes(int64_t length) const { return wordsOf(length) * panels.rowBytes(); }
+  virtual int64_t blocksTogether() const { return std::max<int64_t>(1, kMostTogether / panels.blockLength()); }
+  /// From one block to the next, where they are decoded.
+  virtual int64_t weightBytes(int64_t length) const { return wordsOf(length) * panels.rowBytes(); }
 
-  void emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes);
+  /// In front of the panels, for each block of rows.
+  virtual void beginRows(const Rows &rows) {}
+  /// The products with such blocks as emitBlocks has, whose codes are bytes now, added to the tile.
+  virtual void emitProducts(Value at, Value first, Value count, int64_t length, const Rows &rows);
+
+  void emitPanel(Value panel, Value base, const Rows &rows);
   /// `count` blocks of `length` k from number `first` on, the first of which begins at byte `at`.
-  void emitBlocks(Value at, Value first, Value count, int64_t length, const Passes &passes);
+  void emitBlocks(Value at, Value first, Value count, int64_t length, const Rows &rows);
   func::FuncOp getDecodeFunction();
   func::FuncOp getKernel(int64_t rows);
   void emitKernel(OpBuilder &inner, Block &block, int64_t rows);

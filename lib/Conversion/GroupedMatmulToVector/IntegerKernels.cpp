@@ -11,7 +11,7 @@
 // Many rows have codes of fewer than 8 bits made bytes once for all of them: IntegerBlocks.h.
 //
 //===----------------------------------------------------------------------===//
-#include "IntegerBlocks.h"
+#include "IntegerTiles.h"
 #include "QuantisedKernel.h"
 #include "QuantisedRows.h"
 
@@ -22,13 +22,20 @@ namespace {
 
 class IntegerEmitter : QuantisedKernel {
 public:
-  IntegerEmitter(OpBuilder &b, GroupedMatmulOp op, const IntegerDot &dot, KernelFunctions &functions)
-      : QuantisedKernel(b, op, dot.lanes()), dot(dot), functions(functions) {}
+  IntegerEmitter(OpBuilder &b, GroupedMatmulOp op, const IntegerDot &dot, KernelFunctions &functions, bool byTiles)
+      : QuantisedKernel(b, op, dot.lanes()), dot(dot), functions(functions), byTiles(byTiles) {}
 
   void run() {
     rowCodes = quantiseRows(b, op, op.getA(), panels);
-    blocks.emplace(b, op, rowCodes, panels, dot, functions);
     int64_t direct = dot.isWide() ? 8 : 4;
+    if (byTiles) {
+      blocks = std::make_unique<IntegerTiles>(b, op, rowCodes, panels, dot, functions);
+      if (blocks->isUseful()) {
+        blocks->prepare();
+        return emitTasks(TileSchedule::kMostVectorRows, TileSchedule::kMostVectorRows + 1);
+      }
+    }
+    blocks = std::make_unique<IntegerBlocks>(b, op, rowCodes, panels, dot, functions);
     if (!blocks->isUseful())
       return emitTasks(direct);
     blocks->prepare();
@@ -156,13 +163,15 @@ private:
   const IntegerDot &dot;
   KernelFunctions &functions;
   QuantisedRows rowCodes;
-  std::optional<IntegerBlocks> blocks;
+  bool byTiles;
+  std::unique_ptr<IntegerBlocks> blocks;
   /// Of the block that is being emitted, by row.
   SmallVector<Value> steps, starts;
 };
 
 } // namespace
 
-void moe::emitIntegerKernels(OpBuilder &b, GroupedMatmulOp op, const IntegerDot &dot, KernelFunctions &functions) {
-  IntegerEmitter(b, op, dot, functions).run();
+void moe::emitIntegerKernels(OpBuilder &b, GroupedMatmulOp op, const IntegerDot &dot, KernelFunctions &functions,
+                             bool byTiles) {
+  IntegerEmitter(b, op, dot, functions, byTiles).run();
 }

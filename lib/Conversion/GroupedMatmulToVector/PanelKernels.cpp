@@ -147,7 +147,7 @@ private:
   void emitBlocks() {
     int64_t mostRows = tiles ? tiles->getSchedule().maxBlockRows : schedule.maxBlockRows;
     if (tiles) {
-      Value few = index(tiles->getSchedule().mostVectorRows);
+      Value few = index(TileSchedule::kMostVectorRows);
       byTiles = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ugt, rows, few);
       tiles->beginTask(byTiles);
     }
@@ -300,7 +300,7 @@ void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, Kern
     tiles = TileForm{bankType.getElementType(), b.getF32Type(), layout.width(), layout.group,
                      getTileSchedule(layout.width(), bankType.getDimSize(2))};
     // Vectors get no more rows than these.
-    schedule.maxRows = std::min(schedule.maxRows, tiles->schedule.mostVectorRows);
+    schedule.maxRows = std::min(schedule.maxRows, TileSchedule::kMostVectorRows);
   }
   // The rows are as wide as the sums, unless only a few are read by vectors.
   Value rows = byTiles ? op.getA() : widenRows(b, op, lanes);

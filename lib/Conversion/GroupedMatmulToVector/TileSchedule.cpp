@@ -9,7 +9,6 @@ using namespace mlir::moe;
 
 TileSchedule moe::getTileSchedule(int64_t width, int64_t groups) {
   TileSchedule schedule;
-  schedule.mostVectorRows = 4;
   schedule.columnTiles = width / TileSchedule::kColumns;
   schedule.rowTiles = schedule.columnTiles <= 2 ? 2 : 1;
   schedule.steps = llvm::divideCeilSigned(groups, TileSchedule::kRows);

@@ -23,7 +23,7 @@ struct TileSchedule {
 
   /// Up to so many rows of an expert are multiplied by vectors: the weights' way from memory takes longer than either
   /// kind of arithmetic, and a tile with fewer rows is no faster.
-  int64_t mostVectorRows;
+  static constexpr int64_t kMostVectorRows = 4;
   /// The most rows that go through a task's panels together. They are copied, tile by tile, into a buffer that stays in
   /// the second-level cache with a panel.
   int64_t maxBlockRows;
