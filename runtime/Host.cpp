@@ -99,6 +99,8 @@ void hostLog(void *ctx, int32_t level, const char *message, uint64_t length) {
     log(level, std::string_view(message, length));
 }
 
+int64_t hostThreads(void *ctx) { return static_cast<Runtime *>(ctx)->scheduler.threads(); }
+
 } // namespace
 
 void reportFault(std::string message) {
@@ -117,7 +119,7 @@ void CallState::record(moe_code failure, std::string text) {
 }
 
 moe_host_v1 makeHost(Runtime &runtime) {
-  return {1, sizeof(moe_host_v1), &runtime, hostAlloc, hostFree, hostParallelFor, hostFail, hostLog};
+  return {1, sizeof(moe_host_v1), &runtime, hostAlloc, hostFree, hostParallelFor, hostFail, hostLog, hostThreads};
 }
 
 void enter(moe_entry_fn entry, void *const *arguments, void *results, CallState &state) {

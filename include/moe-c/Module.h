@@ -17,7 +17,7 @@ extern "C" {
 /* The trailer: the last 64 bytes of the file, little-endian. */
 #define MOE_MODULE_MAGIC "MOEMODUL"
 #define MOE_MODULE_MAJOR 1
-#define MOE_MODULE_MINOR 0
+#define MOE_MODULE_MINOR 1
 
 typedef struct moe_module_trailer {
   char magic[8];       /* MOE_MODULE_MAGIC, no terminating zero */
@@ -58,6 +58,9 @@ typedef struct moe_host_v1 {
    * that is not its own, and the host then discards the results. */
   void (*fail)(void *ctx, const char *message, uint64_t length);
   void (*log)(void *ctx, int32_t level, const char *message, uint64_t length); /* level: 0 debug, 1 note, 2 warning */
+  /* Since minor version 1. How many threads parallel_for may use, at least 1: so many tasks and more are worth while.
+   * Results do not depend on it. */
+  int64_t (*threads)(void *ctx);
 } moe_host_v1;
 
 #define MOE_MODULE_HOST_SYMBOL "moe_host"

@@ -1,6 +1,7 @@
 //===- ModuleFile.cpp - link an object into NAME.moe ----------------------===//
 #include "moe/Target/ModuleFile.h"
 #include "lld/Common/Driver.h"
+#include "moe-c/Module.h"
 #include "llvm/Object/ObjectFile.h"
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/FileSystem.h"
@@ -99,8 +100,8 @@ Expected<SmallVector<char, 0>> linkModule(ArrayRef<SmallVector<char, 0>> objects
   SmallVector<char, 0> file(elf.begin(), elf.end());
   XXH128_hash_t hash = xxh3_128bits(ArrayRef(reinterpret_cast<const uint8_t *>(elf.data()), elf.size()));
   file.append({'M', 'O', 'E', 'M', 'O', 'D', 'U', 'L'});
-  append<uint32_t>(file, 1); // major
-  append<uint32_t>(file, 0); // minor
+  append<uint32_t>(file, MOE_MODULE_MAJOR);
+  append<uint32_t>(file, MOE_MODULE_MINOR);
   append<uint64_t>(file, elf.size());
   append<uint64_t>(file, signature->first);
   append<uint64_t>(file, signature->second);

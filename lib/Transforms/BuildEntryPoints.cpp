@@ -98,6 +98,10 @@ struct Writer {
       LLVM::ReturnOp::create(*b, loc, ValueRange());
       func.setNoInline(true);
     }
+    if (auto func = define(kHostThreadsFunction, i64, {})) {
+      LLVM::ReturnOp::create(*b, loc, callHost(kHostThreads, i64, {}));
+      func.setNoInline(true);
+    }
     if (auto func = define(kHostParallelForFunction, voidType, {pointer, pointer, i64})) {
       callHost(kHostParallelFor, voidType, {func.getArgument(0), func.getArgument(1), func.getArgument(2)});
       LLVM::ReturnOp::create(*b, loc, ValueRange());

@@ -7,6 +7,7 @@
 #include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
+#include "moe-c/Module.h"
 #include "moe/Conversion/GroupedMatmulKernels.h"
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "moe/Dialect/Moe/IR/MoeDialect.h"
@@ -405,7 +406,7 @@ std::string Compilation::buildSignature(llvm::json::Value weightsEntry) {
   for (const std::string &option : options.recorded)
     recorded.push_back(option);
   llvm::json::Object signature{
-      {"format", llvm::json::Object{{"major", 1}, {"minor", 0}}},
+      {"format", llvm::json::Object{{"major", MOE_MODULE_MAJOR}, {"minor", MOE_MODULE_MINOR}}},
       {"compiler", llvm::json::Object{{"version", MOE_VERSION}, {"options", std::move(recorded)}}},
       {"target", describeTargets(targets)},
       {"device", std::move(device)},

@@ -1,7 +1,10 @@
 //===- GroupedKernel.cpp - what the expert kernels share ------------------===//
 #include "GroupedKernel.h"
 
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/IRMapping.h"
+#include "moe/Transforms/Host.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -31,21 +34,62 @@ SmallVector<Value> GroupedKernel::gather(Value pair, int64_t count) {
   return result;
 }
 
-GroupedKernel::TaskRange GroupedKernel::emitTaskLoops(Value count, int64_t step, int64_t leastStep) {
+Value GroupedKernel::emitThreads() {
+  auto module = op->getParentOfType<ModuleOp>();
+  auto function = module.lookupSymbol<func::FuncOp>(kHostThreadsFunction);
+  if (!function) {
+    OpBuilder inner = OpBuilder::atBlockEnd(module.getBody());
+    function = func::FuncOp::create(inner, module.getLoc(), kHostThreadsFunction,
+                                    inner.getFunctionType({}, {inner.getIndexType()}));
+    function.setPrivate();
+  }
+  return func::CallOp::create(b, loc, function, ValueRange()).getResult(0);
+}
+
+GroupedKernel::TaskGrain GroupedKernel::getTaskGrain(int64_t panels, int64_t panelBytes, int64_t taskBytes) {
+  constexpr int64_t kSmallBytes = 256 << 10;
+  bool adapts = op.getTargets() || panels * panelBytes > kSmallBytes;
+  int64_t most = std::max<int64_t>(1, adapts ? panels : panels / (op.getNumExperts() >= 8 ? 4 : 16));
+  return {std::clamp<int64_t>(taskBytes / std::max<int64_t>(1, panelBytes), 1, most), adapts};
+}
+
+Value GroupedKernel::emitGrain(Value count, int64_t most) {
+  auto mul = [&](Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); };
+  auto max = [&](Value x, Value y) { return b.createOrFold<arith::MaxUIOp>(loc, x, y); };
+  Value threads = emitThreads(), tasks = mul(threads, index(kTasksPerThread)), work = count;
+  if (op.getTargets()) {
+    // All experts are in one task: on one thread there is no use for more of them.
+    Value single = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, threads, one);
+    tasks = arith::SelectOp::create(b, loc, single, one, mul(threads, index(kFusedTasksPerThread)));
+  } else if (int64_t experts = op.getNumExperts(); experts != 1) {
+    // The work of all experts is that of so many which have as many rows as the largest one.
+    auto loop = scf::ForOp::create(b, loc, zero, index(experts), one, ValueRange{one, zero},
+                                   [&](OpBuilder &, Location, Value e, ValueRange args) {
+                                     Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(e, 1)});
+                                     scf::YieldOp::create(b, loc, ValueRange{max(args[0], sub(end, args[1])), end});
+                                   });
+    work = mul(work, loop.getResult(1));
+    tasks = mul(tasks, loop.getResult(0));
+  }
+  Value grain = arith::DivUIOp::create(b, loc, work, tasks);
+  grain = b.createOrFold<arith::MinUIOp>(loc, grain, index(most));
+  return max(grain, one);
+}
+
+GroupedKernel::TaskRange GroupedKernel::emitTaskLoops(Value count, const TaskGrain &grain) {
   Value experts = index(op.getNumExperts());
+  Value step = grain.adapts ? emitGrain(count, grain.most) : index(grain.most);
+  auto lastOf = [&](Value first) { return min(b.createOrFold<arith::AddIOp>(loc, first, step), count); };
   if (!op.getTargets()) {
-    auto loop = scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, count},
-                                        ValueRange{one, index(step)});
+    auto loop =
+        scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, count}, ValueRange{one, step});
     b.setInsertionPointToStart(loop.getBody());
     Value first = loop.getInductionVars()[1];
-    return {loop.getInductionVars()[0], first, min(add(first, step), count)};
+    return {loop.getInductionVars()[0], first, lastOf(first)};
   }
-  constexpr int64_t kLeastTasks = 8;
-  if (std::optional<int64_t> known = getConstantIntValue(count))
-    step = std::clamp(*known / kLeastTasks, leastStep, step);
-  auto tasks = scf::ParallelOp::create(b, loc, ValueRange{zero}, ValueRange{count}, ValueRange{index(step)});
+  auto tasks = scf::ParallelOp::create(b, loc, ValueRange{zero}, ValueRange{count}, ValueRange{step});
   b.setInsertionPointToStart(tasks.getBody());
-  Value first = tasks.getInductionVars()[0], last = min(add(first, step), count);
+  Value first = tasks.getInductionVars()[0], last = lastOf(first);
   auto loop = scf::ForOp::create(b, loc, zero, experts, one);
   b.setInsertionPointToStart(loop.getBody());
   return {loop.getInductionVar(), first, last};

@@ -40,15 +40,38 @@ protected:
   struct TaskRange {
     Value expert, first, last;
   };
-  /// The loops over the tasks, into which it goes: one per expert and `step` of the `count` columns or panels. Where
+  /// The columns or panels of an expert that a task takes, one after the other; `adapts`: at most so many, fewer where
+  /// there are more threads, or where a few experts have most of the rows.
+  struct TaskGrain {
+    int64_t most;
+    bool adapts = false;
+  };
+  /// About `taskBytes` in a task. Small matrices are divided the same way for all, and outlining puts several of their
+  /// tasks together where they are too little work.
+  TaskGrain getTaskGrain(int64_t panels, int64_t panelBytes, int64_t taskBytes);
+
+  /// The loops over the tasks, into which it goes: one per expert and `grain` of the `count` columns or panels. Where
   /// the experts add to the same rows, all of them are one task for the same columns, so that the order of a sum is
-  /// that of the experts; such a task takes as few as leave eight of them for the threads, but `leastStep`.
-  TaskRange emitTaskLoops(Value count, int64_t step, int64_t leastStep = 1);
+  /// that of the experts.
+  TaskRange emitTaskLoops(Value count, const TaskGrain &grain);
 
   /// Applies the epilogue to `sums` (one vector per bank, of the columns from `column` on of pair `p`) and stores it,
   /// or adds it to the pair's target.
   void finish(Value p, Value column, ArrayRef<Value> sums, Value mask);
 
+private:
+  /// Tasks that a thread gets at least, if there are enough panels: so many that it does not wait long for the others,
+  /// also if they have less of their processors. Where a task has the rows of all experts, it reads them again for each
+  /// of its tasks.
+  static constexpr int64_t kTasksPerThread = 8, kFusedTasksPerThread = 4;
+
+  /// How many threads the host has.
+  Value emitThreads();
+  /// The number of panels in a task, 1 to `most`: fewer for more threads, and where a few experts have most of the
+  /// rows. No result depends on it.
+  Value emitGrain(Value count, int64_t most);
+
+protected:
   GroupedMatmulOp op;
   int64_t lanes;
   unsigned banks;

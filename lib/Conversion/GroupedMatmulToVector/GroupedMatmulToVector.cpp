@@ -184,7 +184,7 @@ public:
     k = extent(op.getA(), 1);
     panel = form == KernelForm::Columns ? tile.columns * lanes : tile.columns * 8;
     OpBuilder::InsertionGuard guard(b);
-    TaskRange task = emitTaskLoops(n, panel, /*leastStep=*/panel);
+    TaskRange task = emitTaskLoops(n, {panel, /*adapts=*/false});
     expert = task.expert;
     Value column = task.first;
     Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);

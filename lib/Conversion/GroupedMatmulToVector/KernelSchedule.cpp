@@ -99,10 +99,6 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   int64_t budget = wide ? 512 << 10 : 256 << 10;
   int64_t rows = std::clamp<int64_t>(budget / rowBytes, wide ? 48 : 24, wide ? 192 : 96);
   schedule.maxBlockRows = rows / schedule.maxRows * schedule.maxRows;
-
-  constexpr int64_t kTaskBytes = 2 << 20;
-  int64_t most = std::max<int64_t>(1, shape[1] / (shape[0] >= 8 ? 4 : 16));
-  schedule.panelsPerTask = std::clamp<int64_t>(kTaskBytes / std::max<int64_t>(1, panelBytes), 1, most);
   return schedule;
 }
 

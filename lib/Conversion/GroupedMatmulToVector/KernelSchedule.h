@@ -89,8 +89,6 @@ struct KernelSchedule {
   /// Of at least so many rows (0: never) a block is widened to f32 first, once for all of them: pairs of bf16, whose
   /// widening takes registers and instructions in each pass. Its steps; the most rows of a pass over it.
   int64_t widenedRows = 0, widenedSteps = 0, widenedMaxRows = 0;
-  /// Panels that a task takes, one after the other: about two megabytes, fewer where there would be too few tasks.
-  int64_t panelsPerTask;
   /// How far ahead of its own reads a single pass fetches, in elements; 0: it leaves that to the processor. Of several
   /// passes of few rows, the first one does so too, and the others together fetch half of the next block: that of each
   /// part which comes first. The rest of it the processor brings by itself, since it has begun to follow the parts.

@@ -58,7 +58,7 @@ public:
     weights = memref::CastOp::create(b, loc, form.weightsType(), flat);
 
     OpBuilder::InsertionGuard guard(b);
-    TaskRange task = emitTaskLoops(panels, schedule.panelsPerTask);
+    TaskRange task = emitTaskLoops(panels, getGrain());
     first = task.first;
     last = task.last;
     begin = memref::LoadOp::create(b, loc, op.getOffsets(), task.expert);
@@ -99,6 +99,10 @@ private:
   using Fetches = FetchRule<Value, Numbers>;
 
   int64_t getK() { return cast<ShapedType>(op.getA().getType()).getDimSize(1); }
+  TaskGrain getGrain() {
+    int64_t bytes = panelElements() * bankType.getElementTypeBitWidth() / 8;
+    return getTaskGrain(bankType.getDimSize(1), bytes, /*taskBytes=*/2 << 20);
+  }
   int64_t numSteps() const { return bankType.getDimSize(2); }
   int64_t panelElements() const { return form.panelElements(numSteps()); }
 

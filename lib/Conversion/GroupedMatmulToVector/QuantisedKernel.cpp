@@ -11,11 +11,9 @@ void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows) {
   SmallVector<ReassociationIndices> all{{0, 1, 2}};
   stream = memref::CollapseShapeOp::create(b, loc, op.getBanks().front(), all);
   int64_t count = type.getDimSize(1);
-  // About a megabyte for a task, less where there would be too few tasks.
-  int64_t most = std::max<int64_t>(1, count / (op.getNumExperts() >= 8 ? 4 : 16));
-  int64_t perTask = std::clamp<int64_t>((1 << 20) / panels.panelBytes(), 1, most);
+  TaskGrain grain = getTaskGrain(count, panels.panelBytes(), /*taskBytes=*/1 << 20);
   OpBuilder::InsertionGuard guard(b);
-  auto [expertOfTask, first, last] = emitTaskLoops(index(count), perTask);
+  auto [expertOfTask, first, last] = emitTaskLoops(index(count), grain);
   expert = expertOfTask;
   Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
   Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});

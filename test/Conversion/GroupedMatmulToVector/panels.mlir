@@ -2,11 +2,21 @@
 // RUN: moe-opt %s --convert-grouped-matmul-to-vector="lanes=8" | FileCheck %s --check-prefixes=CHECK,NARROW
 // RUN: moe-opt %s --convert-grouped-matmul-to-vector="lanes=8 batch-invariant" | FileCheck %s --check-prefix=INVARIANT
 
-// A task takes up to four panels; an expert without rows is a comparison. The rows go through the panels in blocks, through
+// A task takes up to sixteen panels, fewer for more threads and where one expert has more rows than others (the panels of all
+// rows over eight tasks per thread, if all had as many rows as the largest expert); an expert without rows is a comparison. The rows go through the panels in blocks, through
 // blocks of k in passes; the size of a pass and what it fetches decide on the kernel. With AVX2 a block of k has a piece of
 // each quarter of the panel for few rows. Gate and up of 16 columns are multiplied in one stream.
 // CHECK-LABEL: func @gate_up
-// CHECK: scf.parallel (%[[E:.*]], %{{.*}}) = ({{.*}}) to (%c8, %c16{{.*}}) step (%c1{{.*}}, %c4{{.*}})
+// CHECK: %[[THREADS:.*]] = call @moe_host_threads() : () -> index
+// CHECK: %[[TASKS:.*]] = arith.muli %[[THREADS]], %c8
+// CHECK: %[[ROWS:.*]]:2 = scf.for {{.*}} iter_args(%{{.*}} = %c1{{.*}}, %{{.*}} = %c0
+// CHECK: arith.maxui
+// CHECK: %[[WORK:.*]] = arith.muli %[[ROWS]]#1, %c16
+// CHECK: %[[OF_LARGEST:.*]] = arith.muli %[[TASKS]], %[[ROWS]]#0
+// CHECK: %[[EACH:.*]] = arith.divui %[[WORK]], %[[OF_LARGEST]]
+// CHECK: arith.minui %[[EACH]]
+// CHECK: %[[GRAIN:.*]] = arith.maxui
+// CHECK: scf.parallel (%[[E:.*]], %{{.*}}) = ({{.*}}) to (%c8, %c16{{.*}}) step (%c1{{.*}}, %[[GRAIN]])
 // CHECK: %[[ANY:.*]] = arith.cmpi sgt
 // CHECK: scf.if %[[ANY]]
 // CHECK: memref.alloca() {{.*}} : memref<192x32xf32>
