@@ -1,8 +1,10 @@
 //===- QuantizeWeights.cpp - weights become quantised banks ---------------===//
 //
-// Three steps: find the matrices that only matmuls read (ExpertBank), try the widths and choose one per expert, write
-// codes and scales and rebuild the op around them. Experts of different widths are cases of one moe.apply, each with
-// banks of its own.
+// Three steps: find the matrices that only matmuls read (ExpertBank), try the widths and choose one per expert, rebuild
+// the op around codes and scales. Experts of different widths are cases of one moe.apply, each with banks of its own.
+//
+// Finding a scale takes the time, a scale and a row give the codes at once: the second step keeps the scales (2 bytes
+// for 32 weights, say), and a row becomes codes when it is written.
 //
 //===----------------------------------------------------------------------===//
 #include "moe/Quantize/QuantizeWeights.h"
@@ -72,6 +74,12 @@ struct Bank {
   /// Squared errors and squares, per width and expert.
   SmallVector<std::vector<double>> errors;
   std::vector<double> total;
+  /// Per width [experts, rows, blocks], as they are stored.
+  struct Scales {
+    MutableArrayRef<char> bytes;
+    std::shared_ptr<const void> owner;
+  };
+  SmallVector<Scales> scales;
 };
 
 /// The banks that one apply, or one linear layer, reads.
@@ -103,12 +111,11 @@ private:
   bool feedsRouting(Value value);
   LogicalResult measure(Site &site);
   LogicalResult choose();
-  double roundRow(const Bank &bank, int64_t e, int64_t n, int64_t bits, std::vector<float> &row,
-                  std::vector<uint8_t> &codes, MutableArrayRef<float> scales) const;
+  double roundRow(const Bank &bank, int64_t e, ArrayRef<float> row, int64_t bits, std::vector<uint8_t> &codes,
+                  MutableArrayRef<char> scales) const;
   /// Arguments with the codes and scales of some experts.
-  std::pair<Value, Value> makeCodes(const Bank &bank, ArrayRef<int64_t> experts, int64_t bits);
-  Value addWeight(func::FuncOp function, StringRef key, Type element, StringRef dtype, ArrayRef<int64_t> shape,
-                  ArrayRef<char> bytes, std::shared_ptr<const void> owner);
+  std::pair<Value, Value> makeCodes(const Bank &bank, ArrayRef<int64_t> experts, unsigned width);
+  Value addWeight(func::FuncOp function, StringRef key, Type element, Weight weight);
   void rebuild(Site &site);
   void rebuildLinear(Site &site);
   void describe(const Site &site, std::vector<QuantizedPart> &report);
@@ -271,46 +278,74 @@ void Quantizer::findLinears() {
 // Choosing
 //===----------------------------------------------------------------------===//
 
-double Quantizer::roundRow(const Bank &bank, int64_t e, int64_t n, int64_t bits, std::vector<float> &row,
-                           std::vector<uint8_t> &codes, MutableArrayRef<float> scales) const {
-  int64_t columns = bank.stored->columns, block = options.block ? options.block : columns;
-  row.resize(columns);
+double Quantizer::roundRow(const Bank &bank, int64_t e, ArrayRef<float> row, int64_t bits, std::vector<uint8_t> &codes,
+                           MutableArrayRef<char> scales) const {
+  int64_t columns = row.size(), block = options.block ? options.block : columns;
   codes.resize(columns);
-  bank.stored->read(e, n, row);
   ArrayRef<float> importance = bank.importanceOf(e);
   double error = 0;
-  for (int64_t start = 0, at = 0; start < columns; start += block, ++at) {
+  char *at = scales.data();
+  for (int64_t start = 0; start < columns; start += block, at += getScaleBytes(scaleType())) {
     int64_t count = std::min(block, columns - start);
     ArrayRef<float> weights = importance.empty() ? importance : importance.slice(start, count);
-    error += roundBlock(ArrayRef<float>(row).slice(start, count), weights, options.kind, bits, scaleType(), scales[at],
+    float scale;
+    error += roundBlock(row.slice(start, count), weights, options.kind, bits, scaleType(), scale,
                         MutableArrayRef<uint8_t>(codes).slice(start, count));
+    storeScale(scale, scaleType(), at);
   }
   return error;
 }
 
 LogicalResult Quantizer::measure(Site &site) {
   for (Bank &bank : site.banks) {
-    bank.errors.assign(widths.size(), std::vector<double>(site.experts, 0));
-    bank.total.assign(site.experts, 0);
-    std::atomic<bool> finite = true;
-    parallelFor(context, 0, site.experts, [&](size_t e) {
-      std::vector<float> row, scales(blocksOf(bank.stored->columns));
+    int64_t rows = bank.stored->rows, columns = bank.stored->columns;
+    int64_t rowBytes = blocksOf(columns) * getScaleBytes(scaleType());
+    for (unsigned w = 0; w < widths.size(); ++w) {
+      Bank::Scales &scales = bank.scales.emplace_back();
+      scales.bytes = allocateBytes(site.experts * rows * rowBytes, options.scratch, store, scales.owner);
+    }
+    // Threads share the rows, some at a time; the sums do not depend on who took which.
+    constexpr int64_t kRows = 64;
+    struct Sums {
+      double errors[std::size(kWidths)] = {}, total = 0;
+      bool finite = true;
+    };
+    int64_t tasks = llvm::divideCeil(rows, kRows);
+    std::vector<Sums> sums(site.experts * tasks);
+    std::atomic<int64_t> read = 0;
+    parallelFor(context, 0, sums.size(), [&](size_t i) {
+      int64_t e = i / tasks, first = i % tasks * kRows, last = std::min(first + kRows, rows);
+      Sums &mine = sums[i];
+      std::vector<float> row(columns);
       std::vector<uint8_t> codes;
       ArrayRef<float> importance = bank.importanceOf(e);
-      for (int64_t n = 0; n < bank.stored->rows; ++n) {
+      for (int64_t n = first; n < last; ++n) {
+        bank.stored->read(e, n, row);
         for (auto [w, bits] : llvm::enumerate(widths))
-          bank.errors[w][e] += roundRow(bank, e, n, bits, row, codes, scales);
+          mine.errors[w] +=
+              roundRow(bank, e, row, bits, codes, bank.scales[w].bytes.slice((e * rows + n) * rowBytes, rowBytes));
         for (auto [k, value] : llvm::enumerate(row)) {
           double weight = importance.empty() ? 1 : importance[k];
-          bank.total[e] += weight * value * value;
-          if (!std::isfinite(value))
-            finite = false;
+          mine.total += weight * value * value;
+          mine.finite &= std::isfinite(value);
         }
       }
+      constexpr int64_t kWindow = 4 << 20; // weights
+      int64_t before = read.fetch_add((last - first) * columns);
+      if (before / kWindow != (before + (last - first) * columns) / kWindow)
+        store.releasePages();
     });
-    if (!finite)
-      return emitError(bank.view.weight.getLoc())
-             << "weight '" << bank.key << "' cannot be quantised: it has values that are not finite";
+    store.releasePages();
+    bank.errors.assign(widths.size(), std::vector<double>(site.experts, 0));
+    bank.total.assign(site.experts, 0);
+    for (auto [i, part] : llvm::enumerate(sums)) {
+      if (!part.finite)
+        return emitError(bank.view.weight.getLoc())
+               << "weight '" << bank.key << "' cannot be quantised: it has values that are not finite";
+      bank.total[i / tasks] += part.total;
+      for (unsigned w = 0; w < widths.size(); ++w)
+        bank.errors[w][i / tasks] += part.errors[w];
+    }
   }
   return success();
 }
@@ -358,66 +393,81 @@ LogicalResult Quantizer::choose() {
 // Rebuilding
 //===----------------------------------------------------------------------===//
 
-Value Quantizer::addWeight(func::FuncOp function, StringRef key, Type element, StringRef dtype, ArrayRef<int64_t> shape,
-                           ArrayRef<char> bytes, std::shared_ptr<const void> owner) {
+Value Quantizer::addWeight(func::FuncOp function, StringRef key, Type element, Weight weight) {
   std::string unique = key.str();
   for (int i = 1; store.lookup(unique); ++i)
     unique = key.str() + "." + std::to_string(i);
-  Weight weight;
-  weight.dtype = dtype.str();
-  weight.shape.assign(shape.begin(), shape.end());
-  weight.data = bytes;
-  weight.owner = std::move(owner);
-  store.add(unique, std::move(weight));
   Builder b(context);
-  auto attributes = b.getDictionaryAttr(
-      {b.getNamedAttr("moe.weight", b.getStringAttr(unique)), b.getNamedAttr("moe.dtype", b.getStringAttr(dtype))});
+  auto attributes = b.getDictionaryAttr({b.getNamedAttr("moe.weight", b.getStringAttr(unique)),
+                                         b.getNamedAttr("moe.dtype", b.getStringAttr(weight.dtype))});
+  auto type = RankedTensorType::get(weight.shape, element);
+  store.add(unique, std::move(weight));
   unsigned index = function.getNumArguments();
-  (void)function.insertArgument(index, RankedTensorType::get(shape, element), attributes, function.getLoc());
+  (void)function.insertArgument(index, type, attributes, function.getLoc());
   return function.getArgument(index);
 }
 
-std::pair<Value, Value> Quantizer::makeCodes(const Bank &bank, ArrayRef<int64_t> experts, int64_t bits) {
-  int64_t rows = bank.stored->rows, columns = bank.stored->columns, count = experts.size();
-  int64_t rowBytes = format(bits).getNumBytes(columns), blocks = blocksOf(columns);
-  bool isUE8M0 = scaleType() == ScaleType::UE8M0;
-  std::shared_ptr<const void> codesOwner, scalesOwner;
-  MutableArrayRef<char> codeBytes = allocateBytes(count * rows * rowBytes, options.scratch, codesOwner);
-  int64_t scaleBytes = isUE8M0 ? 1 : 2;
-  MutableArrayRef<char> scaleData = allocateBytes(count * rows * blocks * scaleBytes, options.scratch, scalesOwner);
-  parallelFor(context, 0, count * rows, [&](size_t i) {
-    std::vector<float> row, scales(blocks);
-    std::vector<uint8_t> codes;
-    roundRow(bank, experts[i / rows], i % rows, bits, row, codes, scales);
-    packCodes(codes, bits, codeBytes.slice(i * rowBytes, rowBytes));
-    for (auto [b, scale] : llvm::enumerate(scales)) {
-      char *out = scaleData.data() + (i * blocks + b) * scaleBytes;
-      if (isUE8M0) {
-        *out = char(std::ilogb(scale) + 127);
-        continue;
-      }
-      llvm::APFloat number(scale);
-      bool inexact;
-      number.convert(llvm::APFloat::IEEEhalf(), llvm::APFloat::rmNearestTiesToEven, &inexact);
-      uint16_t stored = number.bitcastToAPInt().getZExtValue();
-      std::memcpy(out, &stored, 2);
+namespace {
+/// Rows of some experts as codes and scales.
+struct CodedRows {
+  std::shared_ptr<StoredMatrices> stored;
+  Bank::Scales scales;
+  SmallVector<int64_t> experts;
+  QuantAttr format;
+  ScaleType scaleType;
+
+  int64_t numRows() const { return experts.size() * stored->rows; }
+  int64_t scaleBytes() const { return format.getNumBlocks(stored->columns) * getScaleBytes(scaleType); }
+  ArrayRef<char> scalesOf(uint64_t row) const {
+    uint64_t rows = stored->rows, at = experts[row / rows] * rows + row % rows;
+    return ArrayRef<char>(scales.bytes).slice(at * scaleBytes(), scaleBytes());
+  }
+  void makeCodes(uint64_t number, MutableArrayRef<char> bytes) const {
+    int64_t columns = stored->columns, block = format.getBlock() ? format.getBlock() : columns;
+    std::vector<float> row(columns);
+    std::vector<uint8_t> codes(columns);
+    stored->read(experts[number / stored->rows], number % stored->rows, row);
+    const char *scale = scalesOf(number).data();
+    for (int64_t start = 0; start < columns; start += block, scale += getScaleBytes(scaleType)) {
+      int64_t count = std::min(block, columns - start);
+      codeBlock(ArrayRef<float>(row).slice(start, count), format.getKind(), format.getBits(),
+                loadScale(scale, scaleType), MutableArrayRef<uint8_t>(codes).slice(start, count));
     }
-  });
+    packCodes(codes, format.getBits(), bytes);
+  }
+};
+} // namespace
+
+std::pair<Value, Value> Quantizer::makeCodes(const Bank &bank, ArrayRef<int64_t> experts, unsigned width) {
+  int64_t bits = widths[width];
+  auto rows = std::make_shared<CodedRows>(
+      CodedRows{bank.stored, bank.scales[width], SmallVector<int64_t>(experts), format(bits), scaleType()});
   SmallVector<int64_t> lead;
   if (bank.operand >= 0)
-    lead.push_back(count);
-  lead.push_back(rows);
-  SmallVector<int64_t> codeShape(lead), scaleShape(lead);
-  codeShape.push_back(rowBytes);
-  scaleShape.push_back(blocks);
+    lead.push_back(experts.size());
+  lead.push_back(bank.stored->rows);
+  auto make = [&](StringRef dtype, int64_t last, int64_t rowBytes, auto makeRow) {
+    Weight weight;
+    weight.dtype = dtype.str();
+    weight.shape.assign(lead.begin(), lead.end());
+    weight.shape.push_back(last);
+    weight.pieces = rows->numRows();
+    weight.pieceBytes = rowBytes;
+    weight.makePiece = makeRow;
+    return weight;
+  };
+  int64_t codeBytes = format(bits).getNumBytes(bank.stored->columns);
+  Weight codes = make("u8", codeBytes, codeBytes,
+                      [rows](uint64_t row, MutableArrayRef<char> bytes) { rows->makeCodes(row, bytes); });
+  bool isUE8M0 = scaleType() == ScaleType::UE8M0;
+  Weight scales =
+      make(isUE8M0 ? "f8e8m0fnu" : "f16", blocksOf(bank.stored->columns), rows->scaleBytes(),
+           [rows](uint64_t row, MutableArrayRef<char> bytes) { llvm::copy(rows->scalesOf(row), bytes.begin()); });
   auto function = cast<func::FuncOp>(bank.view.weight.getOwner()->getParentOp());
   std::string key = bank.key.str() + (widths.size() > 1 ? "." + std::to_string(bits) + "bit" : "");
-  Type byte = IntegerType::get(context, 8);
   Type scaleElement = isUE8M0 ? Type(Float8E8M0FNUType::get(context)) : Type(Float16Type::get(context));
-  Value codes = addWeight(function, key + ".codes", byte, "u8", codeShape, codeBytes, codesOwner);
-  Value scales = addWeight(function, key + ".scales", scaleElement, isUE8M0 ? "f8e8m0fnu" : "f16", scaleShape,
-                           scaleData, scalesOwner);
-  return {codes, scales};
+  Value codeArgument = addWeight(function, key + ".codes", IntegerType::get(context, 8), std::move(codes));
+  return {codeArgument, addWeight(function, key + ".scales", scaleElement, std::move(scales))};
 }
 
 void Quantizer::rebuild(Site &site) {
@@ -436,7 +486,7 @@ void Quantizer::rebuild(Site &site) {
   for (const Bank &bank : site.banks)
     for (unsigned c = 0; c < used.size(); ++c) {
       int64_t bits = widths[used[c]];
-      auto [codes, scales] = makeCodes(bank, members[c], bits);
+      auto [codes, scales] = makeCodes(bank, members[c], used[c]);
       coded.push_back({unsigned(bank.operand), mixed ? int64_t(c) : -1, codes, scales, Value(), format(bits),
                        bank.stored->rows, bank.stored->columns});
     }
@@ -446,7 +496,7 @@ void Quantizer::rebuild(Site &site) {
 void Quantizer::rebuildLinear(Site &site) {
   Bank &bank = site.banks.front();
   int64_t bits = widths[site.choice[0]];
-  auto [codes, scales] = makeCodes(bank, {0}, bits);
+  auto [codes, scales] = makeCodes(bank, {0}, site.choice[0]);
   // In front of the first reader, which is behind the definition of the matrix.
   auto function = cast<func::FuncOp>(bank.view.weight.getOwner()->getParentOp());
   ImplicitLocOpBuilder b(bank.value.getLoc(), context);

@@ -3,6 +3,7 @@
 
 #include "llvm/ADT/APFloat.h"
 #include <cmath>
+#include <cstring>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -118,10 +119,45 @@ double mlir::moe::roundBlock(ArrayRef<float> values, ArrayRef<float> importance,
   }
   if (!std::isfinite(best)) // a block of numbers too small for the scale's type
     best = block.error(scale);
+  codeBlock(values, kind, bits, scale, codes);
+  return best;
+}
+
+void mlir::moe::codeBlock(ArrayRef<float> values, QuantKind kind, int64_t bits, float scale,
+                          MutableArrayRef<uint8_t> codes) {
+  CodedBlock block{values, {}, kind, bits};
   float inverse = 1 / scale;
   for (auto [i, value] : llvm::enumerate(values))
     codes[i] = block.code(value, inverse);
-  return best;
+}
+
+int64_t mlir::moe::getScaleBytes(ScaleType type) { return type == ScaleType::F32 ? 4 : type == ScaleType::F16 ? 2 : 1; }
+
+void mlir::moe::storeScale(float scale, ScaleType type, char *bytes) {
+  if (type == ScaleType::UE8M0) {
+    *bytes = char(std::ilogb(scale) + 127);
+  } else if (type == ScaleType::F32) {
+    std::memcpy(bytes, &scale, 4);
+  } else {
+    llvm::APFloat number(scale);
+    bool inexact;
+    number.convert(llvm::APFloat::IEEEhalf(), llvm::APFloat::rmNearestTiesToEven, &inexact);
+    uint16_t half = number.bitcastToAPInt().getZExtValue();
+    std::memcpy(bytes, &half, 2);
+  }
+}
+
+float mlir::moe::loadScale(const char *bytes, ScaleType type) {
+  if (type == ScaleType::UE8M0)
+    return std::ldexp(1.0f, int(uint8_t(*bytes)) - 127);
+  if (type == ScaleType::F32) {
+    float scale;
+    std::memcpy(&scale, bytes, 4);
+    return scale;
+  }
+  uint16_t half;
+  std::memcpy(&half, bytes, 2);
+  return llvm::APFloat(llvm::APFloat::IEEEhalf(), llvm::APInt(16, half)).convertToFloat();
 }
 
 void mlir::moe::packCodes(ArrayRef<uint8_t> codes, int64_t bits, MutableArrayRef<char> bytes) {

@@ -25,9 +25,12 @@ void StoredMatrices::read(int64_t e, int64_t n, MutableArrayRef<float> row) cons
   }
   auto each = [&](auto element, auto convert) {
     using Element = decltype(element);
-    auto *data = reinterpret_cast<const Element *>(bytes) + start;
-    for (int64_t k = 0; k < columns; ++k)
-      row[k] = convert(data[k * strideK]);
+    const char *data = bytes + start * int64_t(sizeof(Element));
+    for (int64_t k = 0; k < columns; ++k) {
+      // A tensor may start at any byte of its file.
+      std::memcpy(&element, data + k * strideK * int64_t(sizeof(Element)), sizeof(Element));
+      row[k] = convert(element);
+    }
   };
   if (weight.dtype == "f32")
     each(float(), [](float value) { return value; });
@@ -39,8 +42,9 @@ void StoredMatrices::read(int64_t e, int64_t n, MutableArrayRef<float> row) cons
     each(uint16_t(), fromHalf);
 }
 
-MutableArrayRef<char> mlir::moe::allocateBytes(uint64_t bytes, StringRef scratch, std::shared_ptr<const void> &owner) {
-  constexpr uint64_t kLarge = 64 << 20;
+MutableArrayRef<char> mlir::moe::allocateBytes(uint64_t bytes, StringRef scratch, WeightStore &store,
+                                               std::shared_ptr<const void> &owner) {
+  constexpr uint64_t kLarge = 1 << 20;
   namespace fs = llvm::sys::fs;
   if (bytes >= kLarge && !scratch.empty()) {
     SmallString<128> model(scratch), path;
@@ -57,6 +61,7 @@ MutableArrayRef<char> mlir::moe::allocateBytes(uint64_t bytes, StringRef scratch
       (void)fs::closeFile(native);
       if (!failed) {
         owner = region;
+        store.addMapping(ArrayRef<char>(region->data(), bytes), region);
         return {region->data(), bytes};
       }
     }

@@ -28,8 +28,9 @@ private:
 };
 
 /// `bytes` bytes of zeros that live as long as `owner`: on the heap, or in a nameless file in the folder `scratch` if
-/// they are many, so that the system can write them out.
-MutableArrayRef<char> allocateBytes(uint64_t bytes, StringRef scratch, std::shared_ptr<const void> &owner);
+/// they are many. `store.releasePages` moves them out of memory.
+MutableArrayRef<char> allocateBytes(uint64_t bytes, StringRef scratch, WeightStore &store,
+                                    std::shared_ptr<const void> &owner);
 
 } // namespace mlir::moe
 

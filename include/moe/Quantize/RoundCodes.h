@@ -21,6 +21,14 @@ float roundScale(float value, ScaleType type);
 double roundBlock(ArrayRef<float> values, ArrayRef<float> importance, QuantKind kind, int64_t bits, ScaleType type,
                   float &scale, MutableArrayRef<uint8_t> codes);
 
+/// The codes of `values` for a scale that `roundBlock` has found.
+void codeBlock(ArrayRef<float> values, QuantKind kind, int64_t bits, float scale, MutableArrayRef<uint8_t> codes);
+
+/// Scales as they are stored; those that `roundBlock` finds come back as they were.
+int64_t getScaleBytes(ScaleType type);
+void storeScale(float scale, ScaleType type, char *bytes);
+float loadScale(const char *bytes, ScaleType type);
+
 /// Writes codes of `bits` bits from the lowest bit of `bytes` on.
 void packCodes(ArrayRef<uint8_t> codes, int64_t bits, MutableArrayRef<char> bytes);
 

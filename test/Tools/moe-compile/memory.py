@@ -102,6 +102,8 @@ def main():
         "f32, inside of the file": (experts, True, (30, 120), []),
         "int4, external data": (dequantised, False, (10, 40), []),
         "int4, inside of the file": (dequantised, True, (10, 40), []),
+        "--quantize": (experts, False, (30, 120), ["--quantize=int8"]),
+        "--quantize --bits": (experts, False, (10, 40), ["--quantize=int4", "--bits=3.5"]),
     }
     bad = []
     for name, (make, inline, sizes, options) in cases.items():
