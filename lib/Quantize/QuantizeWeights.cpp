@@ -22,7 +22,6 @@
 #include "moe/Dialect/Moe/Transforms/QuantisedMatrices.h"
 #include "moe/Quantize/RoundCodes.h"
 #include "llvm/ADT/SetVector.h"
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -169,7 +168,7 @@ std::optional<Bank> Quantizer::analyse(Value value, ValueRange reads, std::strin
       !llvm::is_contained({"f32", "f16", "bf16", "f64"}, StringRef(weight->dtype)))
     return no("the weight is not of floats, or has no data");
   int64_t rank = view->sizes.size(), e = rank == 3 ? 0 : -1, first = rank - 2;
-  bank.stored = std::make_shared<StoredMatrices>(*weight, *view, e, bank.transposed ? first : first + 1,
+  bank.stored = std::make_shared<StoredMatrices>(store, *weight, *view, e, bank.transposed ? first : first + 1,
                                                  bank.transposed ? first + 1 : first);
   int64_t last = view->offset;
   for (auto [size, stride] : llvm::zip(view->sizes, view->strides))
@@ -312,7 +311,6 @@ LogicalResult Quantizer::measure(Site &site) {
     };
     int64_t tasks = llvm::divideCeil(rows, kRows);
     std::vector<Sums> sums(site.experts * tasks);
-    std::atomic<int64_t> read = 0;
     parallelFor(context, 0, sums.size(), [&](size_t i) {
       int64_t e = i / tasks, first = i % tasks * kRows, last = std::min(first + kRows, rows);
       Sums &mine = sums[i];
@@ -330,12 +328,7 @@ LogicalResult Quantizer::measure(Site &site) {
           mine.finite &= std::isfinite(value);
         }
       }
-      constexpr int64_t kWindow = 4 << 20; // weights
-      int64_t before = read.fetch_add((last - first) * columns);
-      if (before / kWindow != (before + (last - first) * columns) / kWindow)
-        store.releasePages();
     });
-    store.releasePages();
     bank.errors.assign(widths.size(), std::vector<double>(site.experts, 0));
     bank.total.assign(site.experts, 0);
     for (auto [i, part] : llvm::enumerate(sums)) {

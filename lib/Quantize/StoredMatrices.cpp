@@ -16,6 +16,9 @@ static float fromHalf(uint16_t bits) {
 }
 
 void StoredMatrices::read(int64_t e, int64_t n, MutableArrayRef<float> row) const {
+  constexpr uint64_t kWindow = 4 << 20;
+  if (uint64_t before = numbersRead.fetch_add(columns); before / kWindow != (before + columns) / kWindow)
+    store.releasePages();
   int64_t start = offset + e * strideE + n * strideN;
   const char *bytes = weight.data.data();
   if (!weight.parts.empty()) {
