@@ -2,6 +2,7 @@
 """Measures quantised layers beside onnxruntime: chains as in bench.py, with exact products (f32 activations) and integer ones
 (--numerics=fast). Formats:
     int4, int8    com.microsoft.QMoE, 4 bits in blocks of 32 or 8 bits per row
+    int4-row      4 bits per row
     mxfp4         MoE of f32 that moe-compile --quantize=mxfp4 quantises (half a minute a layer); onnxruntime has none on CPUs
     nbits4        dense MLPs of com.microsoft.MatMulNBits, 4 bits in blocks of 32, as wide as the experts of a token together
 A cell's roofline share is
@@ -29,7 +30,7 @@ from targets import MOST_SHARE
 
 HERE = pathlib.Path(__file__).resolve().parent
 # name: (bits, block, bytes of a scale)
-FORMATS = {"int4": (4, 32, 2), "int8": (8, 0, 2), "mxfp4": (4, 32, 1), "nbits4": (4, 32, 4)}
+FORMATS = {"int4": (4, 32, 2), "int4-row": (4, 0, 2), "int8": (8, 0, 2), "mxfp4": (4, 32, 1), "nbits4": (4, 32, 4)}
 ENGINES = ("exact", "fast", "onnxruntime")
 # Largest difference to the first engine, as a share of the largest element: what 8 bits for activations cost in a chain.
 TOLERANCES = {"exact": 2e-3, "fast": 5e-2, "onnxruntime": 2e-3}
@@ -131,10 +132,10 @@ class Bench(Cells):
 
     def header(self):
         text = "".join(f"{name + ' ms':>10}{'GB/s':>7}{'GOP/s':>7}{'share':>7}{'best':>6}{'ratio':>7}{'other':>7}" for name in self.names)
-        return f"{'shape':17}{'format':>7}{'T':>6}{'thr':>4}{text}{'onnxruntime ms':>16}"
+        return f"{'shape':17}{'format':>9}{'T':>6}{'thr':>4}{text}{'onnxruntime ms':>16}"
 
     def line(self, cell):
-        text = f"{cell['shape']:17}{cell['format']:>7}{cell['tokens']:6}{cell['threads']:4}"
+        text = f"{cell['shape']:17}{cell['format']:>9}{cell['tokens']:6}{cell['threads']:4}"
         for name in self.names:
             if e := cell["engines"].get(name):
                 ratios = "".join(f"{e[key][0]:7.2f}" if key in e else " " * 7 for key in ("ratio", "against"))

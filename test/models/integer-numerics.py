@@ -97,6 +97,8 @@ def linear(work, rng):
         "int4_b32_zp": dict(bits=4, n=1210, k=101, block=32, zp=True),
         "int4_b128": dict(bits=4, n=70, k=400, block=128),
         "int4_b256_f16": dict(bits=4, n=32, k=512, block=256, half=True),
+        "int4_row": dict(bits=4, n=40, k=1040, block=2048),
+        "int2_row": dict(bits=2, n=32, k=600, block=1024),
         "int3_b64": dict(bits=3, n=32, k=130, block=64),
         "int3_b32_zp": dict(bits=3, n=1210, k=101, block=32, zp=True),
         "int3_row": dict(bits=3, n=48, k=200, block=256),

@@ -4,7 +4,7 @@
 //     for each panel of the group
 //       tile = 0
 //       for some blocks of k
-//         their codes as bytes, in the first-level cache (where they are of fewer than 8 bits)
+//         their codes as bytes, in a near cache (where they are of fewer than 8 bits)
 //         for pass = 0 to passes(rows of the block)
 //           the kernel of integers for exactly this many rows: adds to their sums in the tile
 //       the epilogue, row by row
@@ -30,8 +30,8 @@ public:
   virtual ~IntegerBlocks() = default;
 
   /// Codes of 8 bits are bytes as they are, of blocks of any length. Others have to be in blocks that are so short that
-  /// this can be done in the first-level cache.
-  virtual bool isUseful() const { return !decodes() || panels.blockLength() <= kMostTogether; }
+  /// this can be done in a near cache.
+  virtual bool isUseful() const { return !decodes() || panels.blockLength() <= kMostInOne; }
   void prepare();
 
   /// The products of `count` rows from pair `begin` on with panels `first` to `last` of `stream`; `startOf` is the byte
@@ -40,8 +40,9 @@ public:
                     function_ref<Value(Value panel)> startOf);
 
 protected:
-  /// k that are decoded together: 16 KB of bytes, half of a first-level cache.
-  static constexpr int64_t kMostTogether = 512;
+  /// k that are decoded together: 16 KB of bytes, half of a first-level cache. A longer block is decoded by itself; 128
+  /// KB are still a part of a second-level cache, from which bytes come as fast as they are multiplied.
+  static constexpr int64_t kMostTogether = 512, kMostInOne = 4096;
 
   /// How far ahead lines are fetched.
   static constexpr int64_t kAhead = 4096;

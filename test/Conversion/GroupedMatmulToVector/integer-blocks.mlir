@@ -96,15 +96,37 @@ module attributes {moe.integer_dot = "avx512vnni"} {
 
 // -----
 
-// A block of all k is decoded in registers.
+// A block of all k is decoded by itself, in a larger place; its sums of 16 bits are added up after eight words.
 #map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
 // CHECK-LABEL: func @long
-// CHECK-NOT: call @moe_
+// CHECK: memref.alloca() {alignment = 64 : i64} : memref<32768xi8>
+// CHECK: call @moe_bytes_int4_32
+// CHECK-LABEL: func private @moe_integer_int4_32_scale16_block1024_2
+// CHECK: scf.for %{{.*}} = %c0 to %c256 step %c8 {{.*}} -> (vector<8xi32>
+// CHECK: scf.for {{.*}} step %c2 {{.*}} -> (vector<16xi16>
+// CHECK-COUNT-8: llvm.call_intrinsic "llvm.x86.avx2.pmadd.ub.sw"
+// CHECK: scf.yield
+// CHECK-COUNT-4: llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"
 func.func @long(%x: memref<?x1024xf32>, %o: memref<3xindex>, %w: memref<2x1x16448xi8>, %y: memref<?x32xf32>) {
   moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x1x16448xi8>) outs(%y : memref<?x32xf32>) {
   ^bb0(%acc: f32):
     moe.yield %acc : f32
   } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<u4>], panels = 2 : i64, moe.integer_rows}
     : memref<?x1024xf32>
+  return
+}
+
+// -----
+
+// One that does not fit there is decoded in registers.
+#map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
+// CHECK-LABEL: func @longest
+// CHECK-NOT: call @moe_
+func.func @longest(%x: memref<?x8192xf32>, %o: memref<3xindex>, %w: memref<2x1x131136xi8>, %y: memref<?x32xf32>) {
+  moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x1x131136xi8>) outs(%y : memref<?x32xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<u4>], panels = 2 : i64, moe.integer_rows}
+    : memref<?x8192xf32>
   return
 }
