@@ -5,6 +5,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "llvm/ADT/APFloat.h"
+#include "llvm/ADT/StringSet.h"
 #include <cstring>
 
 using namespace mlir;
@@ -167,12 +168,17 @@ static bool readPart(DictionaryAttr description, const WeightStore &store, Part 
 }
 
 LogicalResult mlir::moe::packQuantisedPanels(ModuleOp module, WeightStore &store) {
+  llvm::StringSet<> added;
   for (auto function : module.getOps<func::FuncOp>())
     for (unsigned i = 0; i < function.getNumArguments(); ++i) {
       auto description = function.getArgAttrOfType<DictionaryAttr>(i, "moe.quant_panels");
       auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight");
-      if (!description || !key || store.lookup(key.getValue()))
+      // Several functions may read one of them.
+      if (!description || !key || !added.insert(key.getValue()).second)
         continue;
+      if (store.lookup(key.getValue()))
+        return function.emitError() << "argument #" << i << " of '" << function.getName() << "': a weight is called '"
+                                    << key.getValue() << "' already";
       auto type = cast<RankedTensorType>(function.getArgumentTypes()[i]);
       std::vector<Bank> banks;
       for (auto entry : description.getAs<ArrayAttr>("banks").getAsRange<DictionaryAttr>()) {

@@ -2,6 +2,7 @@
 #include "moe/Target/ConvertedWeights.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/StringSet.h"
 #include <cstring>
 
 namespace mlir::moe {
@@ -104,12 +105,17 @@ FailureOr<Weight> describe(func::FuncOp function, unsigned argument, DictionaryA
 } // namespace
 
 LogicalResult addConvertedWeights(ModuleOp module, WeightStore &store) {
+  llvm::StringSet<> added;
   for (auto function : module.getOps<func::FuncOp>())
     for (unsigned i = 0; i < function.getNumArguments(); ++i) {
       auto converted = function.getArgAttrOfType<DictionaryAttr>(i, "moe.converted");
       auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight");
-      if (!converted || !key || store.lookup(key.getValue()))
+      // Several functions may read one of them.
+      if (!converted || !key || !added.insert(key.getValue()).second)
         continue;
+      if (store.lookup(key.getValue()))
+        return function.emitError() << "argument #" << i << " of '" << function.getName() << "': a weight is called '"
+                                    << key.getValue() << "' already";
       FailureOr<Weight> weight = describe(function, i, converted, store);
       if (failed(weight))
         return failure();

@@ -2,6 +2,7 @@
 #include "moe/Target/PackedWeights.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/StringSet.h"
 #include <cstring>
 
 namespace mlir::moe {
@@ -121,12 +122,17 @@ FailureOr<Weight> describe(func::FuncOp function, unsigned argument, ArrayAttr a
 } // namespace
 
 LogicalResult addPackedWeights(ModuleOp module, WeightStore &store) {
+  llvm::StringSet<> added;
   for (auto function : module.getOps<func::FuncOp>())
     for (unsigned i = 0; i < function.getNumArguments(); ++i) {
       auto panels = function.getArgAttrOfType<ArrayAttr>(i, "moe.panels");
       auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight");
-      if (!panels || !key || store.lookup(key.getValue()))
+      // Several functions may read one of them.
+      if (!panels || !key || !added.insert(key.getValue()).second)
         continue;
+      if (store.lookup(key.getValue()))
+        return function.emitError() << "argument #" << i << " of '" << function.getName() << "': a weight is called '"
+                                    << key.getValue() << "' already";
       FailureOr<Weight> weight = describe(function, i, panels, store);
       if (failed(weight))
         return failure();

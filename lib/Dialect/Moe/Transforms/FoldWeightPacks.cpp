@@ -87,6 +87,11 @@ std::optional<SmallVector<Part>> matchPanels(Operation *op) {
 
 struct FoldWeightPacks : impl::MoeFoldWeightPacksPassBase<FoldWeightPacks> {
   void runOnOperation() override {
+    // Names of the model's own weights are taken.
+    for (auto function : getOperation().getOps<func::FuncOp>())
+      for (unsigned i = 0; i < function.getNumArguments(); ++i)
+        if (auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight"))
+          taken.insert(key.getValue());
     for (auto function : getOperation().getOps<func::FuncOp>())
       function.walk([&](Operation *op) {
         if (isa<tensor::ConcatOp, linalg::PackOp>(op))

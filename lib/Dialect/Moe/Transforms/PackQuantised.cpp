@@ -31,6 +31,11 @@ struct PackQuantised : impl::MoePackQuantisedPassBase<PackQuantised> {
   using MoePackQuantisedPassBase::MoePackQuantisedPassBase;
 
   void runOnOperation() override {
+    // Names of the model's own weights are taken.
+    for (auto function : getOperation().getOps<func::FuncOp>())
+      for (unsigned i = 0; i < function.getNumArguments(); ++i)
+        if (auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight"))
+          taken.insert(key.str());
     SmallVector<GroupedMatmulOp> ops;
     getOperation()->walk([&](GroupedMatmulOp op) {
       if (op.hasQuantisedBanks())
