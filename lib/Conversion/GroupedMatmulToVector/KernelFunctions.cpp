@@ -135,6 +135,18 @@ private:
       fetch(sum(start, progress));
   }
 
+  /// Lines of the part that a visit from `step` on reads, for one of the next visits.
+  void emitPartFetches(Value step) {
+    if (variant.fetch != Fetch::Nothing || !form.schedule.partAheadElements)
+      return;
+    int64_t lines = form.schedule.visitSteps * form.schedule.lines;
+    Value limit = sub(memref::DimOp::create(b, loc, packed, zero), index(lines * lineElements()));
+    Value ahead = min(add(sum(start, mul(step, form.stepElements())), form.schedule.partAheadElements), limit);
+    for (int64_t i = 0; i < lines; ++i)
+      memref::PrefetchOp::create(b, loc, packed, ValueRange{add(ahead, i * lineElements())}, /*isWrite=*/false,
+                                 /*localityHint=*/3, /*isDataCache=*/true);
+  }
+
   /// Where the streams of a share begin: the window has as many streams as kUnroll steps have lines, in turn from each
   /// of its parts. Those that are too many are the last one again.
   SmallVector<Value> emitStreams() {
@@ -199,10 +211,18 @@ private:
         return iteration(step, sums);
       }
       Value done = b.createOrFold<arith::MulIOp>(loc, step, parts);
-      sums = loopOver(zero, parts, 1, sums, [&](Value part, SmallVector<Value> &inner) {
-        emitFetches(sum(done, mul(part, unroll)), streams);
-        iteration(sum(step, b.createOrFold<arith::MulIOp>(loc, part, distance)), inner);
-      });
+      int64_t visit = form.schedule.visitSteps, visits = unroll / visit, lines = streams.size();
+      for (int64_t i = 0; i < visits; ++i)
+        sums = loopOver(zero, parts, 1, sums, [&](Value part, SmallVector<Value> &inner) {
+          emitFetches(sum(done, mul(part, unroll)),
+                      ArrayRef(streams).slice(i * lines / visits, (i + 1) * lines / visits - i * lines / visits));
+          Value at = sum(add(step, i * visit), b.createOrFold<arith::MulIOp>(loc, part, distance));
+          emitPartFetches(at);
+          if (visits == 1)
+            iteration(at, inner);
+          else
+            emitSteps(at, visit, group, inner);
+        });
     });
     if (!form.wholeSteps)
       acc = loopOver(main, whole, 1, acc, oneStep);

@@ -74,6 +74,12 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   schedule.parts = wide || batchInvariant || shape[2] < kParts * kLeastSteps ? 1 : kParts;
   schedule.partSteps = schedule.parts > 1 ? shape[2] / schedule.parts / unroll * unroll : shape[2];
 
+  // Measured on Zen 3, one thread, one row: bf16 1.25 times, f16 1.05 times as fast as in visits of four steps; 1.15
+  // and 1.02 without the fetches; f32 is slower with either.
+  bool isNarrow = !wide && elementBytes < 4;
+  schedule.visitSteps = isNarrow ? std::clamp<int64_t>(128 / stepBytes, 1, unroll) : unroll;
+  schedule.partAheadElements = isNarrow ? 256 / elementBytes : 0;
+
   // Blocks of nearly equal size: in a second-level cache, or, of several parts, in half of a first-level one.
   auto divide = [&](int64_t all, int64_t mostSteps) {
     int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(all, mostSteps));

@@ -77,9 +77,12 @@ struct KernelSchedule {
   int64_t maxRows;
   /// The most rows that go through a task's panels together, so that what they read stays in the second-level cache.
   int64_t maxBlockRows;
-  /// Parts of a panel that few rows read in turn, kUnroll steps of each, so that the processor follows as many streams.
-  /// Their sums are in this order.
-  int64_t parts;
+  /// Parts of a panel that few rows read in turn, so many steps of each at a time (1, 2 or kUnroll), so that the
+  /// processor follows as many streams. Their sums are in this order.
+  int64_t parts, visitSteps;
+  /// How far ahead of its reads in each part a pass fetches that has no share of the next block, in elements; 0: it
+  /// does not. Weights of 16 bits: with more instructions for each line, fewer lines are on their way at a time.
+  int64_t partAheadElements;
   /// Steps over k in a part, and in its share of a block: weights that stay in a near cache from pass to pass. What is
   /// left behind the last part is a block of its own.
   int64_t partSteps, blockSteps;
