@@ -46,11 +46,17 @@ namespace {
 /// A product of rows with a weight: loops (batch?, rows..., n, k), `rows` at least one.
 struct DenseMatmul {
   linalg::LinalgOp op;
-  Value a, weight, init;
+  /// Which of the inputs the weight is.
+  unsigned right = 1;
   /// The dimensions of `weight`: the matrix (-1 if there is one), k and n.
   int64_t batch = -1, k = -1, n = -1;
   /// How many matrices there are.
   int64_t experts = 1;
+
+  // Looked up when they are asked for: an operand may be the result of a product that has been replaced since.
+  Value a() { return op.getDpsInputs()[1 - right]; }
+  Value weight() { return op.getDpsInputs()[right]; }
+  Value init() { return op.getDpsInits()[0]; }
 };
 
 int64_t dimOf(AffineExpr expr) { return cast<AffineDimExpr>(expr).getPosition(); }
@@ -67,9 +73,7 @@ std::string analyse(linalg::LinalgOp op, bool weightsOnly, DenseMatmul &found) {
       return "neither operand is (a part of) a weight";
     right = 1;
   }
-  found.a = op.getDpsInputs()[1 - right];
-  found.weight = op.getDpsInputs()[right];
-  found.init = op.getDpsInits()[0];
+  found.right = right;
   FailureOr<linalg::ContractionDimensions> dims = linalg::inferContractionDims(op);
   if (failed(dims) || dims->k.size() != 1 || dims->batch.size() > 1)
     return "it does not sum over one dimension";
@@ -91,9 +95,10 @@ std::string analyse(linalg::LinalgOp op, bool weightsOnly, DenseMatmul &found) {
   }
   if (found.k < 0 || found.n < 0 || (found.batch >= 0 && left.getNumResults() < 3))
     return "the weight is no matrix";
-  auto weightType = cast<RankedTensorType>(found.weight.getType()), aType = cast<RankedTensorType>(found.a.getType());
+  auto weightType = cast<RankedTensorType>(found.weight().getType()),
+       aType = cast<RankedTensorType>(found.a().getType());
   Type element = weightType.getElementType();
-  auto result = dyn_cast<FloatType>(getElementTypeOrSelf(found.init.getType()));
+  auto result = dyn_cast<FloatType>(getElementTypeOrSelf(found.init().getType()));
   if (!getPanelLayout(element, 1) || aType.getElementType() != element || !result || result.getWidth() > 32)
     return "there are no kernels for its types";
   if (!weightType.hasStaticShape() || aType.isDynamicDim(aType.getRank() - 1))
@@ -104,7 +109,7 @@ std::string analyse(linalg::LinalgOp op, bool weightsOnly, DenseMatmul &found) {
 }
 
 /// Whether all that reads a weight are products in `planned`: otherwise it would be stored twice.
-bool onlyMultiplied(Value value, const llvm::DenseMap<Operation *, DenseMatmul> &planned) {
+bool onlyMultiplied(Value value, llvm::DenseMap<Operation *, DenseMatmul> &planned) {
   return llvm::all_of(value.getUses(), [&](OpOperand &use) {
     Operation *user = use.getOwner();
     if (isa<tensor::DimOp>(user))
@@ -112,7 +117,7 @@ bool onlyMultiplied(Value value, const llvm::DenseMap<Operation *, DenseMatmul> 
     if (isWeightViewOp(user) && use.getOperandNumber() == 0)
       return onlyMultiplied(user->getResult(0), planned);
     auto it = planned.find(user);
-    return it != planned.end() && it->second.weight == value;
+    return it != planned.end() && it->second.weight() == value;
   });
 }
 
@@ -161,10 +166,10 @@ public:
 
   void plan(DenseMatmul &dense) {
     ImplicitLocOpBuilder b(dense.op.getLoc(), dense.op);
-    Value a = asMatrix(b, dense.a), zero = arith::ConstantIndexOp::create(b, 0);
-    bool added = !isZero(dense.init);
+    Value a = asMatrix(b, dense.a()), zero = arith::ConstantIndexOp::create(b, 0);
+    bool added = !isZero(dense.init());
     Value sizes =
-        asMatrix(b, added ? dense.init : emptyLike(b, dense.init, getElementTypeOrSelf(dense.init.getType())));
+        asMatrix(b, added ? dense.init() : emptyLike(b, dense.init(), getElementTypeOrSelf(dense.init().getType())));
     Value rows = b.createOrFold<tensor::DimOp>(sizes, 0);
     SmallVector<Value> offsets{zero};
     if (dense.experts > 1) {
@@ -173,7 +178,7 @@ public:
         offsets.push_back(arith::MulIOp::create(b, each, arith::ConstantIndexOp::create(b, e)));
     }
     offsets.push_back(rows);
-    SmallVector<AffineExpr> bankExprs(cast<RankedTensorType>(dense.weight.getType()).getRank());
+    SmallVector<AffineExpr> bankExprs(cast<RankedTensorType>(dense.weight().getType()).getRank());
     if (dense.batch >= 0)
       bankExprs[dense.batch] = b.getAffineDimExpr(0);
     bankExprs[dense.k] = b.getAffineDimExpr(1);
@@ -184,7 +189,7 @@ public:
       extras.push_back(sizes);
       extraMaps.push_back(AffineMap::get(3, 0, {b.getAffineDimExpr(1), b.getAffineDimExpr(2)}, context));
     }
-    auto grouped = GroupedMatmulOp::create(b, a, Value(), tensor::FromElementsOp::create(b, offsets), dense.weight,
+    auto grouped = GroupedMatmulOp::create(b, a, Value(), tensor::FromElementsOp::create(b, offsets), dense.weight(),
                                            AffineMap::get(3, 0, bankExprs, context), extras, extraMaps,
                                            added ? emptyLike(b, sizes, getElementTypeOrSelf(sizes.getType())) : sizes);
     {
@@ -196,7 +201,7 @@ public:
         value = arith::AddFOp::create(b, value, block.getArgument(1));
       YieldOp::create(b, value);
     }
-    Value result = asShapeOf(b, grouped.getResult(), dense.init);
+    Value result = asShapeOf(b, grouped.getResult(), dense.init());
     dense.op->getResult(0).replaceAllUsesWith(result);
     dense.op->erase();
     ++numPlanned;
@@ -524,7 +529,7 @@ private:
     std::string why = analyse(op, weightsOnly, dense);
     if (!why.empty())
       return why;
-    auto type = cast<RankedTensorType>(dense.weight.getType());
+    auto type = cast<RankedTensorType>(dense.weight().getType());
     if (type.getDimSize(dense.n) < minColumns)
       return ("a panel would be mostly padding: it has fewer than " + Twine(minColumns) + " columns").str();
     if (type.getDimSize(dense.k) < minDepth)
@@ -537,7 +542,7 @@ private:
     for (bool changed = true; changed;) {
       changed = false;
       for (Operation *&op : order) {
-        if (!op || onlyMultiplied(traceWeight(planned.find(op)->second.weight)->weight, planned))
+        if (!op || onlyMultiplied(traceWeight(planned.find(op)->second.weight())->weight, planned))
           continue;
         remarkLeft(op, "the weight is also read by something else");
         planned.erase(op);

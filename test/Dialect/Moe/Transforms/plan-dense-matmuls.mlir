@@ -172,3 +172,30 @@ func.func @left(%x: tensor<4x24xf32>, %z: tensor<24x40xf32>, %few: tensor<24x4xf
   %row = tensor.extract %table[%i, %i] : tensor<24x40xf32>
   return %a, %b, %c, %row : tensor<4x40xf32>, tensor<4x4xf32>, tensor<4x40xf32>, f32
 }
+
+// A product of products: the second one reads what has come in the place of the first, the third a tensor that holds the
+// second twice.
+// CHECK-LABEL: func @products_in_turn
+// CHECK: %[[FIRST:.*]] = moe.grouped_matmul %arg0
+// CHECK: %[[SECOND:.*]] = moe.grouped_matmul %[[FIRST]]
+// CHECK: %[[HALF:.*]] = tensor.insert_slice %[[SECOND]]
+// CHECK: %[[BOTH:.*]] = tensor.insert_slice %[[SECOND]] into %[[HALF]]
+// CHECK: moe.grouped_matmul %[[BOTH]]
+// CHECK-NOT: linalg.matmul
+func.func @products_in_turn(%x: tensor<?x64xf32>, %a: tensor<64x128xf32> {moe.weight = "a"}, %b: tensor<128x32xf32> {moe.weight = "b"},
+                            %c: tensor<64x128xf32> {moe.weight = "c"}) -> tensor<?x128xf32> {
+  %cst = arith.constant 0.000000e+00 : f32
+  %c0 = arith.constant 0 : index
+  %dim = tensor.dim %x, %c0 : tensor<?x64xf32>
+  %0 = tensor.empty(%dim) : tensor<?x128xf32>
+  %1 = linalg.fill ins(%cst : f32) outs(%0 : tensor<?x128xf32>) -> tensor<?x128xf32>
+  %2 = linalg.matmul ins(%x, %a : tensor<?x64xf32>, tensor<64x128xf32>) outs(%1 : tensor<?x128xf32>) -> tensor<?x128xf32>
+  %3 = tensor.empty(%dim) : tensor<?x32xf32>
+  %4 = linalg.fill ins(%cst : f32) outs(%3 : tensor<?x32xf32>) -> tensor<?x32xf32>
+  %5 = linalg.matmul ins(%2, %b : tensor<?x128xf32>, tensor<128x32xf32>) outs(%4 : tensor<?x32xf32>) -> tensor<?x32xf32>
+  %6 = tensor.empty(%dim) : tensor<?x64xf32>
+  %7 = tensor.insert_slice %5 into %6[0, 0] [%dim, 32] [1, 1] : tensor<?x32xf32> into tensor<?x64xf32>
+  %8 = tensor.insert_slice %5 into %7[0, 32] [%dim, 32] [1, 1] : tensor<?x32xf32> into tensor<?x64xf32>
+  %9 = linalg.matmul ins(%8, %c : tensor<?x64xf32>, tensor<64x128xf32>) outs(%1 : tensor<?x128xf32>) -> tensor<?x128xf32>
+  return %9 : tensor<?x128xf32>
+}
