@@ -95,24 +95,20 @@ func::FuncOp DecodedBlocks::getDecodeFunction() {
           scales.push_back(decoder.loadScales(scalesAt, v, decoder.codeFactor()));
         Value bytes = memref::DimOp::create(inner, loc, block.getArgument(0), tiles.zero);
         Value limit = tiles.sub(bytes, tiles.index(panels.groupBytes()));
-        auto loop = scf::ForOp::create(inner, loc, tiles.zero, groups, tiles.one);
-        OpBuilder::InsertionGuard guard(inner);
-        inner.setInsertionPointToStart(loop.getBody());
-        auto times = [&](Value x, int64_t y) { return inner.createOrFold<arith::MulIOp>(loc, x, tiles.index(y)); };
-        auto plus = [&](Value x, Value y) { return inner.createOrFold<arith::AddIOp>(loc, x, y); };
-        Value group = loop.getInductionVar();
-        Value at = plus(codes, times(group, panels.groupBytes()));
-        Value row = plus(to, times(group, panels.group() * panels.width()));
-        decoder.emitPrefetch(at, /*ahead=*/4096, limit);
-        for (int64_t v = 0; v < vectors; ++v) {
-          SmallVector<Value> raw = decoder.loadCodes(at, v);
-          auto [scale, negativeZero] = scales[v];
-          for (int64_t j : decoder.getOrder()) {
-            Value weight = decoder.decode(raw, j);
-            weight = negativeZero ? vector::FMAOp::create(inner, loc, weight, scale, negativeZero).getResult()
-                                  : arith::MulFOp::create(inner, loc, weight, scale).getResult();
-            vector::StoreOp::create(inner, loc, weight, out, tiles.add(row, j * panels.width() + v * lanes));
+        tiles.forEach(tiles.zero, groups, 1, [&](Value group) {
+          Value at = tiles.sum(codes, tiles.mul(group, panels.groupBytes()));
+          Value row = tiles.sum(to, tiles.mul(group, panels.group() * panels.width()));
+          decoder.emitPrefetch(at, /*ahead=*/4096, limit);
+          for (int64_t v = 0; v < vectors; ++v) {
+            SmallVector<Value> raw = decoder.loadCodes(at, v);
+            auto [scale, negativeZero] = scales[v];
+            for (int64_t j : decoder.getOrder()) {
+              Value weight = decoder.decode(raw, j);
+              weight = negativeZero ? vector::FMAOp::create(inner, loc, weight, scale, negativeZero).getResult()
+                                    : arith::MulFOp::create(inner, loc, weight, scale).getResult();
+              vector::StoreOp::create(inner, loc, weight, out, tiles.add(row, j * panels.width() + v * lanes));
+            }
           }
-        }
+        });
       });
 }

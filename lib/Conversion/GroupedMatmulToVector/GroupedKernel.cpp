@@ -54,7 +54,6 @@ GroupedKernel::TaskGrain GroupedKernel::getTaskGrain(int64_t panels, int64_t pan
 }
 
 Value GroupedKernel::emitGrain(Value count, int64_t most) {
-  auto mul = [&](Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); };
   auto max = [&](Value x, Value y) { return b.createOrFold<arith::MaxUIOp>(loc, x, y); };
   Value threads = emitThreads(), tasks = mul(threads, index(kTasksPerThread)), work = count;
   if (op.getTargets()) {
@@ -79,7 +78,7 @@ Value GroupedKernel::emitGrain(Value count, int64_t most) {
 GroupedKernel::TaskRange GroupedKernel::emitTaskLoops(Value count, const TaskGrain &grain) {
   Value experts = index(op.getNumExperts());
   Value step = grain.adapts ? emitGrain(count, grain.most) : index(grain.most);
-  auto lastOf = [&](Value first) { return min(b.createOrFold<arith::AddIOp>(loc, first, step), count); };
+  auto lastOf = [&](Value first) { return min(sum(first, step), count); };
   if (!op.getTargets()) {
     auto loop =
         scf::ParallelOp::create(b, loc, ValueRange{zero, zero}, ValueRange{experts, count}, ValueRange{one, step});

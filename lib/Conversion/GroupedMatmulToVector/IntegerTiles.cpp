@@ -67,33 +67,12 @@ public:
       vector::StoreOp::create(b, loc, arith::ConstantOp::create(b, loc, b.getZeroAttr(row)), zeros,
                               ValueRange{index(at)});
     emitScales();
-    Value tilesOfRows = ceilDiv(args.rows, kRows), passes = ceilDiv(tilesOfRows, together);
-    Value whole = div(tilesOfRows, together);
-    forEach(zero, whole, 1, [&](Value pass) { emitPass(pass, together); });
-    if (together == 1)
-      return;
-    Value odd = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, whole, passes);
-    auto branch = scf::IfOp::create(b, loc, odd, /*withElse=*/false);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.thenBlock());
-    emitPass(whole, 1);
+    forEachTogether(ceilDiv(args.rows, kRows), together, [&](Value pass, int64_t count) { emitPass(pass, count); });
   }
 
 private:
   /// Blocks whose integers wait for their scales together: 16 KB of them.
   static constexpr int64_t kWaiting = 4;
-
-  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
-    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    body(loop.getInductionVar());
-  }
-  Value mul(Value x, int64_t y) { return b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
-  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
-  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
-  Value div(Value x, int64_t y) { return b.createOrFold<arith::DivUIOp>(loc, x, index(y)); }
-  Value ceilDiv(Value x, int64_t y) { return b.createOrFold<arith::CeilDivUIOp>(loc, x, index(y)); }
 
   void emitScales() {
     forEach(zero, args.blocks, 1, [&](Value block) {

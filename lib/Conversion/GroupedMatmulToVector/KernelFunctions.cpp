@@ -61,8 +61,6 @@ public:
   }
 
 private:
-  Value mul(Value x, int64_t y) { return b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
-  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
   VectorType accType() { return VectorType::get({form.lanes}, form.accumulator); }
 
   int64_t vectors() { return form.schedule.vectors; }

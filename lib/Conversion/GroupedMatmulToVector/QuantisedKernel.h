@@ -109,12 +109,6 @@ private:
   SmallVector<Value> emitBlock(const PanelBlock &block, ValueRange before);
   /// `groups` rows of words from byte `at` on, all of whose k count.
   SmallVector<Value> emitWhole(Value at, Value k, int64_t groups, Unrolling unrolling, ValueRange before);
-  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
-    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    body(loop.getInductionVar());
-  }
 
   // A single row: SideBySide.cpp.
   void emitOneRow(Value pair, Value first, Value last);

@@ -44,8 +44,6 @@ public:
   /// From row `r` of the tile to that of pair `p` in the result.
   void emitEpilogue(Value p, Value panel, Value r);
 
-  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
-  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
   Value equal(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, x, y); }
   Value less(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, x, y); }
   Value select(Value c, Value x, Value y) { return b.createOrFold<arith::SelectOp>(loc, c, x, y); }
@@ -78,13 +76,6 @@ public:
       Value from = sum(mul(pass, passes.size), b.createOrFold<arith::MinUIOp>(loc, pass, passes.larger));
       body(pass, from, select(isLarger, add(passes.size, 1), passes.size));
     });
-  }
-
-  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
-    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    body(loop.getInductionVar());
   }
 
 protected:

@@ -34,45 +34,25 @@ public:
 
   void run() {
     int64_t together = form.schedule.rowTiles;
-    Value passes = ceilDiv(rowTiles, together), whole = div(rowTiles, together);
-    Value share = arith::CeilDivUIOp::create(b, loc, index(stepLines()), passes);
+    Value share = arith::CeilDivUIOp::create(b, loc, index(stepLines()), ceilDiv(rowTiles, together));
     // Blocks of nearly equal size.
     Value blocks = ceilDiv(steps, TileSchedule::kBlockSteps);
     auto boundary = [&](Value block) -> Value {
       return arith::DivUIOp::create(b, loc, arith::MulIOp::create(b, loc, block, steps), blocks);
     };
-    forEach(zero, blocks, [&](Value block) {
+    forEach(zero, blocks, 1, [&](Value block) {
       from = boundary(block);
       to = boundary(add(block, 1));
       Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, to, steps);
       Value next = arith::SelectOp::create(b, loc, isLast, behind, stepAt(to));
-      auto emitPass = [&](Value pass, int64_t count) {
+      forEachTogether(rowTiles, together, [&](Value pass, int64_t count) {
         Value firstTile = mul(pass, together), lines = mul(pass, share);
         emitTiles(firstTile, count, sum(next, mul(lines, lineElements())), share);
-      };
-      forEach(zero, whole, [&](Value pass) { emitPass(pass, together); });
-      if (together == 1)
-        return;
-      Value odd = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, whole, passes);
-      auto branch = scf::IfOp::create(b, loc, odd, /*withElse=*/false);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(branch.thenBlock());
-      emitPass(whole, 1);
+      });
     });
   }
 
 private:
-  template <typename Fn> void forEach(Value from, Value to, const Fn &body) {
-    auto loop = scf::ForOp::create(b, loc, from, to, one);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    body(loop.getInductionVar());
-  }
-  Value mul(Value x, int64_t y) { return b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
-  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
-  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
-  Value div(Value x, int64_t y) { return b.createOrFold<arith::DivUIOp>(loc, x, index(y)); }
-  Value ceilDiv(Value x, int64_t y) { return b.createOrFold<arith::CeilDivUIOp>(loc, x, index(y)); }
   Value stepAt(Value step) { return sum(start, mul(step, form.stepElements())); }
 
   int64_t lineElements() { return 64 * 8 / form.stored.getIntOrFloatBitWidth(); }
@@ -100,7 +80,7 @@ private:
       b.setInsertionPointToStart(loop.getBody());
       Value step = loop.getInductionVar();
       Value ahead = sum(window, mul(sub(step, from), form.stepElements()));
-      forEach(zero, share, [&](Value line) {
+      forEach(zero, share, 1, [&](Value line) {
         memref::PrefetchOp::create(b, loc, weights, ValueRange{sum(ahead, mul(line, lineElements()))},
                                    /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
       });

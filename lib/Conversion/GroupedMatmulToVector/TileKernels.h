@@ -53,15 +53,6 @@ public:
 private:
   void callKernel(Value weights, Value start, Value behind, int64_t firstStep, int64_t steps, Value rowTiles,
                   Value tile);
-  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
-    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    body(loop.getInductionVar());
-  }
-  Value mul(Value x, int64_t y) { return b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
-  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
-  Value div(Value x, int64_t y) { return b.createOrFold<arith::DivUIOp>(loc, x, index(y)); }
 
   const TileForm form;
   KernelFunctions &functions;

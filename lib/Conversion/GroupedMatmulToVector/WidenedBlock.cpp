@@ -31,19 +31,15 @@ void WidenedBlock::emit(Value weights, Value at, Value steps) {
   func::FuncOp function = functions.get(
       name, {weights.getType(), position, position, elements.getType()}, [&](OpBuilder &inner, Block &block) {
         KernelTiles tiles(inner, loc);
-        auto times = [&](Value x, int64_t y) { return inner.createOrFold<arith::MulIOp>(loc, x, tiles.index(y)); };
-        auto loop = scf::ForOp::create(inner, loc, tiles.zero, block.getArgument(2), tiles.one);
-        OpBuilder::InsertionGuard guard(inner);
-        inner.setInsertionPointToStart(loop.getBody());
-        Value to = times(loop.getInductionVar(), packed.stepElements());
-        Value from = inner.createOrFold<arith::AddIOp>(loc, block.getArgument(1), to);
-        int64_t group = packed.layout.group;
-        for (int64_t v = 0; v < packed.schedule.vectors; ++v) {
-          Value raw = loadStored(inner, loc, packed, block.getArgument(0), from, v);
-          for (int64_t g = 0; g < group; ++g)
-            vector::StoreOp::create(inner, loc, widenStored(inner, loc, packed, raw, g), block.getArgument(3),
-                                    ValueRange{tiles.add(to, g * packed.layout.width() + v * packed.lanes)});
-        }
+        tiles.forEach(tiles.zero, block.getArgument(2), 1, [&](Value step) {
+          Value to = tiles.mul(step, packed.stepElements()), from = tiles.sum(block.getArgument(1), to);
+          for (int64_t v = 0; v < packed.schedule.vectors; ++v) {
+            Value raw = loadStored(inner, loc, packed, block.getArgument(0), from, v);
+            for (int64_t g = 0; g < packed.layout.group; ++g)
+              vector::StoreOp::create(inner, loc, widenStored(inner, loc, packed, raw, g), block.getArgument(3),
+                                      ValueRange{tiles.add(to, g * packed.layout.width() + v * packed.lanes)});
+          }
+        });
       });
   func::CallOp::create(b, loc, function, ValueRange{weights, at, steps, elements});
 }

@@ -1,5 +1,4 @@
-//===- KernelTiles.h - pieces of the register-blocked kernels ----*- C++
-//-*-===//
+//===- KernelTiles.h - pieces of the register-blocked kernels ----*- C++ -*-===//
 //
 // What the emitters of contraction kernels share: splitting a range into tiles
 // of exact sizes, and vector loads and stores with optional masks.
@@ -30,6 +29,34 @@ public:
   Value add(Value x, int64_t y) { return y == 0 ? x : b.createOrFold<arith::AddIOp>(loc, x, index(y)); }
   Value sub(Value x, Value y) { return b.createOrFold<arith::SubIOp>(loc, x, y); }
   Value min(Value x, Value y) { return b.createOrFold<arith::MinSIOp>(loc, x, y); }
+  Value sum(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
+  Value mul(Value x, Value y) { return b.createOrFold<arith::MulIOp>(loc, x, y); }
+  Value mul(Value x, int64_t y) { return b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
+  Value div(Value x, int64_t y) { return b.createOrFold<arith::DivUIOp>(loc, x, index(y)); }
+  Value ceilDiv(Value x, int64_t y) { return b.createOrFold<arith::CeilDivUIOp>(loc, x, index(y)); }
+
+  /// Emits `body` in a loop, with its induction variable.
+  template <typename Fn> void forEach(Value from, Value to, int64_t step, const Fn &body) {
+    auto loop = scf::ForOp::create(b, loc, from, to, index(step));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    body(loop.getInductionVar());
+  }
+
+  /// Emits `body(pass, many)` for `count` things, `together` of them (1 or 2) in each pass, and one in the last pass if
+  /// one is left.
+  template <typename Fn> void forEachTogether(Value count, int64_t together, const Fn &body) {
+    assert(together == 1 || together == 2);
+    Value whole = div(count, together);
+    forEach(zero, whole, 1, [&](Value pass) { body(pass, together); });
+    if (together == 1)
+      return;
+    Value odd = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, whole, ceilDiv(count, together));
+    auto branch = scf::IfOp::create(b, loc, odd, /*withElse=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    body(whole, 1);
+  }
 
   /// Widens a float scalar or vector to `element`.
   Value widen(Value v, FloatType element) {
