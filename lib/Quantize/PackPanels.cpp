@@ -6,6 +6,7 @@
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
 #include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/StringSet.h"
+#include <array>
 #include <cstring>
 
 using namespace mlir;
@@ -70,36 +71,43 @@ public:
   }
 
 private:
+  /// The words of a column for `length` codes from number `first` on.
+  std::array<uint32_t, 3> packGroup(Row codes, int64_t first, int64_t length) const {
+    int64_t bits = panels.format.getBits(), stored = panels.storedBits();
+    bool isFloat = panels.format.getKind() == QuantKind::E2M1, isSigned = panels.format.getKind() == QuantKind::Signed;
+    bool usesSpareBits = panels.usesSpareBits();
+    unsigned middle = isFloat ? 0 : panels.format.getMiddle(), mask = 0xffu >> (8 - stored);
+    std::array<uint32_t, 3> words = {};
+    for (int64_t i = 0; i < length; ++i) {
+      unsigned code = codes.code(first + i, bits);
+      if (isSigned && (code >> (bits - 1)))
+        code -= 1u << bits;
+      code = (code - middle) & mask;
+      if (!usesSpareBits) {
+        words[0] |= code << (i * stored);
+        continue;
+      }
+      // 24 codes in half bytes; bit b of the other 8 in the spare bits of word b.
+      int64_t word = i % 8 / 2, at = i / 8 * 8 + i % 2 * 4;
+      if (word < 3)
+        words[word] |= code << at;
+      else
+        for (int64_t bit = 0; bit < 3; ++bit)
+          words[bit] |= (code >> bit & 1) << (at + 3);
+    }
+    return words;
+  }
+
   void packColumn(Row codes, Row scales, Row zeros, StringRef zeroType, int64_t column, char *at) const {
-    int64_t bits = panels.format.getBits(), stored = panels.storedBits(), group = panels.group();
-    bool isFloat = panels.format.getKind() == QuantKind::E2M1;
-    unsigned middle = panels.format.getMiddle(), mask = 0xffu >> (8 - stored);
-    for (int64_t start = 0, block = 0; start < panels.k; start += panels.blockLength(), ++block) {
-      int64_t length = std::min(panels.blockLength(), panels.k - start);
-      for (int64_t i = 0; i < length; ++i) {
-        unsigned code = codes.code(start + i, bits);
-        if (panels.format.getKind() == QuantKind::Signed && (code >> (bits - 1)))
-          code -= 1u << bits;
-        if (!isFloat)
-          code -= middle;
-        char *words = at + i / group * panels.groupBytes() + column * 4;
-        auto put = [&](int64_t word, unsigned bits, int64_t shift) {
-          char *to = words + word * panels.rowBytes();
-          uint32_t value;
-          std::memcpy(&value, to, 4);
-          value |= bits << shift;
-          std::memcpy(to, &value, 4);
-        };
-        if (panels.usesSpareBits()) {
-          int64_t word = i % 8 / 2, at = i % 32 / 8 * 8 + i % 2 * 4;
-          if (word < 3)
-            put(word, code & mask, at);
-          else
-            for (int64_t bit = 0; bit < 3; ++bit)
-              put(bit, code >> bit & 1, at + 3);
-        } else {
-          put(0, code & mask, i % group * stored);
-        }
+    int64_t blockLength = panels.blockLength(), group = panels.group();
+    int64_t words = panels.wordsPerGroup(), groupBytes = panels.groupBytes(), rowBytes = panels.rowBytes();
+    for (int64_t start = 0, block = 0; start < panels.k; start += blockLength, ++block) {
+      int64_t length = std::min(blockLength, panels.k - start);
+      char *to = at + column * 4;
+      for (int64_t i = 0; i < length; i += group, to += groupBytes) {
+        std::array<uint32_t, 3> packed = packGroup(codes, start + i, std::min(group, length - i));
+        for (int64_t word = 0; word < words; ++word)
+          std::memcpy(to + word * rowBytes, &packed[word], 4);
       }
       char *out = at + panels.codeBytes(length);
       std::memcpy(out + column * panels.scaleBytes, scales.at(block), panels.scaleBytes);
