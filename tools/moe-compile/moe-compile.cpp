@@ -331,12 +331,18 @@ int main(int argc, char **argv) {
 
   // The linker is a library in this process that registers its own -mcpu, and forgets the values of all options.
   bool asJson = json, silent = quiet, withRemarks = remarks;
+  const cl::Option *printing = cl::getRegisteredOptions().lookup("mlir-print-op-on-diagnostic");
+  bool printsOps = printing && printing->getNumOccurrences();
   removeOwnOptions();
 
   DialectRegistry registry;
   mlir::moe::registerAllDialects(registry);
   mlir::moe::registerAllPasses();
   MLIRContext context(registry);
+  // An error says where it is and why; the IR around it (all of the program, for an error of the module) only helps who
+  // works on the compiler.
+  if (!printsOps)
+    context.printOpOnDiagnostic(false);
   llvm::SourceMgr sources;
   SourceMgrDiagnosticHandler handler(sources, &context);
   if (withRemarks) {
