@@ -51,8 +51,8 @@ struct PhaseOptions {
   /// Integer products with quantised weights: "exact" (never), "fast" (wherever there are kernels), or empty: where the
   /// file asks for them.
   std::string numerics;
-  /// Whether the second matmul of a layer adds its pairs to the rows of their tokens: less memory, and up to a tenth
-  /// slower where experts get many rows.
+  /// Whether the second matmul of a layer adds its pairs to the rows of their tokens: less memory, as fast on few
+  /// threads.
   bool fuseCombine = false;
   /// Whether a token's result has the same bits whatever other tokens are in the call.
   bool batchInvariant = false;

@@ -10,6 +10,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "moe/Dialect/Moe/Analysis/WeightNames.h"
 #include "moe/Dialect/Moe/Analysis/WeightView.h"
 #include "llvm/ADT/Statistic.h"
 #include "llvm/ADT/StringSet.h"
@@ -87,11 +88,8 @@ std::optional<SmallVector<Part>> matchPanels(Operation *op) {
 
 struct FoldWeightPacks : impl::MoeFoldWeightPacksPassBase<FoldWeightPacks> {
   void runOnOperation() override {
-    // Names of the model's own weights are taken.
     for (auto function : getOperation().getOps<func::FuncOp>())
-      for (unsigned i = 0; i < function.getNumArguments(); ++i)
-        if (auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight"))
-          taken.insert(key.getValue());
+      names.collect(function);
     for (auto function : getOperation().getOps<func::FuncOp>())
       function.walk([&](Operation *op) {
         if (isa<tensor::ConcatOp, linalg::PackOp>(op))
@@ -166,15 +164,11 @@ private:
     for (const Part &part : parts)
       if (seen.insert(part.key).second)
         key += (key.empty() ? "" : "+") + part.key.str();
-    key += ".panels";
-    std::string unique = key;
-    for (int i = 1; !taken.insert(unique).second; ++i)
-      unique = key + "." + std::to_string(i);
-    return key = unique;
+    return key = names.make(key + ".panels");
   }
 
   DenseMap<std::pair<Attribute, Type>, std::string> keys;
-  StringSet<> taken;
+  WeightNames names;
   SmallVector<Operation *> dead;
 };
 

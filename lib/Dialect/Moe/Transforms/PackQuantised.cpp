@@ -13,9 +13,9 @@
 #include "mlir/IR/Remarks.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "moe/Dialect/Moe/Analysis/QuantPanels.h"
+#include "moe/Dialect/Moe/Analysis/WeightNames.h"
 #include "moe/Dialect/Moe/Analysis/WeightView.h"
 #include "llvm/ADT/Statistic.h"
-#include <set>
 
 #define DEBUG_TYPE "moe-pack-quantised"
 
@@ -31,11 +31,8 @@ struct PackQuantised : impl::MoePackQuantisedPassBase<PackQuantised> {
   using MoePackQuantisedPassBase::MoePackQuantisedPassBase;
 
   void runOnOperation() override {
-    // Names of the model's own weights are taken.
     for (auto function : getOperation().getOps<func::FuncOp>())
-      for (unsigned i = 0; i < function.getNumArguments(); ++i)
-        if (auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight"))
-          taken.insert(key.str());
+      names.collect(function);
     SmallVector<GroupedMatmulOp> ops;
     getOperation()->walk([&](GroupedMatmulOp op) {
       if (op.hasQuantisedBanks())
@@ -193,11 +190,8 @@ private:
         return argument;
     auto bank = cast<DictionaryAttr>(description.getAs<ArrayAttr>("banks")[0]);
     std::string key = (bank.getAs<DictionaryAttr>("codes").getAs<StringAttr>("weight").getValue() + ".panels").str();
-    std::string unique = key;
-    for (int i = 1; !taken.insert(unique).second; ++i)
-      unique = key + "." + std::to_string(i);
     unsigned index = function.getNumArguments();
-    auto attributes = b.getDictionaryAttr({b.getNamedAttr("moe.weight", b.getStringAttr(unique)),
+    auto attributes = b.getDictionaryAttr({b.getNamedAttr("moe.weight", b.getStringAttr(names.make(key))),
                                            b.getNamedAttr("moe.dtype", b.getStringAttr("u8")),
                                            b.getNamedAttr("moe.quant_panels", description)});
     (void)function.insertArgument(index, type, attributes, function.getLoc());
@@ -214,7 +208,7 @@ private:
     (void)function.eraseArguments(unread);
   }
 
-  std::set<std::string> taken;
+  WeightNames names;
 };
 
 } // namespace

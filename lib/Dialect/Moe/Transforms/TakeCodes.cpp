@@ -15,11 +15,11 @@
 #include "mlir/IR/PatternMatch.h"
 #include "mlir/Transforms/RegionUtils.h"
 #include "moe/Dialect/Moe/Analysis/CodedWeight.h"
+#include "moe/Dialect/Moe/Analysis/WeightNames.h"
 #include "moe/Dialect/Moe/Analysis/WeightView.h"
 #include "moe/Dialect/Moe/Transforms/QuantisedMatrices.h"
 #include "moe/Support/Remarks.h"
 #include "llvm/ADT/Statistic.h"
-#include <set>
 
 #define DEBUG_TYPE "moe-take-codes"
 
@@ -93,11 +93,9 @@ struct TakeCodes : impl::MoeTakeCodesPassBase<TakeCodes> {
 
 private:
   void run(func::FuncOp function) {
-    names.clear();
+    names = {};
+    names.collect(function);
     reasons.clear();
-    for (unsigned i = 0; i < function.getNumArguments(); ++i)
-      if (auto key = function.getArgAttrOfType<StringAttr>(i, "moe.weight"))
-        names.insert(key.str());
     SmallVector<ApplyOp> applies;
     function.walk([&](ApplyOp apply) { applies.push_back(apply); });
     for (ApplyOp apply : applies)
@@ -226,7 +224,7 @@ private:
       if (other.getType() == type && function.getArgAttr(other.getArgNumber(), kRecoded) == description)
         return other;
     auto attributes = b.getDictionaryAttr(
-        {b.getNamedAttr("moe.weight", b.getStringAttr(uniqueName(nameOf(function, weight) + "." + part.str()))),
+        {b.getNamedAttr("moe.weight", b.getStringAttr(names.make(nameOf(function, weight) + "." + part.str()))),
          b.getNamedAttr("moe.dtype", b.getStringAttr(dtype)), b.getNamedAttr(kRecoded, description)});
     unsigned index = function.getNumArguments();
     (void)function.insertArgument(index, type, attributes, weight.getLoc());
@@ -315,14 +313,7 @@ private:
     return name.str();
   }
 
-  std::string uniqueName(std::string name) {
-    std::string unique = name;
-    for (int i = 1; !names.insert(unique).second; ++i)
-      unique = name + "." + std::to_string(i);
-    return unique;
-  }
-
-  std::set<std::string> names;
+  WeightNames names;
   llvm::DenseMap<Value, std::string> reasons;
 };
 
