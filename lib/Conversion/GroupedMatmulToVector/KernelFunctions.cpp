@@ -117,7 +117,7 @@ private:
   /// come from places far apart: the processor follows each of them for itself, and so runs further ahead in all.
   void emitFetches(Value steps, ArrayRef<Value> streams) {
     auto fetch = [&](Value at) {
-      memref::PrefetchOp::create(b, loc, packed, ValueRange{at}, /*isWrite=*/false, /*localityHint=*/2,
+      memref::PrefetchOp::create(b, loc, packed, ValueRange{at}, /*isWrite=*/false, form.schedule.fetchLocality,
                                  /*isDataCache=*/true);
     };
     if (variant.fetch == Fetch::Own) {

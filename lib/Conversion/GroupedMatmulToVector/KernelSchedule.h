@@ -96,6 +96,9 @@ struct KernelSchedule {
   /// passes of few rows, the first one does so too, and the others together fetch half of the next block: that of each
   /// part which comes first. The rest of it the processor brings by itself, since it has begun to follow the parts.
   int64_t aheadElements;
+  /// How near fetched lines come: 3 is a first-level cache (most of them are moved out to the second-level one before
+  /// they are read; on Xeon that is faster than to fetch them there: up to a tenth), 2 a second-level one.
+  int64_t fetchLocality;
   /// Whether the elements of all rows stay in registers while the columns pass by, or the columns while the rows do.
   bool rowsInRegisters;
   /// Vectors in a step over k of a panel; its cache lines.

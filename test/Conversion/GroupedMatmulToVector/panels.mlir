@@ -4,8 +4,8 @@
 
 // A task takes up to sixteen panels, fewer for more threads and where one expert has more rows than others (the panels of all
 // rows over eight tasks per thread, if all had as many rows as the largest expert); an expert without rows is a comparison. The rows go through the panels in blocks, through
-// blocks of k in passes; the size of a pass and what it fetches decide on the kernel. With AVX2 a block of k has a piece of
-// each quarter of the panel for few rows. Gate and up of 16 columns are multiplied in one stream.
+// blocks of k in passes; the size of a pass and what it fetches decide on the kernel. For few rows a block of k has a piece of
+// each quarter of the panel with AVX2, and is all of each eighth with AVX-512. Gate and up of 16 columns are multiplied in one stream.
 // CHECK-LABEL: func @gate_up
 // CHECK: %[[THREADS:.*]] = call @moe_host_threads() : () -> index
 // CHECK: %[[TASKS:.*]] = arith.muli %[[THREADS]], %c8
@@ -26,7 +26,7 @@
 // CHECK: arith.ceildivui
 // CHECK: arith.divui
 // Few rows have short blocks.
-// WIDE: arith.select {{.*}}, %c512{{.*}}, %c512
+// WIDE: arith.select {{.*}}, %c128{{.*}}, %c512
 // NARROW: arith.select {{.*}}, %c32{{.*}}, %c512
 // CHECK: %[[BLOCKS:.*]] = arith.ceildivui
 // CHECK: scf.for
@@ -37,8 +37,9 @@
 // CHECK: scf.for
 // CHECK-NOT: arith.{{.*}}div
 // CHECK: scf.index_switch
-// WIDE: func.call @moe_kernel_f32_f32_32_1_own
-// NARROW: func.call @moe_kernel_f32_f32_32_1_near_parts
+// CHECK: func.call @moe_kernel_f32_f32_32_1_near_parts
+// WIDE: func.call @moe_kernel_f32_f32_32_12_near_parts
+// WIDE-NOT: share_parts
 // NARROW: func.call @moe_kernel_f32_f32_32_2_share_parts
 // CHECK: arith.mulf %{{.*}} : vector
 func.func @gate_up(%x: memref<?x1024xf32>, %rows: memref<?xindex>, %offsets: memref<9xindex>,
@@ -53,7 +54,8 @@ func.func @gate_up(%x: memref<?x1024xf32>, %rows: memref<?xindex>, %offsets: mem
   return
 }
 
-// The second op has the same kernels but those for k that is no multiple of four; what its last panel has too much
+// The second op has the same kernels but those for k that is no multiple of four (with AVX-512 a panel that is too short to
+// be read in parts is one stream, whose own lines are fetched); what its last panel has too much
 // is not stored.
 // CHECK-LABEL: func @down
 // WIDE: func.call @moe_kernel_f32_f32_32_1_own_any
@@ -95,16 +97,16 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
   return
 }
 
-// One row: its own lines are fetched, all eight of four steps. With AVX2 nothing is fetched: four steps of each part of the
-// panel follow one another, and the processor follows the parts.
-// WIDE-LABEL: func private @moe_kernel_f32_f32_32_1_own(
-// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_near_parts(
-// NARROW-SAME: %[[PARTS:[a-z0-9]+]]: index, %[[DISTANCE:[a-z0-9]+]]: index) attributes
-// WIDE: scf.for {{.*}} -> (vector<16xf32>, vector<16xf32>)
+// One row: four steps of each part of the panel follow one another, and the processor follows the parts. With AVX-512 each
+// line is fetched, half a kilobyte ahead in its part.
+// CHECK-LABEL: func private @moe_kernel_f32_f32_32_1_near_parts(
+// CHECK-SAME: %[[PARTS:[a-z0-9]+]]: index, %[[DISTANCE:[a-z0-9]+]]: index) attributes
+// WIDE: scf.for {{.*}} step %c4{{.*}} -> (vector<16xf32>, vector<16xf32>)
 // NARROW: scf.for {{.*}} step %c4{{.*}} -> (vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
-// NARROW: scf.for %[[PART:.*]] = %c0{{.*}} to %[[PARTS]] step %c1
-// NARROW: arith.muli %[[PART]], %[[DISTANCE]]
-// WIDE-COUNT-8: memref.prefetch {{.*}} locality<2>
+// CHECK: scf.for %[[PART:.*]] = %c0{{.*}} to %[[PARTS]] step %c1
+// CHECK: arith.muli %[[PART]], %[[DISTANCE]]
+// WIDE: arith.addi %{{.*}}, %c128
+// WIDE-COUNT-8: memref.prefetch {{.*}} locality<3>
 // CHECK-NOT: memref.prefetch
 // WIDE-COUNT-8: vector.fma
 // NARROW-COUNT-16: vector.fma
