@@ -46,7 +46,8 @@ void DecodedBlocks::emitPanel(Value panel, Value base, Value pair, Value count, 
     forEachPass(passes, [&](Value, Value from, Value rows) {
       emitPass(variants,
                {kindOf(Fetch::Nothing), zero, rows, from, scratch, /*at=*/zero, /*window=*/zero, /*stream=*/zero,
-                /*steps=*/length, /*firstK=*/k, /*k=*/length, /*parts=*/one, /*distance=*/zero});
+                /*steps=*/length, /*firstK=*/k, /*k=*/length, /*parts=*/one, /*distance=*/zero, /*beside=*/zero,
+                /*windowBeside=*/zero});
     });
   });
   forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });

@@ -52,7 +52,7 @@ public:
         packed(block.getArgument(5)), window(block.getArgument(6)), stream(block.getArgument(7)),
         steps(block.getArgument(8)), tile(block.getArgument(9)), firstK(block.getArgument(10)),
         k(block.getArgument(11)), lines(block.getArgument(12)), parts(block.getArgument(13)),
-        distance(block.getArgument(14)) {}
+        distance(block.getArgument(14)), beside(block.getArgument(15)), windowBeside(block.getArgument(16)) {}
 
   void run() {
     for (int64_t r = 0; r < variant.rows; ++r)
@@ -63,7 +63,8 @@ public:
 private:
   VectorType accType() { return VectorType::get({form.lanes}, form.accumulator); }
 
-  int64_t vectors() { return form.schedule.vectors; }
+  /// Vectors of columns in all panels.
+  int64_t vectors() { return form.schedule.vectors * form.schedule.panelsTogether; }
 
   Value broadcast(Value source, Value column) {
     Value x = memref::LoadOp::create(b, loc, a, ValueRange{source, column});
@@ -76,8 +77,9 @@ private:
     int64_t rows = sources.size();
     Value at = sum(start, mul(step, form.stepElements()));
     SmallVector<Value> raw;
-    for (int64_t v = 0; v < vectors(); ++v)
-      raw.push_back(loadStored(b, loc, form, weights, at, v));
+    for (int64_t panel = 0; panel < form.schedule.panelsTogether; ++panel)
+      for (int64_t v = 0; v < form.schedule.vectors; ++v)
+        raw.push_back(loadStored(b, loc, form, weights, panel == 0 ? at : sum(at, beside), v));
     Value column = sum(firstK, form.layout.group == 1 ? step : mul(step, form.layout.group));
     for (int64_t g = 0; g < many; ++g) {
       auto accumulate = [&](int64_t r, int64_t v, Value x, Value weight) {
@@ -113,19 +115,13 @@ private:
 
   int64_t lineElements() { return 64 * 8 / form.packed.getIntOrFloatBitWidth(); }
 
-  /// Lines of the window, when `steps` of this block are done. A pass of its own stream takes them as they come. Shares
-  /// come from places far apart: the processor follows each of them for itself, and so runs further ahead in all.
+  /// Lines of the window, when `steps` of this block are done. They come from places far apart: the processor follows
+  /// each of them for itself, and so runs further ahead in all.
   void emitFetches(Value steps, ArrayRef<Value> streams) {
     auto fetch = [&](Value at) {
       memref::PrefetchOp::create(b, loc, packed, ValueRange{at}, /*isWrite=*/false, form.schedule.fetchLocality,
                                  /*isDataCache=*/true);
     };
-    if (variant.fetch == Fetch::Own) {
-      Value at = sum(window, mul(steps, form.stepElements()));
-      for (int64_t i = 0; i < form.schedule.allLines(); ++i)
-        fetch(add(at, i * lineElements()));
-      return;
-    }
     if (streams.empty())
       return;
     Value progress = mul(steps, lineElements() / KernelSchedule::kUnroll);
@@ -146,23 +142,29 @@ private:
   }
 
   /// Where the streams of a share begin: the window has as many streams as kUnroll steps have lines, in turn from each
-  /// of its parts. Those that are too many are the last one again.
+  /// of its parts and panels. Those that are too many are the last one again.
   SmallVector<Value> emitStreams() {
     SmallVector<Value> streams;
-    if (variant.fetch != Fetch::Share)
+    if (variant.fetch == Fetch::Nothing)
       return streams;
-    int64_t parts = inParts() ? form.schedule.parts : 1;
+    bool isAll = variant.fetch == Fetch::All;
+    int64_t parts = inParts() ? form.schedule.parts : 1, panels = form.schedule.panelsTogether;
     Value length =
         mul(b.createOrFold<arith::DivUIOp>(loc, mul(steps, parts), index(KernelSchedule::kUnroll)), lineElements());
     Value last = sub(lines, one);
-    for (int64_t i = 0; i < form.schedule.shareLines(); ++i) {
-      Value number = sum(stream, min(index(i), last)), at = window;
-      if (parts > 1) {
-        Value part = b.createOrFold<arith::RemUIOp>(loc, number, index(parts));
-        at = sum(at, mul(b.createOrFold<arith::MulIOp>(loc, part, distance), form.stepElements()));
-        number = b.createOrFold<arith::DivUIOp>(loc, number, index(parts));
-      }
-      streams.push_back(sum(at, arith::MulIOp::create(b, loc, number, length)));
+    for (int64_t i = 0; i < (isAll ? form.schedule.allLines() : form.schedule.shareLines()); ++i) {
+      Value number = isAll ? index(i) : sum(stream, min(index(i), last)), at = window;
+      // In turn from each of so many, which are so many elements apart.
+      auto takeTurns = [&](int64_t count, Value apart) {
+        Value turn = b.createOrFold<arith::RemUIOp>(loc, number, index(count));
+        at = sum(at, b.createOrFold<arith::MulIOp>(loc, turn, apart));
+        number = b.createOrFold<arith::DivUIOp>(loc, number, index(count));
+      };
+      if (panels > 1)
+        takeTurns(panels, windowBeside);
+      if (parts > 1)
+        takeTurns(parts, mul(distance, form.stepElements()));
+      streams.push_back(sum(at, b.createOrFold<arith::MulIOp>(loc, number, length)));
     }
     return streams;
   }
@@ -243,6 +245,7 @@ private:
   const KernelFunctionForm &form;
   const KernelVariant &variant;
   Value a, numbers, first, weights, start, packed, window, stream, steps, tile, firstK, k, lines, parts, distance;
+  Value beside, windowBeside;
   SmallVector<Value> sources;
 };
 
@@ -252,10 +255,12 @@ void KernelFunctions::call(OpBuilder &b, Location loc, const KernelFunctionForm 
                            ValueRange arguments) {
   std::string name;
   llvm::raw_string_ostream os(name);
-  os << "moe_kernel_" << form.rows << "_" << form.stored << "_" << form.layout.width() << "_" << variant.rows << "_";
+  os << "moe_kernel_" << form.rows << "_" << form.stored << "_" << form.layout.width()
+     << (form.schedule.panelsTogether > 1 ? "x" + std::to_string(form.schedule.panelsTogether) : "") << "_"
+     << variant.rows << "_";
   if (form.packed != form.stored)
     os << form.packed << "_";
-  os << (variant.fetch == Fetch::Own       ? "own"
+  os << (variant.fetch == Fetch::All       ? "all"
          : variant.fetch == Fetch::Nothing ? "near"
                                            : "share")
      << (form.schedule.parts > 1 && variant.reads == Reads::Parts ? "_parts" : "") << (form.wholeSteps ? "" : "_any");

@@ -38,7 +38,9 @@ struct KernelFunctionForm {
   /// The numbers of the rows of a block.
   MemRefType sourcesType() const { return MemRefType::get({kMostRows}, IndexType::get(stored.getContext())); }
   /// The sums of a block.
-  MemRefType tileType() const { return MemRefType::get({kMostRows, layout.width()}, accumulator); }
+  MemRefType tileType() const {
+    return MemRefType::get({kMostRows, layout.width() * schedule.panelsTogether}, accumulator);
+  }
 };
 
 /// Vector `v` of a step of the weights (`group` consecutive k) that begins at element `at`, as it is stored.
@@ -53,8 +55,8 @@ public:
   /// Calls the kernel, which is made if there is none yet. The arguments: rows; the numbers of those of the block; the
   /// first of them that this pass takes; weights; where the block starts in them; the packed banks; where the window to
   /// fetch starts in these; the first of its streams; steps over k in a part; the tile; the first k; how many k there
-  /// are in a part; how many streams the share has, at least one; how many parts there are; and the distance between
-  /// two of them, in steps.
+  /// are in a part; how many streams the share has, at least one; how many parts there are; the distance between two of
+  /// them, in steps; and that between two panels side by side, in elements, of the weights and of the window.
   void call(OpBuilder &b, Location loc, const KernelFunctionForm &form, const KernelVariant &variant,
             ValueRange arguments);
 

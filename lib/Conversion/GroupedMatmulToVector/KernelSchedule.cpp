@@ -33,15 +33,13 @@ KernelSchedule KernelSchedule::getWidened(const PanelLayout &layout) const {
 SmallVector<KernelVariant> KernelSchedule::getVariants() const {
   SmallVector<KernelVariant> variants;
   for (int64_t rows = 1; rows <= maxRows; ++rows)
-    variants.push_back({rows, aheadElements ? Fetch::Own : Fetch::Nothing});
+    variants.push_back({rows, fetchesAll ? Fetch::All : Fetch::Nothing});
   // Several passes are of nearly equal size, so that none of them has fewer rows than this.
   auto addPasses = [&](int64_t most, Fetch fetch, Reads reads) {
     for (int64_t rows = (most + 1) / 2; rows <= most; ++rows)
       variants.push_back({rows, fetch, reads});
   };
-  // Of so few rows that they are one pass, nothing is fetched by others.
-  if (parts == 1 || contiguousRows > maxRows + 1)
-    addPasses(maxRows, Fetch::Share, Reads::Parts);
+  addPasses(maxRows, Fetch::Share, Reads::Parts);
   for (Fetch fetch : {Fetch::Nothing, Fetch::Share}) {
     if (parts > 1)
       addPasses(maxRows, fetch, Reads::Block);
@@ -52,14 +50,18 @@ SmallVector<KernelVariant> KernelSchedule::getVariants() const {
 }
 
 KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_t> shape, int64_t elementBytes,
-                                      int64_t lanes, bool batchInvariant) {
+                                      int64_t lanes, bool batchInvariant, int64_t mostPanels) {
   KernelSchedule schedule;
   bool wide = lanes >= 16;
   schedule.vectors = layout.width() / lanes;
+  // An element of a row is loaded for each panel again: 12 rows by 2 vectors take 14 loads for 24 multiplications, 6 by
+  // 4 take 10. Processors with AVX-512 do two of each in a cycle, but where another thread runs on the same core, about
+  // one load (measured on Sapphire Rapids: 0.66 and 0.79 of the peak then, both 0.97 alone).
+  schedule.panelsTogether = wide ? std::min<int64_t>(2, mostPanels) : 1;
   // Of 32 registers of AVX-512 and 16 of AVX2; the others hold weights and elements of rows. Pairs of bf16 need more of
   // them while they are widened.
   auto getMaxRows = [&](int64_t registers) {
-    return std::max<int64_t>(1, registers / std::max<int64_t>(1, schedule.vectors));
+    return std::max<int64_t>(1, registers / std::max<int64_t>(1, schedule.vectors * schedule.panelsTogether));
   };
   bool isPairs = layout.group > 1;
   schedule.maxRows = getMaxRows(wide ? 24 : isPairs ? 8 : 12);
@@ -67,21 +69,22 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   int64_t stepBytes = layout.width() * layout.group * elementBytes, panelBytes = shape[2] * stepBytes;
   schedule.lines = std::max<int64_t>(1, stepBytes / 64);
 
-  // A processor follows a stream by itself, not far ahead: Zen needs four of them to read as fast as its memory gives
-  // lines, Xeon eight. On Zen each line that software fetches takes the place of one that it would; Xeon wants the
-  // lines fetched as soon as there is arithmetic between them. The instruction set stands for the family here.
-  constexpr int64_t unroll = KernelSchedule::kUnroll, kLeastSteps = 8;
-  int64_t parts = wide ? 8 : 4;
-  schedule.parts = batchInvariant || shape[2] < parts * kLeastSteps ? 1 : parts;
+  // A processor follows a stream by itself, not far ahead. Zen needs four of them to read as fast as its memory gives
+  // lines, and each line that software fetches takes the place of one that it would. On Xeon software that fetches the
+  // next block from eight or sixteen places of it reads faster than eight streams do. The instruction set stands for
+  // the family here.
+  constexpr int64_t unroll = KernelSchedule::kUnroll;
+  constexpr int64_t kParts = 4, kLeastSteps = 8;
+  schedule.parts = wide || batchInvariant || shape[2] < kParts * kLeastSteps ? 1 : kParts;
   schedule.partSteps = schedule.parts > 1 ? shape[2] / schedule.parts / unroll * unroll : shape[2];
+  schedule.fetchesAll = wide;
   schedule.fetchLocality = wide ? 3 : 2;
-  schedule.aheadElements = wide && schedule.parts == 1 ? 8192 / elementBytes : 0;
 
   // Measured on Zen 3, one thread, one row: bf16 1.25 times, f16 1.05 times as fast as in visits of four steps; 1.15
   // and 1.02 without the fetches; f32 is slower with either.
   bool isNarrow = !wide && elementBytes < 4;
   schedule.visitSteps = isNarrow ? std::clamp<int64_t>(128 / stepBytes, 1, unroll) : unroll;
-  schedule.partAheadElements = wide ? 512 / elementBytes : isNarrow ? 256 / elementBytes : 0;
+  schedule.partAheadElements = isNarrow ? 256 / elementBytes : 0;
 
   // Blocks of nearly equal size: in a second-level cache, or, of several parts, in half of a first-level one.
   auto divide = [&](int64_t all, int64_t mostSteps) {
@@ -90,11 +93,9 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
     return std::max(unroll, steps);
   };
   schedule.contiguousSteps = divide(shape[2], 512);
-  // With AVX-512, few rows are one pass, which needs no blocks.
-  schedule.blockSteps = schedule.parts == 1 ? schedule.contiguousSteps
-                        : wide              ? schedule.partSteps
-                                            : divide(schedule.partSteps, 128 / schedule.parts);
-  schedule.contiguousRows = (wide ? 1 : 4) * schedule.maxRows + 1;
+  schedule.blockSteps =
+      schedule.parts > 1 ? divide(schedule.partSteps, 128 / schedule.parts) : schedule.contiguousSteps;
+  schedule.contiguousRows = 4 * schedule.maxRows + 1;
   if (!wide && isPairs) {
     // Measured on Zen 3, one thread: with 16 rows as fast as without, with 32 1.04 and with 128 1.1 times as fast. The
     // floats of a block are half of a first-level cache.

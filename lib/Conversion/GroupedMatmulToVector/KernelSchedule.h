@@ -10,10 +10,10 @@ namespace mlir::moe {
 /// What a kernel fetches into the second-level cache while it computes.
 enum class Fetch {
   Nothing,
-  /// The lines that this pass is about to read, some kilobytes ahead.
-  Own,
   /// A share of the next block.
-  Share
+  Share,
+  /// All of the next block: this is the only pass.
+  All
 };
 
 /// What a kernel reads of a panel at a time.
@@ -92,22 +92,26 @@ struct KernelSchedule {
   /// Of at least so many rows (0: never) a block is widened to f32 first, once for all of them: pairs of bf16, whose
   /// widening takes registers and instructions in each pass. Its steps; the most rows of a pass over it.
   int64_t widenedRows = 0, widenedSteps = 0, widenedMaxRows = 0;
-  /// How far ahead of its own reads a single pass fetches, in elements; 0: it leaves that to the processor. Of several
-  /// passes of few rows, the first one does so too, and the others together fetch half of the next block: that of each
-  /// part which comes first. The rest of it the processor brings by itself, since it has begun to follow the parts.
-  int64_t aheadElements;
+  /// Whether all of the next block is fetched, however few passes there are. Else a single pass leaves that to the
+  /// processor; of several passes of few rows, the first one does so too, and the others together fetch half of the
+  /// next block: that of each part which comes first. The rest of it the processor brings by itself, since it has begun
+  /// to follow the parts.
+  bool fetchesAll;
   /// How near fetched lines come: 3 is a first-level cache (most of them are moved out to the second-level one before
   /// they are read; on Xeon that is faster than to fetch them there: up to a tenth), 2 a second-level one.
   int64_t fetchLocality;
+  /// Panels that are multiplied side by side: with two of them, an element of a row is loaded for twice as many
+  /// multiplications. A panel without another is beside itself.
+  int64_t panelsTogether;
   /// Whether the elements of all rows stay in registers while the columns pass by, or the columns while the rows do.
   bool rowsInRegisters;
-  /// Vectors in a step over k of a panel; its cache lines.
+  /// Vectors in a step over k of one panel; its cache lines.
   int64_t vectors, lines;
 
   /// Steps over k in one iteration of a kernel.
   static constexpr int64_t kUnroll = 4;
   /// Cache lines of an iteration.
-  int64_t allLines() const { return lines * kUnroll; }
+  int64_t allLines() const { return lines * kUnroll * panelsTogether; }
   /// The most lines of a share in an iteration. A kernel fetches as many in each: with a smaller share, some of them
   /// again, which costs a slot of a load unit that is idle, and spares a kernel for every number of lines.
   int64_t shareLines() const { return std::max<int64_t>(1, allLines() / 2); }
@@ -118,9 +122,9 @@ struct KernelSchedule {
 };
 
 /// `shape` is that of the packed banks: experts, panels, steps of k, columns. With `batchInvariant`, all numbers of
-/// rows sum in the same order.
+/// rows sum in the same order. The kernels can take `mostPanels` panels side by side.
 KernelSchedule getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_t> shape, int64_t elementBytes,
-                                 int64_t lanes, bool batchInvariant = false);
+                                 int64_t lanes, bool batchInvariant = false, int64_t mostPanels = 1);
 
 /// How quantised panels are multiplied with floats. Few rows decode the codes in registers, each tile of rows again;
 /// more rows have them decoded into a near cache, once for all, and read them there as the kernels of floats do.

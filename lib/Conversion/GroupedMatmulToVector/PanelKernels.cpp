@@ -4,15 +4,15 @@
 // second-level cache, and with each block its panels one after the other, as they lie in memory:
 //
 //   for each block of rows
-//     for each panel of the group
+//     for each panel of the group (or two side by side)
 //       tile = 0
 //       for each block of k (few rows: a piece of each part of the panel)
 //         for pass = 0 to passes(rows of the block)
 //           the kernel for exactly this many rows: adds to their sums in the tile
 //       the epilogue, row by row, from the tile to the result
 //
-// A pass may also fetch weights that are needed later (KernelSchedule.h says which): some of its own, a little ahead,
-// or its share of the next block, so that the stream of weights never stops.
+// A pass may also fetch its share of the next block of weights (KernelSchedule.h says which), so that their stream
+// never stops.
 //
 // Rows of a narrower type than the sums are widened once, before the loop.
 //
@@ -39,7 +39,7 @@ public:
       tiles.emplace(b, loc, *tileForm, functions);
       // A few rows are one pass over short blocks, which fetches for itself or leaves that to the processor.
       llvm::erase_if(variants, [&](const KernelVariant &variant) {
-        return variant.reads != Reads::Parts || (schedule.aheadElements && variant.fetch == Fetch::Share);
+        return variant.reads != Reads::Parts || (schedule.fetchesAll && variant.fetch == Fetch::Share);
       });
     }
     if (schedule.widenedRows)
@@ -49,7 +49,7 @@ public:
 
   void run() {
     prepare();
-    Value panels = index(bankType.getDimSize(1));
+    int64_t units = llvm::divideCeil(bankType.getDimSize(1), schedule.panelsTogether);
     // All banks as one run of elements.
     SmallVector<ReassociationIndices> all(1);
     for (int64_t d = 0; d < bankType.getRank(); ++d)
@@ -58,9 +58,11 @@ public:
     weights = memref::CastOp::create(b, loc, form.weightsType(), flat);
 
     OpBuilder::InsertionGuard guard(b);
-    TaskRange task = emitTaskLoops(panels, getGrain());
-    first = task.first;
-    last = task.last;
+    TaskRange task = emitTaskLoops(index(units), getGrain(units));
+    first = mul(task.first, index(schedule.panelsTogether));
+    last = mul(task.last, index(schedule.panelsTogether));
+    if (schedule.panelsTogether > 1)
+      last = min(last, index(bankType.getDimSize(1)));
     begin = memref::LoadOp::create(b, loc, op.getOffsets(), task.expert);
     Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(task.expert, 1)});
     rows = sub(end, begin);
@@ -99,9 +101,10 @@ private:
   using Fetches = FetchRule<Value, Numbers>;
 
   int64_t getK() { return cast<ShapedType>(op.getA().getType()).getDimSize(1); }
-  TaskGrain getGrain() {
-    int64_t bytes = panelElements() * bankType.getElementTypeBitWidth() / 8;
-    return getTaskGrain(bankType.getDimSize(1), bytes, /*taskBytes=*/2 << 20);
+  /// Of units of so many panels as are multiplied side by side.
+  TaskGrain getGrain(int64_t units) {
+    int64_t bytes = schedule.panelsTogether * panelElements() * bankType.getElementTypeBitWidth() / 8;
+    return getTaskGrain(units, bytes, /*taskBytes=*/2 << 20);
   }
   int64_t numSteps() const { return bankType.getDimSize(2); }
   int64_t panelElements() const { return form.panelElements(numSteps()); }
@@ -160,9 +163,8 @@ private:
       if (tiles)
         emitIf(byTiles, [&] { tiles->emitRows(op.getA(), getK(), sources, some.count); });
       Shares shares(*this, some.passes.count);
-      forEach(first, last, 1, [&](Value panel) {
-        emitPanel(panel, some.pair, some.count, some.passes, shares, some.block, some.left);
-      });
+      forEach(first, last, schedule.panelsTogether,
+              [&](Value panel) { emitPanel(panel, some.pair, some.count, some.passes, shares, some.left); });
     });
     if (tiles)
       tiles->endTask(byTiles);
@@ -190,7 +192,7 @@ private:
   /// Lines and stream of number `pass`; no lines: it fetches nothing.
   std::pair<Value, Value> getShare(Shares &shares, Value pass) {
     auto [lines, stream] = shares.whole.getShare(pass);
-    if (schedule.aheadElements)
+    if (schedule.fetchesAll)
       return {lines, stream};
     auto [someLines, someStream] = shares.half.getShare(sub(pass, one));
     someLines = select(equal(pass, zero), zero, someLines);
@@ -199,20 +201,25 @@ private:
     return {choose(someLines, lines, manyLines), choose(someStream, stream, manyStream)};
   }
 
-  /// The `count` pairs from `pair` on, which are block number `block` of the rows, with `left` to come.
-  void emitPanel(Value panel, Value pair, Value count, const Passes &passes, Shares &shares, Value block, Value left) {
+  /// The `count` pairs from `pair` on, with `left` blocks of them to come, and the panel and those beside it.
+  void emitPanel(Value panel, Value pair, Value count, const Passes &passes, Shares &shares, Value left) {
     clearTile(byTiles ? select(byTiles, tiles->padded(count), count) : count);
-    int64_t total = bankType.getNumElements(), parts = schedule.parts;
+    int64_t total = bankType.getNumElements(), parts = schedule.parts, together = schedule.panelsTogether;
     Value start = startOf(panel), distance = index(schedule.partSteps);
+    // If the last panel is alone, it is beside itself, and what it gives there is not used.
+    Value end = min(add(panel, together), last), beside = zero;
+    if (together > 1)
+      beside = mul(sub(sub(end, panel), one), index(panelElements()));
+    int64_t unit = together * panelElements();
     // Behind the group's last panel comes its first one, for the next block of rows; else that of the task's next
     // expert, or what lies behind it in memory, which is the next task's.
     auto both = [&](Value x, Value y) -> Value { return arith::AndIOp::create(b, loc, x, y); };
-    Value again = both(equal(add(panel, 1), last), arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, left, zero));
-    Value next = min(sum(start, index(panelElements())), index(total - panelElements()));
+    Value isLast = equal(end, last);
+    Value again = both(isLast, arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, left, zero));
+    Value next = min(sum(sum(start, beside), index(panelElements())), index(std::max<int64_t>(0, total - unit)));
     if (following)
-      next = select(equal(add(panel, 1), last), following, next);
+      next = select(isLast, following, next);
     Value behind = select(again, startOf(first), next);
-    Value isFirst = both(equal(panel, first), equal(block, zero));
     scf::IfOp choice;
     if (byTiles) {
       choice = scf::IfOp::create(b, loc, byTiles, /*withElse=*/true);
@@ -229,7 +236,7 @@ private:
       Value step = mul(number, blockSteps);
       Value steps = min(blockSteps, sub(shares.all, step));
       Value nextStep = sum(step, blockSteps), numParts = select(few, index(parts), one);
-      Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, nextStep, shares.all);
+      Value isLastBlock = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, nextStep, shares.all);
       Value readsKind = choose(zero, kindOf(Fetch::Nothing, parts > 1 ? Reads::Block : Reads::Parts),
                                kindOf(Fetch::Nothing, Reads::Widened));
       if (rest > 0) {
@@ -239,7 +246,7 @@ private:
         numParts = select(isRest, one, numParts);
       }
       Value at = sum(start, mul(step, index(form.stepElements())));
-      Value next = select(isLast, behind, sum(start, mul(nextStep, index(form.stepElements()))));
+      Value next = select(isLastBlock, behind, sum(start, mul(nextStep, index(form.stepElements()))));
       Value firstK = mul(step, index(layout.group));
       Value k = min(mul(steps, index(layout.group)), sub(index(getK()), firstK));
       if (widened)
@@ -247,28 +254,29 @@ private:
       forEachPass(passes, [&](Value pass, Value from, Value rowsOfPass) {
         auto [lines, stream] = getShare(shares, pass);
         Value isNone = equal(lines, zero), kind, window = next;
-        if (schedule.aheadElements) {
-          // Nobody has fetched the first block of a task before its first pass.
-          Value cold = both(both(isFirst, equal(step, zero)), equal(pass, zero));
-          Value own = arith::OrIOp::create(b, loc, equal(passes.count, one), cold);
-          kind = select(own, kindOf(Fetch::Own), kindOf(Fetch::Share));
+        if (schedule.fetchesAll) {
+          kind = select(equal(passes.count, one), kindOf(Fetch::All), kindOf(Fetch::Share));
           // A pass without a share of the next block fetches what is there already.
           window = select(isNone, at, window);
-          lines = select(isNone, one, select(own, index(schedule.shareLines()), lines));
-          stream = select(arith::OrIOp::create(b, loc, isNone, own), zero, stream);
-          int64_t limit = std::max<int64_t>(0, total - form.panelElements(schedule.contiguousSteps));
-          window = select(own, min(sum(at, index(schedule.aheadElements)), index(limit)), window);
+          lines = select(isNone, one, lines);
+          stream = select(isNone, zero, stream);
         } else {
           kind = sum(select(isNone, kindOf(Fetch::Nothing), kindOf(Fetch::Share)), readsKind);
         }
         emitPass(variants,
-                 {kind, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k, numParts, distance},
+                 {kind, lines, rowsOfPass, from, weights, at, window, stream, steps, firstK, k, numParts, distance,
+                  beside, index(panelElements())},
                  widened ? &*widened : nullptr);
       });
     });
     if (choice)
       b.setInsertionPointAfter(choice);
-    forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), panel, r); });
+    auto emitEpilogues = [&](Value each, Value column) {
+      forEach(zero, count, 1, [&](Value r) { emitEpilogue(sum(pair, r), each, r, column); });
+    };
+    if (together == 1)
+      return emitEpilogues(panel, zero);
+    forEach(panel, end, 1, [&](Value each) { emitEpilogues(each, mul(sub(each, panel), index(layout.width()))); });
   }
 
   MemRefType bankType;
@@ -298,7 +306,8 @@ void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, Kern
   auto bankType = cast<MemRefType>(op.getBanks().front().getType());
   PanelLayout layout = getLayout(op);
   KernelSchedule schedule =
-      getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes, batchInvariant);
+      getKernelSchedule(layout, bankType.getShape(), bankType.getElementTypeBitWidth() / 8, lanes, batchInvariant,
+                        /*mostPanels=*/byTiles ? 1 : 2);
   std::optional<TileForm> tiles;
   if (byTiles) {
     tiles = TileForm{bankType.getElementType(), b.getF32Type(), layout.width(), layout.group,

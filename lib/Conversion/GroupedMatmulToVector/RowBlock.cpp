@@ -30,7 +30,7 @@ void RowBlock::clearTile(Value count) {
   auto accType = VectorType::get({lanes}, accumulator);
   Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(accType));
   forEach(zero, count, 1, [&](Value r) {
-    for (int64_t at = 0; at < form.layout.width(); at += lanes)
+    for (int64_t at = 0; at < form.tileType().getDimSize(1); at += lanes)
       vector::StoreOp::create(b, loc, zeros, tile, ValueRange{r, index(at)});
   });
 }
@@ -68,7 +68,7 @@ void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass, cons
     Value steps = isWidened ? mul(pass.steps, index(form.layout.group)) : pass.steps;
     functions.call(b, loc, isWidened ? widened->getForm() : form, variant,
                    {rowsOfA, sources, pass.from, weights, at, pass.weights, pass.window, pass.stream, steps, tile,
-                    pass.firstK, pass.k, pass.lines, pass.parts, pass.distance});
+                    pass.firstK, pass.k, pass.lines, pass.parts, pass.distance, pass.beside, pass.windowBeside});
     scf::YieldOp::create(b, loc);
   }
   // The variants are all that the schedule asks for. Should they ever not be, no sum may be missing in silence.
@@ -77,15 +77,15 @@ void RowBlock::emitPass(ArrayRef<KernelVariant> variants, const Pass &pass, cons
   scf::YieldOp::create(b, loc);
 }
 
-void RowBlock::emitEpilogue(Value p, Value panel, Value r) {
+void RowBlock::emitEpilogue(Value p, Value panel, Value r, Value columnOfTile) {
   const PanelLayout &layout = form.layout;
   auto accType = VectorType::get({lanes}, accumulator);
   for (int64_t v = 0; v < layout.columns / lanes; ++v) {
     Value column = add(mul(panel, index(layout.columns)), v * lanes);
     SmallVector<Value> sums;
     for (int64_t bank = 0; bank < layout.banks; ++bank)
-      sums.push_back(
-          vector::LoadOp::create(b, loc, accType, tile, ValueRange{r, index(bank * layout.columns + v * lanes)}));
+      sums.push_back(vector::LoadOp::create(b, loc, accType, tile,
+                                            ValueRange{r, add(columnOfTile, bank * layout.columns + v * lanes)}));
     finish(p, column, sums, columnsDivideBy(layout.columns) ? Value() : mask(lanes, sub(n, column)));
   }
 }

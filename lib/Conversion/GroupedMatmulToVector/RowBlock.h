@@ -32,7 +32,7 @@ public:
   struct Pass {
     /// Which of the variants for so many rows, as kindOf gives it.
     Value kind;
-    Value lines, rows, from, weights, at, window, stream, steps, firstK, k, parts, distance;
+    Value lines, rows, from, weights, at, window, stream, steps, firstK, k, parts, distance, beside, windowBeside;
   };
   int64_t numberOf(Fetch fetch, Reads reads) {
     int64_t mostRows = std::max(form.schedule.maxRows, form.schedule.widenedMaxRows);
@@ -41,8 +41,9 @@ public:
   Value kindOf(Fetch fetch, Reads reads = Reads::Parts) { return index(numberOf(fetch, reads)); }
   /// Variants of what has been widened read that instead of the weights.
   void emitPass(ArrayRef<KernelVariant> variants, const Pass &pass, const WidenedBlock *widened = nullptr);
-  /// From row `r` of the tile to that of pair `p` in the result.
-  void emitEpilogue(Value p, Value panel, Value r);
+  /// From row `r` of the tile to that of pair `p` in the result; the sums of `panel` begin in `column` of the tile.
+  void emitEpilogue(Value p, Value panel, Value r, Value column);
+  void emitEpilogue(Value p, Value panel, Value r) { emitEpilogue(p, panel, r, zero); }
 
   Value equal(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, x, y); }
   Value less(Value x, Value y) { return arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, x, y); }

@@ -4,29 +4,31 @@
 
 // A task takes up to sixteen panels, fewer for more threads and where one expert has more rows than others (the panels of all
 // rows over eight tasks per thread, if all had as many rows as the largest expert); an expert without rows is a comparison. The rows go through the panels in blocks, through
-// blocks of k in passes; the size of a pass and what it fetches decide on the kernel. For few rows a block of k has a piece of
-// each quarter of the panel with AVX2, and is all of each eighth with AVX-512. Gate and up of 16 columns are multiplied in one stream.
+// blocks of k in passes; the size of a pass and what it fetches decide on the kernel. With AVX2 a block of k has a piece of
+// each quarter of the panel for few rows; with AVX-512 two panels are multiplied side by side. Gate and up of 16 columns are multiplied in one stream.
 // CHECK-LABEL: func @gate_up
 // CHECK: %[[THREADS:.*]] = call @moe_host_threads() : () -> index
 // CHECK: %[[TASKS:.*]] = arith.muli %[[THREADS]], %c8
 // CHECK: %[[ROWS:.*]]:2 = scf.for {{.*}} iter_args(%{{.*}} = %c1{{.*}}, %{{.*}} = %c0
 // CHECK: arith.maxui
-// CHECK: %[[WORK:.*]] = arith.muli %[[ROWS]]#1, %c16
+// WIDE: %[[WORK:.*]] = arith.muli %[[ROWS]]#1, %c8
+// NARROW: %[[WORK:.*]] = arith.muli %[[ROWS]]#1, %c16
 // CHECK: %[[OF_LARGEST:.*]] = arith.muli %[[TASKS]], %[[ROWS]]#0
 // CHECK: %[[EACH:.*]] = arith.divui %[[WORK]], %[[OF_LARGEST]]
 // CHECK: arith.minui %[[EACH]]
 // CHECK: %[[GRAIN:.*]] = arith.maxui
-// CHECK: scf.parallel (%[[E:.*]], %{{.*}}) = ({{.*}}) to (%c8, %c16{{.*}}) step (%c1{{.*}}, %[[GRAIN]])
+// WIDE: scf.parallel (%[[E:.*]], %{{.*}}) = ({{.*}}) to (%c8{{.*}}, %c8{{.*}}) step (%c1{{.*}}, %[[GRAIN]])
+// NARROW: scf.parallel (%[[E:.*]], %{{.*}}) = ({{.*}}) to (%c8, %c16{{.*}}) step (%c1{{.*}}, %[[GRAIN]])
 // CHECK: %[[ANY:.*]] = arith.cmpi sgt
 // CHECK: scf.if %[[ANY]]
-// CHECK: memref.alloca() {{.*}} : memref<192x32xf32>
+// CHECK: memref.alloca() {{.*}} : memref<192x{{32|64}}xf32>
 // The blocks of rows, the panels, the blocks of k, the passes.
 // CHECK: arith.ceildivui
 // CHECK: scf.for
 // CHECK: arith.ceildivui
 // CHECK: arith.divui
 // Few rows have short blocks.
-// WIDE: arith.select {{.*}}, %c128{{.*}}, %c512
+// WIDE: arith.select {{.*}}, %c512{{.*}}, %c512
 // NARROW: arith.select {{.*}}, %c32{{.*}}, %c512
 // CHECK: %[[BLOCKS:.*]] = arith.ceildivui
 // CHECK: scf.for
@@ -37,9 +39,11 @@
 // CHECK: scf.for
 // CHECK-NOT: arith.{{.*}}div
 // CHECK: scf.index_switch
-// CHECK: func.call @moe_kernel_f32_f32_32_1_near_parts
-// WIDE: func.call @moe_kernel_f32_f32_32_12_near_parts
-// WIDE-NOT: share_parts
+// WIDE: func.call @moe_kernel_f32_f32_32x2_1_all(
+// WIDE: func.call @moe_kernel_f32_f32_32x2_6_all(
+// WIDE: func.call @moe_kernel_f32_f32_32x2_3_share(
+// WIDE: func.call @moe_kernel_f32_f32_32x2_6_share(
+// NARROW: func.call @moe_kernel_f32_f32_32_1_near_parts
 // NARROW: func.call @moe_kernel_f32_f32_32_2_share_parts
 // CHECK: arith.mulf %{{.*}} : vector
 func.func @gate_up(%x: memref<?x1024xf32>, %rows: memref<?xindex>, %offsets: memref<9xindex>,
@@ -54,11 +58,10 @@ func.func @gate_up(%x: memref<?x1024xf32>, %rows: memref<?xindex>, %offsets: mem
   return
 }
 
-// The second op has the same kernels but those for k that is no multiple of four (with AVX-512 a panel that is too short to
-// be read in parts is one stream, whose own lines are fetched); what its last panel has too much
+// The second op has the same kernels but those for k that is no multiple of four; what its last panel has too much
 // is not stored.
 // CHECK-LABEL: func @down
-// WIDE: func.call @moe_kernel_f32_f32_32_1_own_any
+// WIDE: func.call @moe_kernel_f32_f32_32x2_1_all_any
 // NARROW: func.call @moe_kernel_f32_f32_32_1_near_parts_any
 // CHECK: vector.create_mask
 // CHECK: vector.maskedstore
@@ -82,7 +85,8 @@ func.func @down(%h: memref<?x51xf32>, %offsets: memref<9xindex>, %w: memref<8x2x
 // NARROW: scf.if %[[MANY]] {
 // NARROW-NEXT: func.call @moe_widen_bf16_32
 // WIDE-NOT: func.call @moe_widen
-// CHECK: func.call @moe_kernel_f32_bf16_32_1
+// WIDE: func.call @moe_kernel_f32_bf16_32x2_1
+// NARROW: func.call @moe_kernel_f32_bf16_32_1
 // NARROW: func.call @moe_kernel_f32_bf16_32_2_share(
 // NARROW: func.call @moe_kernel_f32_f32_32_3_bf16_share
 // CHECK: memref.dealloc %[[WIDE]]
@@ -97,34 +101,37 @@ func.func @half(%h: memref<?x48xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
   return
 }
 
-// One row: four steps of each part of the panel follow one another, and the processor follows the parts. With AVX-512 each
-// line is fetched, half a kilobyte ahead in its part.
-// CHECK-LABEL: func private @moe_kernel_f32_f32_32_1_near_parts(
-// CHECK-SAME: %[[PARTS:[a-z0-9]+]]: index, %[[DISTANCE:[a-z0-9]+]]: index) attributes
-// WIDE: scf.for {{.*}} step %c4{{.*}} -> (vector<16xf32>, vector<16xf32>)
+// One row. With AVX-512 all sixteen lines that four steps of two panels have are fetched of the next block, from as many
+// places. With AVX2 nothing is fetched: four steps of each part of the panel follow one another, and the processor follows
+// the parts.
+// WIDE-LABEL: func private @moe_kernel_f32_f32_32x2_1_all(
+// NARROW-LABEL: func private @moe_kernel_f32_f32_32_1_near_parts(
+// NARROW-SAME: %[[PARTS:[a-z0-9]+]]: index, %[[DISTANCE:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %{{[a-z0-9]+}}: index) attributes
+// WIDE: scf.for {{.*}} step %c4{{.*}} -> (vector<16xf32>, vector<16xf32>, vector<16xf32>, vector<16xf32>)
 // NARROW: scf.for {{.*}} step %c4{{.*}} -> (vector<8xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
-// CHECK: scf.for %[[PART:.*]] = %c0{{.*}} to %[[PARTS]] step %c1
-// CHECK: arith.muli %[[PART]], %[[DISTANCE]]
-// WIDE: arith.addi %{{.*}}, %c128
-// WIDE-COUNT-8: memref.prefetch {{.*}} locality<3>
+// NARROW: scf.for %[[PART:.*]] = %c0{{.*}} to %[[PARTS]] step %c1
+// NARROW: arith.muli %[[PART]], %[[DISTANCE]]
+// WIDE-COUNT-16: memref.prefetch {{.*}} locality<3>
 // CHECK-NOT: memref.prefetch
 // WIDE-COUNT-8: vector.fma
 // NARROW-COUNT-16: vector.fma
 // CHECK: return
 
-// The most rows of a pass; each fetches lines from four places of the next block. Those beyond its share are the last of
-// its lines again. With AVX2 the places are in the parts in turn. Of so many rows, a step is a loop's body; of fewer, four
+// The most rows of a pass; each fetches lines from four places of the next block (with AVX-512 eight, in turn from both
+// panels). Those beyond its share are the last of its lines again. With AVX2 the places are in the parts in turn. Of so many rows, a step is a loop's body; of fewer, four
 // steps are.
-// WIDE-LABEL: func private @moe_kernel_f32_f32_32_12_share(
+// WIDE-LABEL: func private @moe_kernel_f32_f32_32x2_6_share(
 // NARROW-LABEL: func private @moe_kernel_f32_f32_32_3_share_parts(
-// CHECK-SAME: %[[LINES:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %{{[a-z0-9]+}}: index) attributes
+// CHECK-SAME: %[[LINES:[a-z0-9]+]]: index, %{{[a-z0-9]+}}: index, %{{[a-z0-9]+}}: index, %[[BESIDE:[a-z0-9]+]]: index, %[[WINDOW:[a-z0-9]+]]: index) attributes
 // CHECK: %[[LAST:.*]] = arith.subi %[[LINES]], %c1
-// WIDE-COUNT-4: arith.minsi %[[LAST]]
+// WIDE-COUNT-8: arith.muli %{{.*}}, %[[WINDOW]]
 // NARROW-COUNT-4: arith.remui
 // WIDE: %{{.*}}:24 = scf.for
 // NARROW: %{{.*}}:12 = scf.for
-// CHECK-COUNT-4: memref.prefetch
+// WIDE-COUNT-8: memref.prefetch
+// NARROW-COUNT-4: memref.prefetch
 // WIDE: %{{.*}}:24 = scf.for {{.*}} step %c1
+// WIDE: arith.addi %{{.*}}, %[[BESIDE]]
 // WIDE-COUNT-24: vector.fma
 // NARROW-COUNT-48: vector.fma
 // CHECK-NOT: vector.fma

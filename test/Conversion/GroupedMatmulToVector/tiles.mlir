@@ -32,7 +32,7 @@ module attributes {moe.tile_types = ["bf16"]} {
 // CHECK: vector.load %{{.*}} : memref<?xbf16>, vector<64xbf16>
 // CHECK: call @moe_tiles_bf16_32(%[[SCRATCH]]
 // CHECK: else
-// CHECK-COUNT-4: call @moe_kernel_bf16_bf16_32_{{[1-4]}}_own_any
+// CHECK-COUNT-4: call @moe_kernel_bf16_bf16_32_{{[1-4]}}_all_any
 // CHECK-NOT: call @moe_kernel
 // CHECK: arith.truncf
 // CHECK: memref.dealloc %[[SCRATCH]]
@@ -85,7 +85,7 @@ module attributes {moe.tile_types = ["bf16", "int8"]} {
 // ROUND: vector.load {{.*}} vector<32xf32>
 // ROUND-NEXT: arith.truncf {{.*}} : vector<32xf32> to vector<32xbf16>
 // ROUND: call @moe_tiles_bf16_32
-// ROUND: call @moe_kernel_f32_bf16_32_1_own
+// ROUND: call @moe_kernel_f32_bf16_32_1_all
 func.func @rows(%h: memref<?x64xf32>, %offsets: memref<2xindex>, %w: memref<1x2x32x32x2xbf16>, %out: memref<?x64xf32>) {
   moe.grouped_matmul %h offsets(%offsets : memref<2xindex>) banks(%w : memref<1x2x32x32x2xbf16>)
       outs(%out : memref<?x64xf32>) {
