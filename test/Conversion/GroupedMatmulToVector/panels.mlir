@@ -85,8 +85,7 @@ func.func @down(%h: memref<?x51xf32>, %offsets: memref<9xindex>, %w: memref<8x2x
 // NARROW: scf.if %[[MANY]] {
 // NARROW-NEXT: func.call @moe_widen_bf16_32
 // WIDE-NOT: func.call @moe_widen
-// WIDE: func.call @moe_kernel_f32_bf16_32x2_1
-// NARROW: func.call @moe_kernel_f32_bf16_32_1
+// CHECK: func.call @moe_kernel_f32_bf16_32_1
 // NARROW: func.call @moe_kernel_f32_bf16_32_2_share(
 // NARROW: func.call @moe_kernel_f32_f32_32_3_bf16_share
 // CHECK: memref.dealloc %[[WIDE]]
