@@ -1,7 +1,8 @@
 //===- Machine.cpp - what this machine can do at most ---------------------===//
 //
 // The limits of a roofline. They bound what others measure, so the best of several ways to do each is taken: reads
-// in one or several streams, with software prefetches at several distances, and as wide as the processor's vectors.
+// in one or several streams, with software prefetches at several distances or of the next block, and as wide as the
+// processor's vectors.
 //
 //===----------------------------------------------------------------------===//
 #include "Machine.h"
@@ -22,12 +23,8 @@ namespace moe::run {
 
 namespace {
 
-struct Variant {
-  int streams;
-  size_t ahead;
-};
-constexpr Variant kVariants[] = {{1, 0},    {2, 0},    {4, 0},    {8, 0},    {1, 2048},
-                                 {1, 8192}, {4, 1024}, {4, 4096}, {8, 1024}, {8, 2048}};
+constexpr ReadWay kVariants[] = {{1, 0},    {2, 0},    {4, 0},    {8, 0},    {1, 2048},   {1, 8192},
+                                 {4, 1024}, {4, 4096}, {8, 1024}, {8, 2048}, {1, 0, true}};
 constexpr int kRepeats = 3;
 constexpr int64_t kSteps = 1 << 20;
 /// The numbers of the pieces of work that multiply floats and bytes; the others are those of the variants.
@@ -99,7 +96,7 @@ private:
   double workOf(int piece) const {
     return piece == kMultiply ? kernels.flopPerStep * kSteps
            : piece == kDot    ? kernels.integersPerStep * kSteps
-                              : static_cast<double>(each - kBehind);
+                              : static_cast<double>(each - kFetchedBehind);
   }
 
   void serve(int32_t thread) {
@@ -127,7 +124,7 @@ private:
       const int piece = pieces[i];
       sink = piece == kMultiply ? kernels.multiply(kSteps)
              : piece == kDot    ? (kernels.dot ? kernels.dot(kSteps) : 0.0f)
-                                : kernels.read(data, each - kBehind, kVariants[piece].streams, kVariants[piece].ahead);
+                                : kernels.read(data, each - kFetchedBehind, kVariants[piece]);
       seconds[static_cast<size_t>(thread)][i] = since(start);
     }
   }
@@ -136,9 +133,6 @@ private:
     while (arrived.load() < static_cast<int64_t>(pieces.size()) * threads + threads - 1)
       std::this_thread::yield();
   }
-
-  /// Prefetches may run past a stream's end, but not past the buffer's.
-  static constexpr size_t kBehind = 65536;
 
   const int32_t threads;
   const MachineKernels kernels;
