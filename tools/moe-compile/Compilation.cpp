@@ -182,7 +182,7 @@ LogicalResult Compilation::generateVersions() {
     if (options.phases.batchInvariant && !hasIntegerRows(op))
       return;
     std::string why;
-    std::optional<StringRef> tiles = getTileType(op, options.phases.numerics == "fast", why);
+    std::optional<StringRef> tiles = getTileType(op, why);
     if (tiles && !llvm::is_contained(tileTypes, *tiles))
       tileTypes.push_back(*tiles);
   });

@@ -24,8 +24,8 @@ enum class KernelForm { Quantised, Panels, Columns, Dots };
 std::optional<KernelForm> getKernelForm(GroupedMatmulOp op, std::string &why);
 
 /// What tile instructions would multiply for `op` (a value of kTileTypes) where the target has them; nothing, and the
-/// reason in `why`, if vectors do everything. `roundRows`: f32 rows may be rounded to the bf16 of the weights.
-std::optional<llvm::StringRef> getTileType(GroupedMatmulOp op, bool roundRows, std::string &why);
+/// reason in `why`, if vectors do everything.
+std::optional<llvm::StringRef> getTileType(GroupedMatmulOp op, std::string &why);
 
 } // namespace mlir::moe
 

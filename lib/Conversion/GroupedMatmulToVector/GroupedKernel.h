@@ -81,10 +81,11 @@ protected:
 };
 
 /// Emits the kernels for banks in panels (see PanelLayout.h) in place of `op`; with `byTiles`, experts of many rows are
-/// multiplied by tile instructions; with `batchInvariant`, sums have the same order for any number of rows.
+/// multiplied by tile instructions, which may round f32 rows with `roundRows`; with `batchInvariant`, sums have the
+/// same order for any number of rows.
 class KernelFunctions;
 void emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool byTiles,
-                      bool batchInvariant);
+                      bool roundRows, bool batchInvariant);
 
 /// Emits the kernels for quantised banks in panels (see QuantPanels.h) in place of `op`: with floats, or with integers.
 void emitExactKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool batchInvariant);

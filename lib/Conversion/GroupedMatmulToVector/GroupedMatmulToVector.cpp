@@ -134,7 +134,7 @@ std::optional<KernelForm> moe::getKernelForm(GroupedMatmulOp op, std::string &wh
   return form;
 }
 
-std::optional<StringRef> moe::getTileType(GroupedMatmulOp op, bool roundRows, std::string &why) {
+std::optional<StringRef> moe::getTileType(GroupedMatmulOp op, std::string &why) {
   auto no = [&](const Twine &reason) {
     why = reason.str();
     return std::nullopt;
@@ -151,10 +151,8 @@ std::optional<StringRef> moe::getTileType(GroupedMatmulOp op, bool roundRows, st
     return no("its weights are not bf16");
   if (getElementTypeOrSelf(op.getInit()).getIntOrFloatBitWidth() > 32 || !lastIsContiguous(op.getA().getType()))
     return no("its rows or results have another form");
-  if (rows.isF32() && !roundRows)
-    return no("its rows are f32, and would be rounded to bf16: --numerics=fast allows that");
   if (!rows.isBF16() && !rows.isF32())
-    return no("its rows are not bf16");
+    return no("its rows are neither bf16 nor f32");
   return StringRef("bf16");
 }
 
@@ -394,7 +392,7 @@ struct ConvertGroupedMatmulToVectorPass
       if (!tileTypes || (batchInvariant && !hasIntegerRows(op)) ||
           !(op.getPanels() || getElementTypeOrSelf(op.getBanks().front()).isBF16()))
         return false;
-      if (std::optional<StringRef> type = getTileType(op, roundRows, why))
+      if (std::optional<StringRef> type = getTileType(op, why))
         return llvm::is_contained(tileTypes, b.getStringAttr(*type));
       remark::missed(op.getLoc(), remark::RemarkOpts::name("GroupedMatmulTiles").category(DEBUG_TYPE))
           << ("no tile instructions: " + why);
@@ -426,7 +424,7 @@ struct ConvertGroupedMatmulToVectorPass
         bool byTiles = usesTiles(op);
         ++numPanels;
         numTiles += byTiles;
-        emitPanelKernels(b, op, lanes, functions, byTiles, batchInvariant);
+        emitPanelKernels(b, op, lanes, functions, byTiles, roundRows, batchInvariant);
       } else {
         ++(*form == KernelForm::Columns ? numColumns : numDots);
         Emitter(b, op, *form, lanes).run();

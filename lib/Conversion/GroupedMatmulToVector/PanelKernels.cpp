@@ -16,8 +16,9 @@
 //
 // Rows of a narrower type than the sums are widened once, before the loop.
 //
-// Where the target has AMX and the rows are bf16 as well, an expert of more than a few rows goes from the tile of a
-// panel to the epilogue by TileKernels.h instead of the passes.
+// Where the target has AMX and the weights are bf16, an expert of more than a few rows goes from the tile of a panel to
+// the epilogue by TileKernels.h instead of the passes. f32 rows are taken apart into three of bf16, unless they may be
+// rounded.
 //
 //===----------------------------------------------------------------------===//
 #include "RowBlock.h"
@@ -37,7 +38,7 @@ public:
         layout(form.layout), schedule(form.schedule) {
     if (tileForm) {
       tiles.emplace(b, loc, *tileForm, functions);
-      // A few rows are one pass over short blocks, which fetches for itself or leaves that to the processor.
+      // A few rows are one pass. (More are several, after all, where a sum by tiles is no number.)
       llvm::erase_if(variants, [&](const KernelVariant &variant) {
         return variant.reads != Reads::Parts || (schedule.fetchesAll && variant.fetch == Fetch::Share);
       });
@@ -222,11 +223,24 @@ private:
     Value behind = select(again, startOf(first), next);
     scf::IfOp choice;
     if (byTiles) {
-      choice = scf::IfOp::create(b, loc, byTiles, /*withElse=*/true);
+      bool inParts = tiles->getParts() > 1;
+      choice = scf::IfOp::create(b, loc, inParts ? TypeRange(b.getI1Type()) : TypeRange(), byTiles, /*withElse=*/true);
       b.setInsertionPointToStart(choice.thenBlock());
       Value most = index(std::max<int64_t>(0, total - tiles->fetchedElements()));
       tiles->emitPanel(weights, start, min(behind, most), tile, count);
-      b.setInsertionPointToStart(choice.elseBlock());
+      if (inParts) {
+        // A part that is zero times an infinite weight is no number, where the element times the weight is one.
+        Value byVectors = tiles->emitHasNaN(tile, count);
+        emitIf(byVectors, [&] { clearTile(count); });
+        scf::YieldOp::create(b, loc, byVectors);
+        b.setInsertionPointToStart(choice.elseBlock());
+        scf::YieldOp::create(b, loc, arith::ConstantOp::create(b, loc, b.getBoolAttr(true)).getResult());
+        b.setInsertionPointAfter(choice);
+        choice = scf::IfOp::create(b, loc, choice.getResult(0), /*withElse=*/false);
+        b.setInsertionPointToStart(choice.thenBlock());
+      } else {
+        b.setInsertionPointToStart(choice.elseBlock());
+      }
     }
     // Blocks of all parts, and one of the steps that are left behind them.
     Value blockSteps = shares.steps, blocks = shares.blocks;
@@ -255,7 +269,9 @@ private:
         auto [lines, stream] = getShare(shares, pass);
         Value isNone = equal(lines, zero), kind, window = next;
         if (schedule.fetchesAll) {
-          kind = select(equal(passes.count, one), kindOf(Fetch::All), kindOf(Fetch::Share));
+          kind = kindOf(Fetch::All);
+          if (!tiles)
+            kind = select(equal(passes.count, one), kind, kindOf(Fetch::Share));
           // A pass without a share of the next block fetches what is there already.
           window = select(isNone, at, window);
           lines = select(isNone, one, lines);
@@ -302,7 +318,7 @@ static PanelLayout getLayout(GroupedMatmulOp op) {
 }
 
 void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, KernelFunctions &functions, bool byTiles,
-                           bool batchInvariant) {
+                           bool roundRows, bool batchInvariant) {
   auto bankType = cast<MemRefType>(op.getBanks().front().getType());
   PanelLayout layout = getLayout(op);
   KernelSchedule schedule =
@@ -310,10 +326,18 @@ void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, Kern
                         /*mostPanels=*/byTiles ? 1 : 2);
   std::optional<TileForm> tiles;
   if (byTiles) {
-    tiles = TileForm{bankType.getElementType(), b.getF32Type(), layout.width(), layout.group,
-                     getTileSchedule(layout.width(), bankType.getDimSize(2))};
+    // Three bf16 are an f32.
+    int64_t rowParts = getElementTypeOrSelf(op.getA()).isF32() && !roundRows ? 3 : 1;
+    tiles = TileForm{bankType.getElementType(),
+                     b.getF32Type(),
+                     layout.width(),
+                     layout.group,
+                     getTileSchedule(layout.width(), bankType.getDimSize(2), rowParts),
+                     rowParts};
     // Vectors get no more rows than these.
     schedule.maxRows = std::min(schedule.maxRows, TileSchedule::kMostVectorRows);
+    schedule.widenedRows = 0;
+    schedule.contiguousRows = std::numeric_limits<int64_t>::max();
   }
   // The rows are as wide as the sums, unless only a few are read by vectors.
   Value rows = byTiles ? op.getA() : widenRows(b, op, lanes);

@@ -73,7 +73,7 @@ private:
         sums.push_back(amx::TileLoadOp::create(b, loc, sumsType, tile, place(r, n)));
     SmallVector<Value> tiles;
     for (int64_t r = 0; r < count; ++r)
-      tiles.push_back(mul(sum(mul(add(firstTile, r), rowSteps), firstStep), form.rowTileElements()));
+      tiles.push_back(mul(sum(mul(add(firstTile, r), rowSteps), firstStep), form.rowStepElements()));
     auto loop = scf::ForOp::create(b, loc, from, to, one, sums);
     {
       OpBuilder::InsertionGuard guard(b);
@@ -99,20 +99,25 @@ private:
     Value at = stepAt(step);
     SmallVector<Value> columns, next;
     for (auto [r, first] : llvm::enumerate(tiles)) {
-      Value place = sum(first, mul(step, form.rowTileElements()));
-      Value a = amx::TileLoadOp::create(b, loc, rowType, rows, ValueRange{place}, index(form.stepLength()));
-      for (int64_t n = 0; n < form.schedule.columnTiles; ++n) {
-        if (r == 0)
-          columns.push_back(amx::TileLoadOp::create(b, loc, weightType, weights,
-                                                    ValueRange{add(at, n * kColumns * form.group)},
-                                                    index(form.width * form.group)));
-        Value before = sums[next.size()];
-        if (form.stored.isInteger())
-          next.push_back(amx::TileMulIOp::create(b, loc, before.getType(), a, columns[n], before, /*isZextLhs=*/false,
-                                                 /*isZextRhs=*/false));
-        else
-          next.push_back(amx::TileMulFOp::create(b, loc, before.getType(), a, columns[n], before));
+      Value place = sum(first, mul(step, form.rowStepElements()));
+      ValueRange before = sums.slice(r * form.schedule.columnTiles, form.schedule.columnTiles);
+      SmallVector<Value> mine(before);
+      for (int64_t part = 0; part < form.rowParts; ++part) {
+        Value a = amx::TileLoadOp::create(b, loc, rowType, rows, ValueRange{add(place, part * form.rowTileElements())},
+                                          index(form.stepLength()));
+        for (auto [n, acc] : llvm::enumerate(mine)) {
+          if (r == 0 && part == 0)
+            columns.push_back(amx::TileLoadOp::create(b, loc, weightType, weights,
+                                                      ValueRange{add(at, n * kColumns * form.group)},
+                                                      index(form.width * form.group)));
+          if (form.stored.isInteger())
+            acc = amx::TileMulIOp::create(b, loc, acc.getType(), a, columns[n], acc, /*isZextLhs=*/false,
+                                          /*isZextRhs=*/false);
+          else
+            acc = amx::TileMulFOp::create(b, loc, acc.getType(), a, columns[n], acc);
+        }
       }
+      llvm::append_range(next, mine);
     }
     return next;
   }
@@ -148,7 +153,7 @@ void TileBlocks::beginTask(Value needed) {
       forEach(zero, index(form.stepElements()), form.stepLength(),
               [&](Value at) { vector::StoreOp::create(b, loc, zeros, rest, ValueRange{at}); });
     }
-    int64_t elements = form.schedule.maxBlockRows * form.schedule.steps * form.stepLength();
+    int64_t elements = form.schedule.maxBlockRows * form.schedule.steps * form.stepLength() * form.rowParts;
     Value buffer = memref::AllocOp::create(b, loc, MemRefType::get({elements}, form.stored), b.getI64IntegerAttr(64));
     scf::YieldOp::create(b, loc, memref::CastOp::create(b, loc, form.flatType(), buffer).getResult());
   }
@@ -162,6 +167,50 @@ void TileBlocks::endTask(Value needed) {
   memref::DeallocOp::create(b, loc, rowTiles);
 }
 
+/// A bf16 is the upper half of an f32, so that each part is cut off what the others left, and three of them are all 24
+/// bits. (Rounding would take more instructions, and makes infinities of the largest numbers.) What an infinity leaves
+/// is zero; what NaN leaves is NaN, even if the part that was cut off looks like an infinity.
+void TileBlocks::emitParts(Value values, Value at) {
+  auto floats = cast<VectorType>(values.getType());
+  auto words = floats.clone(b.getI32Type());
+  auto splat = [&](uint32_t bits) {
+    return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(words, APInt(32, bits)));
+  };
+  for (int64_t part = 0; part < form.rowParts; ++part) {
+    Value bits = vector::BitCastOp::create(b, loc, words, values);
+    Value upper = arith::ShRUIOp::create(b, loc, bits, splat(16));
+    upper = arith::TruncIOp::create(b, loc, floats.clone(b.getI16Type()), upper);
+    upper = vector::BitCastOp::create(b, loc, floats.clone(form.stored), upper);
+    vector::StoreOp::create(b, loc, upper, rowTiles, ValueRange{add(at, part * form.rowTileElements())});
+    if (part + 1 == form.rowParts)
+      return;
+    Value cut = arith::AndIOp::create(b, loc, bits, splat(0xffff0000u));
+    Value left = arith::SubFOp::create(b, loc, values, vector::BitCastOp::create(b, loc, floats, cut));
+    Value size = arith::AndIOp::create(b, loc, bits, splat(0x7fffffffu));
+    Value isInfinite = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, size, splat(0x7f800000u));
+    Value zeros = arith::ConstantOp::create(b, loc, b.getZeroAttr(floats));
+    values = arith::SelectOp::create(b, loc, isInfinite, zeros, left);
+  }
+}
+
+Value TileBlocks::emitHasNaN(Value tile, Value count) {
+  auto floats = VectorType::get({kColumns}, form.sums), flags = floats.clone(b.getI1Type());
+  Value none = arith::ConstantOp::create(b, loc, b.getZeroAttr(flags));
+  auto loop = scf::ForOp::create(b, loc, zero, count, one, none);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value any = loop.getRegionIterArgs().front();
+    for (int64_t n = 0; n < form.width; n += kColumns) {
+      Value sums = vector::LoadOp::create(b, loc, floats, tile, ValueRange{loop.getInductionVar(), index(n)});
+      Value isNaN = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::UNO, sums, sums);
+      any = arith::OrIOp::create(b, loc, any, isNaN);
+    }
+    scf::YieldOp::create(b, loc, any);
+  }
+  return vector::ReductionOp::create(b, loc, vector::CombiningKind::OR, loop.getResult(0));
+}
+
 void TileBlocks::emitRows(Value a, int64_t k, Value sources, Value count) {
   int64_t length = form.stepLength(), whole = k / length, last = k % length;
   auto type = VectorType::get({length}, getElementTypeOrSelf(a));
@@ -169,15 +218,18 @@ void TileBlocks::emitRows(Value a, int64_t k, Value sources, Value count) {
   // Where row r of step 0 is: tile after tile, step after step in it.
   auto startOf = [&](Value r) {
     Value tile = div(r, kRows), row = sub(r, mul(tile, kRows));
-    return sum(mul(tile, form.schedule.steps * form.rowTileElements()), mul(row, length));
+    return sum(mul(tile, form.schedule.steps * form.rowStepElements()), mul(row, length));
   };
   forEach(zero, count, 1, [&](Value r) {
     Value source = memref::LoadOp::create(b, loc, sources, r), to = startOf(r);
     auto copy = [&](Value step, Value some) {
       Value values = load(a, ValueRange{source, mul(step, length)}, type, some);
+      Value at = sum(to, mul(step, form.rowStepElements()));
+      if (form.rowParts > 1)
+        return emitParts(values, at);
       if (type.getElementType() != form.stored)
         values = arith::TruncFOp::create(b, loc, type.clone(form.stored), values);
-      vector::StoreOp::create(b, loc, values, rowTiles, ValueRange{sum(to, mul(step, form.rowTileElements()))});
+      vector::StoreOp::create(b, loc, values, rowTiles, ValueRange{at});
     };
     if (whole)
       forEach(zero, index(whole), 1, [&](Value step) { copy(step, Value()); });
@@ -186,7 +238,7 @@ void TileBlocks::emitRows(Value a, int64_t k, Value sources, Value count) {
   });
   forEach(count, padded(count), 1, [&](Value r) {
     Value to = startOf(r);
-    forEach(zero, index(form.schedule.steps), 1, [&](Value step) {
+    forEach(zero, index(form.schedule.steps * form.rowParts), 1, [&](Value step) {
       vector::StoreOp::create(b, loc, zeros, rowTiles, ValueRange{sum(to, mul(step, form.rowTileElements()))});
     });
   });
@@ -215,6 +267,8 @@ void TileBlocks::callKernel(Value weights, Value start, Value behind, int64_t fi
   std::string name;
   llvm::raw_string_ostream os(name);
   os << "moe_tiles_" << form.stored << "_" << form.width;
+  if (form.rowParts > 1)
+    os << "_" << form.rowParts << "parts";
   SmallVector<Value> arguments{
       rowTiles, weights, start, behind, index(firstStep), index(steps), index(form.schedule.steps), tiles, tile};
   func::FuncOp function = functions.get(name, ValueRange(arguments).getTypes(), [&](OpBuilder &inner, Block &block) {

@@ -33,8 +33,9 @@ struct TileSchedule {
   int64_t steps, restGroups;
 };
 
-/// `groups`: groups of k (pairs of bf16, fours of bytes) in a panel of `width` columns.
-TileSchedule getTileSchedule(int64_t width, int64_t groups);
+/// `groups`: groups of k (pairs of bf16, fours of bytes) in a panel of `width` columns; `rowParts`: tiles that the
+/// rows' elements are made of.
+TileSchedule getTileSchedule(int64_t width, int64_t groups, int64_t rowParts = 1);
 
 } // namespace mlir::moe
 

@@ -1,7 +1,7 @@
 // RUN: split-file %s %t
 // RUN: moe-opt %t/bf16.mlir --convert-grouped-matmul-to-vector="lanes=16" | FileCheck %t/bf16.mlir
 // RUN: moe-opt %t/bf16.mlir --convert-grouped-matmul-to-vector="lanes=16" --moe-emulate-tiles | FileCheck %s --check-prefix=EMULATED
-// RUN: moe-opt %t/f32.mlir --convert-grouped-matmul-to-vector="lanes=16" --remarks-filter="convert-grouped-matmul-to-vector" 2>&1 | FileCheck %t/f32.mlir --check-prefix=EXACT
+// RUN: moe-opt %t/f32.mlir --convert-grouped-matmul-to-vector="lanes=16" | FileCheck %t/f32.mlir --check-prefix=EXACT
 // RUN: moe-opt %t/f32.mlir --convert-grouped-matmul-to-vector="lanes=16 round-rows=true" | FileCheck %t/f32.mlir --check-prefix=ROUND
 // RUN: moe-opt %t/sizes.mlir --convert-grouped-matmul-to-vector="lanes=16" | FileCheck %t/sizes.mlir
 // RUN: not moe-opt %t/f16.mlir --moe-emulate-tiles 2>&1 | FileCheck %t/f16.mlir
@@ -78,12 +78,47 @@ func.func @half(%h: memref<?x77xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 
 //--- f32.mlir
 module attributes {moe.tile_types = ["bf16", "int8"]} {
-// f32 rows are multiplied as they are, unless they may be rounded.
-// EXACT: no tile instructions: its rows are f32, and would be rounded to bf16: --numerics=fast allows that
-// EXACT-NOT: amx.tile_
+// f32 rows are three of bf16, unless they may be rounded: what is cut off, and what that leaves, which is zero behind an infinity.
+// A panel whose sums are not all numbers is multiplied again by vectors, four rows at a time.
+// EXACT-LABEL: func @rows
+// EXACT: memref.alloc() {{.*}} : memref<36864xbf16>
+// EXACT: vector.load {{.*}} vector<32xf32>
+// EXACT: arith.shrui
+// EXACT: vector.store
+// EXACT: arith.andi
+// EXACT: arith.subf
+// EXACT: arith.cmpi eq
+// EXACT: arith.select
+// EXACT: arith.shrui
+// EXACT: vector.store
+// EXACT: arith.subf
+// EXACT: arith.shrui
+// EXACT: vector.store
+// EXACT-NOT: arith.subf
+// EXACT: %[[AGAIN:.*]] = scf.if
+// EXACT: call @moe_tiles_bf16_32_3parts
+// EXACT: arith.cmpf uno
+// EXACT: %[[NAN:.*]] = vector.reduction <or>
+// EXACT-NEXT: scf.if %[[NAN]]
+// EXACT: scf.yield %[[NAN]]
+// EXACT: else
+// EXACT: scf.yield %true
+// EXACT: scf.if %[[AGAIN]]
+// EXACT-COUNT-4: call @moe_kernel_f32_bf16_32_{{[1-4]}}_all
+// EXACT-NOT: call @moe_kernel
+// Two tiles of weights are loaded for all parts of two tiles of rows.
+// EXACT-LABEL: func private @moe_tiles_bf16_32_3parts
+// EXACT: %{{.*}}:4 = scf.for
+// EXACT: scf.for
+// EXACT: amx.tile_load %arg0
+// EXACT-COUNT-2: amx.tile_load %arg1
+// EXACT-NOT: amx.tile_load %arg1
+// EXACT-COUNT-11: amx.tile_mulf
+// EXACT-NEXT: scf.yield
 // ROUND-LABEL: func @rows
 // ROUND: vector.load {{.*}} vector<32xf32>
-// ROUND-NEXT: arith.truncf {{.*}} : vector<32xf32> to vector<32xbf16>
+// ROUND-NOT: arith.shrui
+// ROUND: arith.truncf {{.*}} : vector<32xf32> to vector<32xbf16>
 // ROUND: call @moe_tiles_bf16_32
 // ROUND: call @moe_kernel_f32_bf16_32_1_all
 func.func @rows(%h: memref<?x64xf32>, %offsets: memref<2xindex>, %w: memref<1x2x32x32x2xbf16>, %out: memref<?x64xf32>) {
