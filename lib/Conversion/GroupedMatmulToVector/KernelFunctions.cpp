@@ -151,6 +151,9 @@ private:
     int64_t parts = inParts() ? form.schedule.parts : 1, panels = form.schedule.panelsTogether;
     Value length =
         mul(b.createOrFold<arith::DivUIOp>(loc, mul(steps, parts), index(KernelSchedule::kUnroll)), lineElements());
+    // Lines that come at once shall not be of one set of a first-level cache, as those at powers of two would be.
+    if (form.schedule.fetchesAll)
+      length = add(length, lineElements());
     Value last = sub(lines, one);
     for (int64_t i = 0; i < (isAll ? form.schedule.allLines() : form.schedule.shareLines()); ++i) {
       Value number = isAll ? index(i) : sum(stream, min(index(i), last)), at = window;

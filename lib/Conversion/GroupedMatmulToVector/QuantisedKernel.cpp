@@ -36,6 +36,8 @@ void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows) {
   forEach(first, last, 1, [&](Value panel) {
     base = startOf(expert, panel);
     column = times(panel, panels.columns());
+    if (fetchesWindows())
+      beginWindow(panel, first);
     steps(begin, end, mostRows, exact, [&](Value pair, int64_t rows) {
       sources = gather(pair, rows);
       emitTile(pair, rows);
@@ -84,6 +86,8 @@ SmallVector<Value> QuantisedKernel::emitSums() {
 }
 
 SmallVector<Value> QuantisedKernel::emitBlock(const PanelBlock &block, ValueRange before) {
+  if (fetchesWindows() && hasShortBlocks())
+    emitWindowFetch(block.at, panels.blockBytes(block.length));
   SmallVector<Value> sums = beginBlock(block, before);
   int64_t group = panels.group(), groups = block.length / group;
   sums = emitWhole(block.at, block.k, groups, getUnrolling(llvm::divideCeilSigned(block.length, group)), sums);
@@ -96,6 +100,11 @@ SmallVector<Value> QuantisedKernel::emitWhole(Value at, Value k, int64_t groups,
                                               ValueRange before) {
   SmallVector<Value> sums(before);
   int64_t group = panels.group(), unroll = unrolling.groups, main = groups / unroll * unroll;
+  auto emitGroups = [&](Value at, Value k, int64_t many, int64_t inLast, SmallVectorImpl<Value> &sums) {
+    if (fetchesWindows() && !hasShortBlocks())
+      emitWindowFetch(at, many * panels.groupBytes());
+    this->emitGroups(at, k, many, inLast, sums);
+  };
   if (main > unrolling.withoutLoop) {
     auto loop = scf::ForOp::create(b, loc, zero, index(main), index(unroll), sums);
     OpBuilder::InsertionGuard guard(b);
@@ -124,8 +133,30 @@ void QuantisedKernel::loadScales(const PanelBlock &block, float factor, SmallVec
   }
 }
 
+void QuantisedKernel::beginWindow(Value panel, Value first) {
+  Value inWindow = b.createOrFold<arith::RemUIOp>(loc, sub(panel, first), index(windowPanels()));
+  int64_t bytes = windowPanels() * panels.panelBytes();
+  window = sub(base, times(inWindow, panels.panelBytes()));
+  nextWindow = min(add(window, bytes), index(std::max<int64_t>(0, type.getNumElements() - bytes)));
+}
+
+void QuantisedKernel::emitWindowFetch(Value at, int64_t bytes) {
+  if (chunk.front() != 0)
+    return;
+  int64_t lines = llvm::divideCeil(bytes, 64), place = llvm::alignTo(windowPanels() * panels.panelBytes() / lines, 64);
+  // Lines that come at once shall not be of one set of a first-level cache.
+  if (place % 4096 == 0)
+    place += 64;
+  Value step = b.createOrFold<arith::DivUIOp>(loc, sub(at, window), index(64 * lines));
+  Value from = plus(nextWindow, times(step, 64));
+  for (int64_t line = 0; line < lines; ++line)
+    memref::PrefetchOp::create(b, loc, stream, ValueRange{add(from, line * place)}, /*isWrite=*/false,
+                               /*localityHint=*/3,
+                               /*isDataCache=*/true);
+}
+
 void QuantisedKernel::emitPrefetch(Value at) {
-  if (chunk.front() == 0)
+  if (chunk.front() == 0 && !fetchesWindows())
     decoder().emitPrefetch(at, ahead, index(type.getNumElements() - panels.groupBytes()), locality);
 }
 

@@ -82,7 +82,8 @@ protected:
   /// points.
   void loadScales(const PanelBlock &block, float factor, SmallVectorImpl<Value> &scales,
                   SmallVectorImpl<Value> &negativeZeros);
-  /// The lines some way behind the row of words at `at`, never beyond the banks; once for all chunks of a panel.
+  /// The lines some way behind the row of words at `at`, never beyond the banks; once for all chunks of a panel. Where
+  /// windows are fetched, this does nothing.
   void emitPrefetch(Value at);
   /// The epilogue of the chunk's vectors from `vector` of each bank on; `sums` as [row][bank][vector].
   void finishTile(Value pair, int64_t rows, int64_t vector, ArrayRef<Value> sums);
@@ -102,6 +103,21 @@ protected:
 
 private:
   static constexpr int64_t kFarAhead = 4096;
+
+  /// Whether, while some panels are read (a window), the next ones are fetched from several places: what AVX-512's
+  /// processors read fastest (Xeon stands for them; KernelSchedule.cpp).
+  bool fetchesWindows() const { return lanes >= 16; }
+  /// The panels of a window: 36 KB at least, so that each place is a page or more.
+  int64_t windowPanels() const { return llvm::divideCeil(kWindowBytes, panels.panelBytes()); }
+  static constexpr int64_t kWindowBytes = 36 << 10;
+  /// A block of so many bytes is fetched for at its begin, a longer one row by row.
+  static constexpr int64_t kShortBlock = 1024;
+  bool hasShortBlocks() const { return panels.blockBytes(panels.blockLength()) <= kShortBlock; }
+  /// Begins the panel at `base`, which is number `panel` of a task from `first` on.
+  void beginWindow(Value panel, Value first);
+  /// The lines of the next window that stand for the `bytes` bytes from `at` on in this one: one of each place.
+  void emitWindowFetch(Value at, int64_t bytes);
+  Value window, nextWindow;
 
   void emitTile(Value pair, int64_t rows);
   /// The sums over all k of the panel at `base`.
