@@ -13,13 +13,13 @@
 //--- bf16.mlir
 module attributes {moe.tile_types = ["bf16"]} {
 
-// An expert of more than four rows goes by tiles: its rows are copied in front of the panels, those behind them are zeros; a
+// An expert of more than eight rows goes by tiles: its rows are copied in front of the panels, those behind them are zeros; a
 // panel is one call. The last step has 39 - 32 pairs of k, which are copied as well, so that what lies behind the panel is not
 // multiplied. Both ways end in one epilogue, and rows are never widened.
 // CHECK-LABEL: func @half
 // CHECK-NOT: memref.alloc(
 // CHECK: scf.parallel
-// CHECK: %[[TILES:.*]] = arith.cmpi ugt, %{{.*}}, %c4{{.*}}
+// CHECK: %[[TILES:.*]] = arith.cmpi ugt, %{{.*}}, %c8{{.*}}
 // CHECK: %[[SCRATCH:.*]] = scf.if %[[TILES]] -> (memref<?xbf16>)
 // CHECK: memref.alloc() {alignment = 64 : i64} : memref<18432xbf16>
 // CHECK: scf.for
@@ -32,7 +32,7 @@ module attributes {moe.tile_types = ["bf16"]} {
 // CHECK: vector.load %{{.*}} : memref<?xbf16>, vector<64xbf16>
 // CHECK: call @moe_tiles_bf16_32(%[[SCRATCH]]
 // CHECK: else
-// CHECK-COUNT-4: call @moe_kernel_bf16_bf16_32_{{[1-4]}}_all_any
+// CHECK-COUNT-8: call @moe_kernel_bf16_bf16_32_{{[1-8]}}_all_any
 // CHECK-NOT: call @moe_kernel
 // CHECK: arith.truncf
 // CHECK: memref.dealloc %[[SCRATCH]]
@@ -79,7 +79,7 @@ func.func @half(%h: memref<?x77xbf16>, %offsets: memref<9xindex>, %w: memref<8x2
 //--- f32.mlir
 module attributes {moe.tile_types = ["bf16", "int8"]} {
 // f32 rows are three of bf16, unless they may be rounded: what is cut off, and what that leaves, which is zero behind an infinity.
-// A panel whose sums are not all numbers is multiplied again by vectors, four rows at a time.
+// A panel whose sums are not all numbers is multiplied again by vectors, eight rows at a time.
 // EXACT-LABEL: func @rows
 // EXACT: memref.alloc() {{.*}} : memref<36864xbf16>
 // EXACT: vector.load {{.*}} vector<32xf32>
@@ -104,7 +104,7 @@ module attributes {moe.tile_types = ["bf16", "int8"]} {
 // EXACT: else
 // EXACT: scf.yield %true
 // EXACT: scf.if %[[AGAIN]]
-// EXACT-COUNT-4: call @moe_kernel_f32_bf16_32_{{[1-4]}}_all
+// EXACT-COUNT-8: call @moe_kernel_f32_bf16_32_{{[1-8]}}_all
 // EXACT-NOT: call @moe_kernel
 // Two tiles of weights are loaded for all parts of two tiles of rows.
 // EXACT-LABEL: func private @moe_tiles_bf16_32_3parts

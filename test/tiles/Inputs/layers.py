@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 BF16 = ml_dtypes.bfloat16
 MOST = 260
-MOST_VECTOR_ROWS = 4
+MOST_VECTOR_ROWS = 8
 
 
 def rounded(x):
@@ -114,7 +114,7 @@ def main():
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), work / "tiles.onnx")
     subprocess.run(["moe-compile", work / "tiles.onnx", "-o", work / "tiles.moe", "-q", *flags], check=True)
-    for tokens, one in [(MOST, True), (70, False), (17, False), (1, False), (0, False), (5, True), (4, True), (33, True)]:
+    for tokens, one in [(MOST, True), (70, False), (17, False), (1, False), (0, False), (9, True), (8, True), (33, True)]:
         given = {}
         for layer in layers:
             given |= layer.inputs(tokens, one)
