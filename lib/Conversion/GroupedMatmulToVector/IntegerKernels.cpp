@@ -32,7 +32,7 @@ public:
       blocks = std::make_unique<IntegerTiles>(b, op, rowCodes, panels, dot, functions);
       if (blocks->isUseful()) {
         blocks->prepare();
-        return emitTasks(TileSchedule::kMostVectorRows, TileSchedule::kMostVectorRows + 1);
+        return emitTasks(direct / 2, TileSchedule::kMostVectorRows + 1);
       }
     }
     blocks = std::make_unique<IntegerBlocks>(b, op, rowCodes, panels, dot, functions);

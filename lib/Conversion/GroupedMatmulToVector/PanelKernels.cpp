@@ -155,7 +155,7 @@ private:
   void emitBlocks() {
     int64_t mostRows = tiles ? tiles->getSchedule().maxBlockRows : schedule.maxBlockRows;
     if (tiles) {
-      Value few = index(TileSchedule::kMostFloatVectorRows);
+      Value few = index(TileSchedule::kMostVectorRows);
       byTiles = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ugt, rows, few);
       tiles->beginTask(byTiles);
     }
@@ -335,7 +335,7 @@ void moe::emitPanelKernels(OpBuilder &b, GroupedMatmulOp op, int64_t lanes, Kern
                      getTileSchedule(layout.width(), bankType.getDimSize(2), rowParts),
                      rowParts};
     // Vectors get no more rows than these.
-    schedule.maxRows = std::min(schedule.maxRows, TileSchedule::kMostFloatVectorRows);
+    schedule.maxRows = std::min(schedule.maxRows, TileSchedule::kMostVectorRows);
     schedule.widenedRows = 0;
     schedule.contiguousRows = std::numeric_limits<int64_t>::max();
   }
