@@ -23,8 +23,8 @@ struct TileSchedule {
 
   /// Up to so many rows of an expert are multiplied by vectors: the weights' way from memory takes longer than either
   /// kind of arithmetic, and a tile with fewer rows is no faster. Measured on Sapphire Rapids with experts of 2 to 20
-  /// rows, against 4, with bf16: 8 is 1.03 to 1.12 times as fast, 12 0.85 to 1.06 times; bytes with a scale per row: with
-  /// 4 rows in the mean vectors are up to 1.34 times as fast, with 16 0.86 to 0.93 times.
+  /// rows, against 4, with bf16: 8 is 1.03 to 1.12 times as fast, 12 0.85 to 1.06 times; bytes with a scale per row:
+  /// with 4 rows in the mean vectors are up to 1.34 times as fast, with 16 0.86 to 0.93 times.
   static constexpr int64_t kMostVectorRows = 8;
   /// The most rows that go through a task's panels together. They are copied, tile by tile, into a buffer that stays in
   /// the second-level cache with a panel.
