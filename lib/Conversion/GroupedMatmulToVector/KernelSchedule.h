@@ -7,7 +7,7 @@
 
 namespace mlir::moe {
 
-/// What a kernel fetches into the second-level cache while it computes.
+/// What a kernel fetches into a near cache while it computes.
 enum class Fetch {
   Nothing,
   /// A share of the next block.
