@@ -35,8 +35,8 @@ import plot
 import table
 import vendor
 from chain import SHAPES, chain_layers, count_rows, expert_bytes, layer_bytes, make_rows, routing_bias, write_model
-from measure import (LIMITS, Cells, Engine, Failed, Probe, compile_model, count_inputs, figures, interrupt_on_end, least_seconds,
-                     paired_interval, ratio_interval, take_turns, write)
+from measure import (LIMITS, Cells, Engine, Failed, Probe, compile_model, count_inputs, figures, has_amx, interrupt_on_end,
+                     least_seconds, paired_interval, ratio_interval, take_turns, write)
 from options import FOREIGN, OWN, PRODUCTS, parse
 from targets import FALL, MOST_SHARE
 
@@ -314,11 +314,17 @@ class Bench(Cells):
         peak = limit["flop_per_second"][cell["dtype"]] if self.gpu else limit["flop_per_second"]
         limit = {"bytes_per_second": limit["bytes_per_second"], "flop_per_second": peak}
         work = {"bytes_per_second": cell["bytes"], "flop_per_second": cell["flop"]}
+        # Nobody measures the peak of tile instructions; that of f32 is no limit for them. So memory alone is.
+        chosen = any(flag.startswith("--mcpu") and "amx" not in flag for flag in self.options.compile_flag or [])
+        cell["tiles"] = not self.gpu and cell["dtype"] == "bf16" and has_amx() and not chosen
+        rates = dict(work)
+        if cell["tiles"]:
+            del work["flop_per_second"]
         cell["roofline_seconds"] = least_seconds(work, limit)
         cell["engines"] = {}
         for name, times in cell["seconds"].items():
             engine = cell["engines"][name] = figures(work, times, cell["turns"].get(name), limit)
-            engine.update({key: amount / engine["median"] for key, amount in work.items()})
+            engine.update({key: amount / engine["median"] for key, amount in rates.items()})
         peers = [name for name in cell["engines"] if name not in OWN]
         cell["best_peer"] = min(peers, key=lambda name: cell["engines"][name]["median"], default=None)
         if cell["best_peer"] and "ours" in cell["engines"]:

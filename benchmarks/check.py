@@ -22,7 +22,7 @@ import bench
 import quantized
 import targets
 from chain import SHAPES, write_model
-from measure import compile_model, interrupt_on_end, write
+from measure import compile_model, has_amx, interrupt_on_end, write
 from options import parse
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -97,7 +97,9 @@ def check_layers(cells):
 
 def seconds_at(cell, limit):
     """The time of ours as it would be with one set of limits, by its share: cells that were measured at different moments compare."""
-    least = max(cell["bytes"] / limit["bytes_per_second"], cell["flop"] / limit["flop_per_second"])
+    least = cell["bytes"] / limit["bytes_per_second"]
+    if not cell.get("tiles"):
+        least = max(least, cell["flop"] / limit["flop_per_second"])
     return least / cell["engines"]["ours"]["share"]
 
 
@@ -109,13 +111,6 @@ def pairs(cells, key, base):
             for other in cells:
                 if other[key] == base and same(cell, other):
                     yield cell, other
-
-
-def has_amx():
-    try:
-        return "amx_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
 
 
 def check_types(cells, limits):

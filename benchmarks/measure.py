@@ -142,6 +142,14 @@ def take_turns(engines, probe, rounds, least_seconds, inputs, layers):
     return seconds, turns
 
 
+def has_amx():
+    """Whether modules multiply bf16 by tile instructions here."""
+    try:
+        return "amx_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
 def least_seconds(work, limit):
     """What the limits allow: `work` says how much of each there is to do."""
     return max(amount / limit[key] for key, amount in work.items())
