@@ -5,6 +5,7 @@ Each cell is a chain of MoE layers with residuals, router included, each layer w
 in turn, so that weights come from memory and not from a cache; times are per layer. All engines run the same weights, in
 processes of their own that take turns, and must agree on the result. The roofline share of a cell is
     max(bytes of the experts that are touched / stream bandwidth, operations / peak) / median time
+(where bf16 is multiplied by tile instructions, whose peak is not measured, only the bytes count)
 in the median over its turns: moe-run --machine --probe measures the limits before and after each turn of each engine, since
 those of a shared machine change within seconds. "of best" is the same with the most that was measured in the whole run; if
 it is above 1.03, the limits are wrong, and the benchmark fails.
@@ -35,8 +36,8 @@ import plot
 import table
 import vendor
 from chain import SHAPES, chain_layers, count_rows, expert_bytes, layer_bytes, make_rows, routing_bias, write_model
-from measure import (LIMITS, Cells, Engine, Failed, Probe, compile_model, count_inputs, figures, has_amx, interrupt_on_end,
-                     least_seconds, paired_interval, ratio_interval, take_turns, write)
+from measure import (LIMITS, Cells, Engine, Failed, Probe, compile_model, count_inputs, figures, interrupt_on_end, least_seconds,
+                     paired_interval, ratio_interval, take_turns, uses_tiles, write)
 from options import FOREIGN, OWN, PRODUCTS, parse
 from targets import FALL, MOST_SHARE
 
@@ -66,6 +67,7 @@ class Bench(Cells):
         self.folder, self.engines = None, []
         self.tools = pathlib.Path(options.build).resolve() / "bin"
         self.limits, self.cells, self.told, self.probes, self.compiled = {}, [], set(), {}, []
+        self.tiles = False
         # The limits that an earlier part of the run has measured.
         self.known = {}
 
@@ -122,6 +124,8 @@ class Bench(Cells):
         module = self.folder / f"{name}.moe"
         seconds = compile_model(build, model, module, flags)
         self.compiled.append({"shape": shape, "dtype": dtype, "engine": name, "seconds": seconds})
+        if name == "ours":
+            self.tiles = not self.gpu and uses_tiles(build, module)
         return module
 
     def device_flags(self):
@@ -271,7 +275,7 @@ class Bench(Cells):
         disturbed = self.measure_disturbed(engines, len(rows), layers) if self.options.disturb else None
         self.cells.append({
             "shape": shape, "dtype": dtype, "routing": routing, "tokens": tokens, "threads": threads, "layers": layers,
-            "touched_experts": touched, "bytes": touched * expert_bytes(shape, dtype),
+            "tiles": self.tiles, "touched_experts": touched, "bytes": touched * expert_bytes(shape, dtype),
             "flop": tokens * k * 6 * hidden * inner,
             "disturbed_seconds": disturbed, "seconds": seconds, "turns": turns,
         })
@@ -315,16 +319,12 @@ class Bench(Cells):
         limit = {"bytes_per_second": limit["bytes_per_second"], "flop_per_second": peak}
         work = {"bytes_per_second": cell["bytes"], "flop_per_second": cell["flop"]}
         # Nobody measures the peak of tile instructions; that of f32 is no limit for them. So memory alone is.
-        chosen = any(flag.startswith("--mcpu") and "amx" not in flag for flag in self.options.compile_flag or [])
-        cell["tiles"] = not self.gpu and cell["dtype"] == "bf16" and has_amx() and not chosen
-        rates = dict(work)
-        if cell["tiles"]:
-            del work["flop_per_second"]
-        cell["roofline_seconds"] = least_seconds(work, limit)
+        limited = {key: amount for key, amount in work.items() if key == "bytes_per_second" or not cell.get("tiles")}
+        cell["roofline_seconds"] = least_seconds(limited, limit)
         cell["engines"] = {}
         for name, times in cell["seconds"].items():
-            engine = cell["engines"][name] = figures(work, times, cell["turns"].get(name), limit)
-            engine.update({key: amount / engine["median"] for key, amount in rates.items()})
+            engine = cell["engines"][name] = figures(limited, times, cell["turns"].get(name), limit)
+            engine.update({key: amount / engine["median"] for key, amount in work.items()})
         peers = [name for name in cell["engines"] if name not in OWN]
         cell["best_peer"] = min(peers, key=lambda name: cell["engines"][name]["median"], default=None)
         if cell["best_peer"] and "ours" in cell["engines"]:

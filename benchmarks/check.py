@@ -22,7 +22,7 @@ import bench
 import quantized
 import targets
 from chain import SHAPES, write_model
-from measure import compile_model, has_amx, interrupt_on_end, write
+from measure import compile_model, interrupt_on_end, processor_features, write
 from options import parse
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -111,6 +111,10 @@ def pairs(cells, key, base):
             for other in cells:
                 if other[key] == base and same(cell, other):
                     yield cell, other
+
+
+def has_amx():
+    return "amx_bf16" in processor_features()
 
 
 def check_types(cells, limits):

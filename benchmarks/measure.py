@@ -142,12 +142,20 @@ def take_turns(engines, probe, rounds, least_seconds, inputs, layers):
     return seconds, turns
 
 
-def has_amx():
-    """Whether modules multiply bf16 by tile instructions here."""
+def processor_features():
+    """What the kernel says that this processor has."""
     try:
-        return "amx_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
+        return set()
+    return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+
+
+def uses_tiles(build, module):
+    """Whether a module has code with tile instructions for bf16, which this machine can run."""
+    target = json.loads(run([build / "bin/moe-run", module, "--signature", "--json"]))["target"]
+    versions = [target, *target.get("versions", [])]
+    return any("amx_bf16" in each["features"] and processor_features().issuperset(each["features"]) for each in versions)
 
 
 def least_seconds(work, limit):

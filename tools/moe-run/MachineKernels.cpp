@@ -14,7 +14,7 @@ std::atomic<float> sink;
 namespace {
 
 /// Fetches what belongs to the line at `p`.
-inline void fetch(const char *data, const char *p, const ReadWay &way) {
+inline void fetch(const char *data, const char *p, ReadWay way) {
   constexpr size_t kPlaces = 16;
   if (way.nextBlock) {
     size_t at = static_cast<size_t>(p - data), line = at % kFetchBlock / 64;
@@ -27,13 +27,12 @@ inline void fetch(const char *data, const char *p, const ReadWay &way) {
 
 #define MOE_READ(vector)                                                                                               \
   vector sum[4] = {};                                                                                                  \
-  const ReadWay how = way;                                                                                             \
-  size_t part = bytes / how.streams / 256 * 256;                                                                       \
+  size_t part = bytes / way.streams / 256 * 256;                                                                       \
   for (size_t i = 0; i < part; i += 256)                                                                               \
-    for (int s = 0; s < how.streams; ++s) {                                                                            \
+    for (int s = 0; s < way.streams; ++s) {                                                                            \
       const char *p = data + s * part + i;                                                                             \
       for (int line = 0; line < 4; ++line) {                                                                           \
-        fetch(data, p + 64 * line, how);                                                                               \
+        fetch(data, p + 64 * line, way);                                                                               \
         for (size_t at = 0; at < 64; at += sizeof(vector))                                                             \
           sum[line] += *reinterpret_cast<const vector *>(p + 64 * line + at);                                          \
       }                                                                                                                \
@@ -63,13 +62,12 @@ inline void fetch(const char *data, const char *p, const ReadWay &way) {
     x[i] = 1.0f + 1e-7f * static_cast<float>(i);                                                                       \
     y[i] = 1e-9f;                                                                                                      \
   }                                                                                                                    \
-  const ReadWay how = way;                                                                                             \
-  size_t part = bytes / how.streams, visit = 64 * static_cast<size_t>(lines);                                          \
+  size_t part = bytes / way.streams, visit = 64 * static_cast<size_t>(lines);                                          \
   for (size_t i = 0; i + visit <= part; i += visit) {                                                                  \
-    for (int s = 0; s < how.streams; ++s) {                                                                            \
+    for (int s = 0; s < way.streams; ++s) {                                                                            \
       const char *p = data + s * part + i;                                                                             \
       for (size_t line = 0; line < visit; line += 64) {                                                                \
-        fetch(data, p + line, how);                                                                                    \
+        fetch(data, p + line, way);                                                                                    \
         for (size_t at = 0; at < 64; at += sizeof(vector))                                                             \
           sum[at & sizeof(vector) ? 1 : 0] += *reinterpret_cast<const vector *>(p + line + at);                        \
       }                                                                                                                \
@@ -84,11 +82,11 @@ inline void fetch(const char *data, const char *p, const ReadWay &way) {
     acc[0] += acc[i];                                                                                                  \
   return acc[0][0] + sum[0][0] + sum[1][0];
 
-#define MOE_BOTH_ARGUMENTS const char *data, size_t bytes, const ReadWay &way, int lines, int64_t steps
+#define MOE_BOTH_ARGUMENTS const char *data, size_t bytes, ReadWay way, int lines, int64_t steps
 
 typedef float Vec4 __attribute__((vector_size(16)));
 constexpr int kChains4 = 12;
-float readNarrow(const char *data, size_t bytes, const ReadWay &way) { MOE_READ(Vec4) }
+float readNarrow(const char *data, size_t bytes, ReadWay way) { MOE_READ(Vec4) }
 float multiplyNarrow(int64_t steps) { MOE_MULTIPLY(Vec4, kChains4) }
 float bothNarrow(MOE_BOTH_ARGUMENTS) { MOE_BOTH(Vec4, kChains4) }
 
@@ -99,10 +97,10 @@ constexpr int kChains8 = 12, kChains16 = 12; // more are spilled in the loop tha
 #define MOE_AVX2 __attribute__((target("avx2,fma")))
 #define MOE_AVX512 __attribute__((target("avx512f")))
 // clang-format off
-MOE_AVX2 float readAvx2(const char *data, size_t bytes, const ReadWay &way) { MOE_READ(Vec8) }
+MOE_AVX2 float readAvx2(const char *data, size_t bytes, ReadWay way) { MOE_READ(Vec8) }
 MOE_AVX2 float multiplyAvx2(int64_t steps) { MOE_MULTIPLY(Vec8, kChains8) }
 MOE_AVX2 float bothAvx2(MOE_BOTH_ARGUMENTS) { MOE_BOTH(Vec8, kChains8) }
-MOE_AVX512 float readAvx512(const char *data, size_t bytes, const ReadWay &way) { MOE_READ(Vec16) }
+MOE_AVX512 float readAvx512(const char *data, size_t bytes, ReadWay way) { MOE_READ(Vec16) }
 MOE_AVX512 float multiplyAvx512(int64_t steps) { MOE_MULTIPLY(Vec16, kChains16) }
 MOE_AVX512 float bothAvx512(MOE_BOTH_ARGUMENTS) { MOE_BOTH(Vec16, kChains16) }
 // clang-format on

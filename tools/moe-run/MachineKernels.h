@@ -33,11 +33,11 @@ constexpr size_t kFetchedBehind = 2 * kFetchBlock;
 
 struct MachineKernels {
   /// Reads `bytes`.
-  float (*read)(const char *data, size_t bytes, const ReadWay &way);
+  float (*read)(const char *data, size_t bytes, ReadWay way);
   /// Multiplies and adds for `steps` steps.
   float (*multiply)(int64_t steps);
   /// Reads `lines` cache lines of each stream, then multiplies for `steps` steps, and so on.
-  float (*both)(const char *data, size_t bytes, const ReadWay &way, int lines, int64_t steps);
+  float (*both)(const char *data, size_t bytes, ReadWay way, int lines, int64_t steps);
   double flopPerStep;
   /// Products of bytes, where there are instructions for them.
   float (*dot)(int64_t steps) = nullptr;

@@ -27,7 +27,7 @@ struct Way {
 constexpr Way kWays[] = {{{1, 0}, 8},     {{4, 0}, 8},       {{4, 0}, 16},      {{4, 0}, 32},   {{8, 0}, 16},
                          {{1, 16384}, 2}, {{1, 16384}, 4},   {{1, 16384}, 8},   {{4, 4096}, 8}, {{4, 16384}, 16},
                          {{8, 512}, 16},  {{1, 0, true}, 4}, {{1, 0, true}, 16}};
-constexpr size_t kBytes = 8 << 20, kBehind = kFetchedBehind;
+constexpr size_t kBytes = 8 << 20;
 constexpr int kRepeats = 9;
 
 double median(std::vector<double> values) {
@@ -39,14 +39,14 @@ double median(std::vector<double> values) {
 class Memory {
 public:
   Memory() : size(static_cast<size_t>(std::max(256e6, 6 * readCacheBytes())) / kBytes * kBytes) {
-    void *mapped = ::mmap(nullptr, size + kBehind, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *mapped = ::mmap(nullptr, size + kFetchedBehind, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED)
       rt::fail(MOE_OUT_OF_MEMORY, "no memory to measure the machine with: ", size, " bytes");
     data = static_cast<char *>(mapped);
-    ::madvise(mapped, size + kBehind, MADV_HUGEPAGE);
-    std::memset(data, 1, size + kBehind);
+    ::madvise(mapped, size + kFetchedBehind, MADV_HUGEPAGE);
+    std::memset(data, 1, size + kFetchedBehind);
   }
-  ~Memory() { ::munmap(data, size + kBehind); }
+  ~Memory() { ::munmap(data, size + kFetchedBehind); }
   const char *next() {
     at = at + kBytes < size ? at + kBytes : 0;
     return data + at;

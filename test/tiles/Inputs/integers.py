@@ -49,7 +49,7 @@ def main():
             flag = f"--mcpu={cpu}" if cpu == "x86-64-v3" else f"--emulate-cpu={cpu}"
             subprocess.run(["moe-compile", work / "integers.onnx", "-o", modules[cpu], "-q", "-O1", "--numerics=fast",
                             f"--quantize={format}", flag], check=True)
-        for tokens, skewed in [(packed.MOST, True), (packed.MOST, False), (35, True), (5, True), (1, False), (0, False)]:
+        for tokens, skewed in [(packed.MOST, True), (packed.MOST, False), (35, True), (9, True), (8, True), (5, True), (1, False), (0, False)]:
             given = {}
             for layer in layers:
                 given |= layer.inputs(tokens, skewed)
