@@ -66,7 +66,7 @@ public:
           continue;
         Row codeRow = bank.codes.row(e, n, codes), scaleRow = bank.scales.row(e, n, scales);
         Row zeroRow = bank.zeroPoints.isThere() ? bank.zeroPoints.row(e, n, zeros) : Row{nullptr, 0};
-        packColumn(codeRow, scaleRow, zeroRow, bank.zeroPoints.weight.dtype, b * panels.columns() + c, out.data());
+        packColumn(codeRow, scaleRow, zeroRow, bank, b * panels.columns() + c, out.data());
       }
   }
 
@@ -98,7 +98,9 @@ private:
     return words;
   }
 
-  void packColumn(Row codes, Row scales, Row zeros, StringRef zeroType, int64_t column, char *at) const {
+  void packColumn(Row codes, Row scales, Row zeros, const Bank &bank, int64_t column, char *at) const {
+    StringRef zeroType = bank.zeroPoints.weight.dtype;
+    bool widens = bank.scales.weight.dtype == "bf16";
     int64_t blockLength = panels.blockLength(), group = panels.group();
     int64_t words = panels.wordsPerGroup(), groupBytes = panels.groupBytes(), rowBytes = panels.rowBytes();
     for (int64_t start = 0, block = 0; start < panels.k; start += blockLength, ++block) {
@@ -110,7 +112,10 @@ private:
           std::memcpy(to + word * rowBytes, &packed[word], 4);
       }
       char *out = at + panels.codeBytes(length);
-      std::memcpy(out + column * panels.scaleBytes, scales.at(block), panels.scaleBytes);
+      if (widens) // the upper half of an f32
+        std::memcpy(out + column * 4 + 2, scales.at(block), 2);
+      else
+        std::memcpy(out + column * panels.scaleBytes, scales.at(block), panels.scaleBytes);
       if (int64_t bytes = panels.zeroPointBytes())
         writeFloat(zeroPoint(zeros, zeroType, block), bytes, out + panels.width() * panels.scaleBytes + column * bytes);
       at += panels.blockBytes(length);

@@ -188,15 +188,51 @@ static LogicalResult addWeight(func::FuncOp function, unsigned argument, Diction
   return success();
 }
 
+/// One byte for each code of a tensor whose codes are packed along its last dimension.
+static LogicalResult addUnpacked(func::FuncOp function, unsigned argument, DictionaryAttr description,
+                                 WeightStore &store) {
+  auto key = function.getArgAttrOfType<StringAttr>(argument, "moe.weight");
+  auto type = cast<RankedTensorType>(function.getArgumentTypes()[argument]);
+  auto source = description.getAs<StringAttr>("weight").getValue();
+  const Weight *packed = store.lookup(source);
+  int64_t bits = description.getAs<IntegerAttr>("bits").getInt();
+  Weight weight;
+  weight.dtype = "u8";
+  weight.shape.assign(type.getShape().begin(), type.getShape().end());
+  weight.pieceBytes = type.getShape().back();
+  weight.pieces = weight.pieceBytes ? type.getNumElements() / weight.pieceBytes : 0;
+  uint64_t rowBytes = llvm::divideCeil(weight.pieceBytes * bits, 8);
+  if (!packed || packed->bytes() != weight.pieces * rowBytes)
+    return function.emitError() << "argument #" << argument << " of '" << function.getName()
+                                << "': 'moe.recoded' does not fit the stored weight '" << source << "'";
+  weight.makePiece = [packed = *packed, bits, rowBytes](uint64_t piece, MutableArrayRef<char> out) {
+    SmallVector<char> row(rowBytes + 1); // one more: a code may end in the next byte
+    packed.read(piece * rowBytes, MutableArrayRef<char>(row).drop_back());
+    for (size_t i = 0; i < out.size(); ++i) {
+      unsigned two = uint8_t(row[i * bits / 8]) | unsigned(uint8_t(row[i * bits / 8 + 1])) << 8;
+      out[i] = char((two >> (i * bits % 8)) & ((1u << bits) - 1));
+    }
+  };
+  if (!store.add(key.getValue(), std::move(weight)))
+    return function.emitError() << "a weight is called '" << key.getValue() << "' already";
+  return success();
+}
+
 LogicalResult mlir::moe::addRecodedWeights(ModuleOp module, WeightStore &store) {
   // An MLIR program without a file behind it has no data for any weight.
   auto isKey = [](Attribute source) { return !isa<DenseElementsAttr>(source); };
   bool empty = store.size() == 0;
   for (auto function : module.getOps<func::FuncOp>())
     for (unsigned i = 0; i < function.getNumArguments(); ++i)
-      if (auto description = function.getArgAttrOfType<DictionaryAttr>(i, kRecoded))
+      if (auto description = function.getArgAttrOfType<DictionaryAttr>(i, kRecoded)) {
+        if (description.getAs<StringAttr>("part").getValue() == "unpacked") {
+          if (!empty && failed(addUnpacked(function, i, description, store)))
+            return failure();
+          continue;
+        }
         if (!(empty && llvm::any_of(description.getAs<DictionaryAttr>("source").getAs<ArrayAttr>("codes"), isKey)) &&
             failed(addWeight(function, i, description, store)))
           return failure();
+      }
   return success();
 }

@@ -215,6 +215,7 @@ def experts(work, rng):
         "int8_row": dict(bits=8, block=0, experts=5, k=2),
         "int2_b16_zp": dict(bits=2, block=16, experts=3, k=1, zp=True),
         "int8_b32_one": dict(bits=8, block=32, experts=1, k=1),
+        "int4_row_zp": dict(bits=4, block=0, experts=3, k=2, zp=True),
     }
     hidden, inner = 64, 96
     nodes, inputs, outputs, tensors, layers = [], [], [], {}, {}
@@ -229,7 +230,7 @@ def experts(work, rng):
             zeros = rng.integers(0, 1 << bits, (count, n, blocks)) if c.get("zp") else np.full((count, n, blocks), 1 << (bits - 1))
             entries = {2 + 3 * i: pack(codes, bits), 3 + 3 * i: scales if block else scales[..., 0]}
             if c.get("zp"):
-                entries[11 + i] = pack(zeros, bits)
+                entries[11 + i] = pack(zeros, bits) if block else pack(zeros[..., 0], bits)
             for slot, value in entries.items():
                 slots[slot] = f"{name}_{slot}"
                 tensors[slots[slot]] = value
@@ -250,7 +251,7 @@ def experts(work, rng):
     for flags, count in ((["--compile-to=raise"], 9), (["--compile-to=tile"], 6), (["--compile-to=tile", "--numerics=exact"], 0)):
         text = subprocess.run(["moe-compile", work + ".onnx", *flags], check=True, capture_output=True, text=True).stdout
         assert text.count("moe.integer_rows") == count, (flags, text.count("moe.integer_rows"))
-        assert count in (0, 9) or text.count("moe.grouped_matmul") == 8
+        assert count in (0, 9) or text.count("moe.grouped_matmul") == 2 * len(cases)
     for node in nodes:
         node.attribute.pop()
     build(work + ".onnx", nodes, inputs, outputs, tensors)

@@ -7,6 +7,7 @@ few and with many: experts with many rows have other kernels than those with few
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -47,6 +48,7 @@ def build(name, nodes, inputs, outputs, tensors):
 
 
 MOST = 230
+TYPES = {np.float32: TensorProto.FLOAT, np.float16: TensorProto.FLOAT16, ml_dtypes.bfloat16: TensorProto.BFLOAT16}
 
 
 def check(work, inputs, expected, few, tolerance=2e-5, flag=None):
@@ -62,7 +64,7 @@ def check(work, inputs, expected, few, tolerance=2e-5, flag=None):
         for name, want in expected.items():
             want = want[..., :rows, :]
             error = np.abs(got[name].astype(float) - want).max() / np.abs(want).max()
-            limit = 2e-3 if got[name].dtype == np.float16 else tolerance
+            limit = {"float16": 2e-3, "bfloat16": 1e-2}.get(got[name].dtype.name, tolerance)
             print(f"{name}, {rows} rows: relative error {error:.1e}")
             assert error < limit, (name, rows, error)
         results.append(got)
@@ -168,6 +170,7 @@ def matmul(work, rng, few=6, rows=MOST):
         "bits4_padded": dict(bits=4, n=20, k=75, block=32, bias=True),
         "bits4_3d": dict(bits=4, n=20, k=64, block=64, rank=3, accuracy_level=1, ort=False),
         "bits4_f16": dict(bits=4, n=20, k=64, block=16, half=True, bias=True, ort=False),
+        "bits4_bf16": dict(bits=4, n=48, k=75, block=32, zp="packed", type=ml_dtypes.bfloat16, ort=False),
     }
     for i in range(6):
         cases[f"random{i}"] = c = dict(bits=int(rng.choice([2, 3, 4, 8])), n=int(rng.integers(16, 120)), k=int(rng.integers(20, 400)),
@@ -177,7 +180,8 @@ def matmul(work, rng, few=6, rows=MOST):
     nodes, inputs, outputs, tensors, values, expected = [], [], [], {}, {}, {}
     for name, c in cases.items():
         bits, n, k, block = c["bits"], c["n"], c["k"], c["block"]
-        kind, dtype = ((np.float16, TensorProto.FLOAT16) if c.get("half") else (np.float32, TensorProto.FLOAT))
+        kind = c.get("type", np.float16 if c.get("half") else np.float32)
+        dtype = TYPES[kind]
         q = Quantised(rng, (n, k), bits, block, c.get("zp"), scale_type=kind)
         blocks = -(-k // block)
         padded = np.zeros((n, blocks * block), int)
@@ -208,6 +212,7 @@ def matmul(work, rng, few=6, rows=MOST):
         for few_rows in (one[name], some[name]):
             assert np.array_equal(few_rows, most[name][..., :few_rows.shape[-2], :]), f"{name}: rows depend on others"
     got = check(work, values, expected, few)[-1]
+    assert not [n for n in load_file(work + ".safetensors") if n.endswith("_b")], "banks that are not packed"
     # Codes of three bits take three in the file; the scales, of f32 for 32 codes, one more.
     n = k = 1024
     node = helper.make_node("MatMulNBits", ["x", "b", "s"], ["y"], domain="com.microsoft", K=k, N=n, bits=3, block_size=32)

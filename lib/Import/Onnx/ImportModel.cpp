@@ -137,7 +137,10 @@ FailureOr<Value> ModelImporter::importTensor(const onnx::TensorProto &tensor, St
     return emitError(loc) << "tensor '" << name << "': " << message;
   Type element = onnxElementType(tensor.data_type(), context);
   auto type = RankedTensorType::get(weight.shape, element);
-  int64_t limit = isa<IntegerType>(element) ? options.maxConstantIntegers : options.maxConstantElements;
+  // Bytes and narrower are codes and zero points of weights, which kernels take as weights.
+  auto integer = dyn_cast<IntegerType>(element);
+  bool isShape = integer && (integer.getWidth() > 8 || integer.getWidth() == 1);
+  int64_t limit = isShape ? options.maxConstantIntegers : options.maxConstantElements;
   if (type.getNumElements() <= limit)
     return Value(OnnxConstantOp::create(builder, loc, type, denseAttribute(weight, element)));
   // The same tensor may be met again in another subgraph under the same name: keys are unique per tensor.

@@ -9,8 +9,8 @@
 namespace mlir::moe {
 
 struct OnnxImportOptions {
-  /// Tensors of at most this many elements become `onnx.constant`, so that shapes and scalars fold; integers, which
-  /// hold shapes and permutations, up to `maxConstantIntegers`. All others are weights.
+  /// Tensors of at most this many elements become `onnx.constant`, so that shapes and scalars fold; integers
+  /// wider than a byte, which hold shapes and permutations, up to `maxConstantIntegers`. All others are weights.
   int64_t maxConstantElements = 16;
   int64_t maxConstantIntegers = 256;
 };

@@ -143,8 +143,6 @@ private:
       if (scaleType && mine != scaleType)
         return "the types of their scales differ";
       scaleType = mine;
-      if (mine.isBF16())
-        return "their scales are bf16";
       DictionaryAttr codes = describe(op.getBanks()[i], op.getBankMap(i), b);
       DictionaryAttr scales = describe(op.getScalesOf(i), op.getBankMap(i), b), zeroPoints;
       if (Value value = op.getZeroPointsOf(i))
@@ -161,7 +159,8 @@ private:
         entry.push_back(b.getNamedAttr("zero_points", zeroPoints));
       parts.push_back(b.getDictionaryAttr(entry));
     }
-    QuantPanels panels{format, banks, k, int64_t(scaleType.getIntOrFloatBitWidth()) / 8};
+    // Scales of bf16 are stored as f32.
+    QuantPanels panels{format, banks, k, scaleType.isBF16() ? 4 : int64_t(scaleType.getIntOrFloatBitWidth()) / 8};
     auto type = RankedTensorType::get({experts, llvm::divideCeilSigned(n, panels.columns()), panels.panelBytes()},
                                       b.getIntegerType(8));
     auto description =

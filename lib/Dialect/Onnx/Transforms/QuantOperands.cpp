@@ -5,6 +5,8 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "moe/Dialect/Moe/Analysis/CodedWeight.h"
+#include "moe/Dialect/Moe/Analysis/WeightNames.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -59,12 +61,39 @@ Value mlir::moe::reshapeView(NodeBuilder &nodes, Value value, ArrayRef<int64_t> 
   return view;
 }
 
+/// A weight whose codes, packed along the last dimension, are unpacked while the weights file is written.
+static Value unpackedWeight(NodeBuilder &nodes, BlockArgument packed, func::FuncOp function, int64_t bits,
+                            ArrayRef<int64_t> shape) {
+  ImplicitLocOpBuilder &b = nodes.b;
+  auto key = function.getArgAttrOfType<StringAttr>(packed.getArgNumber(), "moe.weight");
+  auto description =
+      b.getDictionaryAttr({b.getNamedAttr("part", b.getStringAttr("unpacked")), b.getNamedAttr("weight", key),
+                           b.getNamedAttr("bits", b.getI64IntegerAttr(bits))});
+  auto type = RankedTensorType::get(shape.drop_back(), b.getI8Type());
+  for (BlockArgument other : function.getArguments())
+    if (other.getType() == type && function.getArgAttr(other.getArgNumber(), kRecoded) == description)
+      return reshapeView(nodes, other, shape);
+  WeightNames names;
+  names.collect(function);
+  unsigned index = function.getNumArguments();
+  auto attributes =
+      b.getDictionaryAttr({b.getNamedAttr("moe.weight", b.getStringAttr(names.make((key.getValue() + ".codes").str()))),
+                           b.getNamedAttr("moe.dtype", b.getStringAttr("u8")), b.getNamedAttr(kRecoded, description)});
+  (void)function.insertArgument(index, type, attributes, b.getLoc());
+  nodes.setShape(function.getArgument(index), shape.drop_back());
+  return reshapeView(nodes, function.getArgument(index), shape);
+}
+
 Value mlir::moe::unpackCodes(NodeBuilder &nodes, Value packed, int64_t bits, int64_t count) {
   auto type = cast<RankedTensorType>(packed.getType());
   SmallVector<int64_t> shape(type.getShape().drop_back());
   shape.append({count, 1});
   if (bits == 8)
     return reshapeView(nodes, packed, shape);
+  if (auto argument = dyn_cast<BlockArgument>(packed))
+    if (auto function = dyn_cast<func::FuncOp>(argument.getOwner()->getParentOp());
+        function && function.getArgAttr(argument.getArgNumber(), "moe.weight"))
+      return unpackedWeight(nodes, argument, function, bits, shape);
   ImplicitLocOpBuilder &b = nodes.b;
   Value init = tensor::EmptyOp::create(b, shape, type.getElementType());
   auto generic = linalg::GenericOp::create(

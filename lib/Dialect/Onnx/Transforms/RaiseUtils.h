@@ -28,6 +28,10 @@ public:
   /// A part of a bank along one dimension, as a view.
   Value cutBank(Value bank, int64_t dim, int64_t offset, int64_t stride, int64_t size);
   void visited(Operation *op) { shapes.visit(op); }
+  /// The shape of a new argument.
+  void setShape(Value value, ArrayRef<int64_t> shape) {
+    shapes.setShape(value, llvm::map_to_vector<4>(shape, [](int64_t size) { return DimExpr(size); }));
+  }
 
   ImplicitLocOpBuilder b;
 

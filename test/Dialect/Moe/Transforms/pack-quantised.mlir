@@ -44,6 +44,23 @@ func.func @halves(%x: tensor<?x64xf32>, %o: tensor<3xindex>, %c: tensor<2x80x64x
 
 // -----
 
+// Scales of bf16 become f32: 1024 bytes of codes and 2 x 128 of scales.
+#b = affine_map<(e, k, n) -> (e, n, k)>
+// CHECK-LABEL: func @bf16_scales
+// CHECK-SAME: tensor<2x2x1280xi8> {{.*}} scale_bytes = 4 : i64}
+// CHECK: panels = 4 : i64
+func.func @bf16_scales(%x: tensor<?x64xf32>, %o: tensor<3xindex>, %c: tensor<2x40x32xi8> {moe.weight = "w"},
+                       %s: tensor<2x40x2xbf16> {moe.weight = "s"}, %init: tensor<?x40xf32>) -> tensor<?x40xf32> {
+  %y = moe.grouped_matmul %x offsets(%o : tensor<3xindex>) banks(%c : tensor<2x40x32xi8>) scales(%s : tensor<2x40x2xbf16>)
+      outs(%init : tensor<?x40xf32>) {
+  ^bb0(%acc: f32):
+    moe.yield %acc : f32
+  } {bank_maps = [#b], extra_maps = [], formats = [#moe.quant<u4, block = 32>]} : tensor<?x64xf32>
+  return %y : tensor<?x40xf32>
+}
+
+// -----
+
 // Codes that are an input of the program stay as they are.
 #b = affine_map<(e, k, n) -> (e, n, k)>
 // CHECK-LABEL: func @input

@@ -3,7 +3,8 @@
 // While layers are raised, a constant that DequantizeLinear dequantises is a weight of floats like any other: an
 // argument with `moe.weight` and, in `moe.coded`, what it is made of. No such numbers are ever stored: `moe-take-codes`
 // gives their readers new arguments with codes, scales and zero points as `moe.dequantize` takes them, each described
-// by `moe.recoded`.
+// by `moe.recoded`. (`part = "unpacked"`: one byte for each code of the stored tensor `weight`, packed along its last
+// dimension.)
 //
 //===----------------------------------------------------------------------===//
 #ifndef MOE_DIALECT_MOE_ANALYSIS_CODEDWEIGHT_H
