@@ -94,6 +94,15 @@ GroupedKernel::TaskRange GroupedKernel::emitTaskLoops(Value count, const TaskGra
   return {loop.getInductionVar(), first, last};
 }
 
+GroupedKernel::TaskRange GroupedKernel::emitPanelTasks(int64_t panels, int64_t panelBytes, int64_t taskBytes,
+                                                       int64_t together) {
+  int64_t units = llvm::divideCeil(panels, together);
+  TaskRange task = emitTaskLoops(index(units), getTaskGrain(units, together * panelBytes, taskBytes));
+  if (together == 1)
+    return task;
+  return {task.expert, mul(task.first, index(together)), min(mul(task.last, index(together)), index(panels))};
+}
+
 /// The epilogue works in the type of its arguments; sums are kept wider.
 static Value narrow(OpBuilder &b, Location loc, Value sum, Type type) {
   if (getElementTypeOrSelf(sum.getType()) == type)

@@ -54,6 +54,9 @@ protected:
   /// the experts add to the same rows, all of them are one task for the same columns, so that the order of a sum is
   /// that of the experts.
   TaskRange emitTaskLoops(Value count, const TaskGrain &grain);
+  /// These for `panels` panels (of `panelBytes` bytes each) of which `together` are multiplied side by side: no task
+  /// ends between them.
+  TaskRange emitPanelTasks(int64_t panels, int64_t panelBytes, int64_t taskBytes, int64_t together);
 
   /// Applies the epilogue to `sums` (one vector per bank, of the columns from `column` on of pair `p`) and stores it,
   /// or adds it to the pair's target.

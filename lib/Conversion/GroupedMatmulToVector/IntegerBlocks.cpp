@@ -1,5 +1,6 @@
 //===- IntegerBlocks.cpp - many rows of bytes against quantised panels ----===//
 #include "IntegerBlocks.h"
+#include "IntegerBlockKernel.h"
 #include "QuantDecoder.h"
 
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -7,23 +8,26 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-static KernelFunctionForm getForm(GroupedMatmulOp op, const QuantPanels &panels, const IntegerDot &dot) {
+static KernelFunctionForm getForm(GroupedMatmulOp op, const QuantPanels &panels, const IntegerDot &dot,
+                                  int64_t panelsTogether) {
   PanelLayout layout{panels.columns(), panels.banks, /*group=*/1};
   auto banks = cast<ShapedType>(op.getBanks().front().getType());
   KernelSchedule schedule = getKernelSchedule(
       layout, {banks.getDimSize(0), banks.getDimSize(1), panels.k, panels.width()}, /*elementBytes=*/1, dot.lanes());
-  // Two vectors of sums for each row, in 12 of 16 registers or 24 of 32; weights with a sign need more of the others.
-  // Rows are bytes.
+  schedule.panelsTogether = panelsTogether;
+  // Two vectors of sums of a panel for each row, in 12 of 16 registers or 24 of 32; weights with a sign need more of
+  // the others. Rows are bytes.
   bool withSign = panels.storedBits() == 8 && !dot.takesUnsignedBytes();
-  schedule.maxRows = (dot.isWide() ? 12 : 6) - (withSign ? 2 : 0);
+  schedule.maxRows = (dot.isWide() ? 12 : 6) / panelsTogether - (withSign ? 2 : 0);
   schedule.maxBlockRows = dot.isWide() ? 192 : 96;
   Type rows = getElementTypeOrSelf(op.getA());
   return {layout, schedule, dot.lanes(), rows, rows, Float32Type::get(op.getContext()), /*wholeSteps=*/true};
 }
 
 IntegerBlocks::IntegerBlocks(OpBuilder &b, GroupedMatmulOp op, const QuantisedRows &rowCodes, const QuantPanels &panels,
-                             const IntegerDot &dot, KernelFunctions &functions)
-    : RowBlock(b, op, op.getA(), getForm(op, panels, dot), functions), panels(panels), dot(dot), rowCodes(rowCodes) {}
+                             const IntegerDot &dot, KernelFunctions &functions, int64_t panelsTogether)
+    : RowBlock(b, op, op.getA(), getForm(op, panels, dot, panelsTogether), functions), panels(panels), dot(dot),
+      rowCodes(rowCodes) {}
 
 void IntegerBlocks::prepare() {
   RowBlock::prepare();
@@ -40,46 +44,103 @@ void IntegerBlocks::emit(Value expertOfTask, Value begin, Value count, Value fir
   constexpr int64_t any = ShapedType::kDynamic;
   stream = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), streamOfTask);
   if (decodes()) {
-    int64_t blocks = std::min(panels.wholeBlocks(), blocksTogether());
-    auto type = MemRefType::get({blocks * weightBytes(panels.blockLength())}, b.getI8Type());
+    auto type = MemRefType::get({panelsTogether() * scratchBytes()}, b.getI8Type());
     Value buffer = memref::AllocaOp::create(b, loc, type, b.getI64IntegerAttr(64));
     scratch = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), buffer);
   }
   forEachRowBlock(begin, count, form.schedule.maxBlockRows, [&](const Rows &rows) {
     beginRows(rows);
-    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), rows); });
+    forEach(first, last, panelsTogether(), [&](Value panel) {
+      // If the last panel is alone, it is beside itself, and what it gives there is not used.
+      Value end = panelsTogether() == 1 ? add(panel, 1) : min(add(panel, panelsTogether()), last);
+      emitPanels(panel, end, startOf(panel), rows);
+    });
   });
 }
 
-void IntegerBlocks::emitPanel(Value panel, Value base, const Rows &rows) {
+void IntegerBlocks::emitPanels(Value panel, Value end, Value base, const Rows &rows) {
   clearTile(rows.count);
   int64_t length = panels.blockLength(), whole = panels.wholeBlocks(), together = blocksTogether();
+  Value count = sub(end, panel), next = add(base, panelsTogether() * panels.panelBytes());
   forEach(zero, index(whole), together, [&](Value block) {
-    Value at = sum(base, mul(block, index(panels.blockBytes(length))));
-    emitBlocks(at, block, min(index(together), sub(index(whole), block)), length, rows);
+    Value at = sum(base, mul(block, index(panels.blockBytes(length)))), after = add(block, together);
+    Value following = add(at, together * panels.blockBytes(length));
+    if (!panels.hasRest())
+      following = select(less(after, index(whole)), following, next);
+    emitBlocks(count, at, following, block, min(index(together), sub(index(whole), block)), length, rows);
   });
-  if (hasRest())
-    emitBlocks(add(base, whole * panels.blockBytes(length)), index(whole), one, panels.k - whole * length, rows);
-  forEach(zero, rows.count, 1, [&](Value r) { emitEpilogue(sum(rows.pair, r), panel, r); });
+  if (panels.hasRest())
+    emitBlocks(count, add(base, whole * panels.blockBytes(length)), next, index(whole), one, panels.k - whole * length,
+               rows);
+  forEach(panel, end, 1, [&](Value each) {
+    Value column = mul(sub(each, panel), index(panels.width()));
+    forEach(zero, rows.count, 1, [&](Value r) { emitEpilogue(sum(rows.pair, r), each, r, column); });
+  });
 }
 
-void IntegerBlocks::emitBlocks(Value at, Value first, Value count, int64_t length, const Rows &rows) {
+void IntegerBlocks::emitBlocks(Value panelsOfUnit, Value at, Value following, Value first, Value count, int64_t length,
+                               const Rows &rows) {
   if (decodes()) {
     func::FuncOp decode = getDecodeFunction();
-    forEach(zero, count, 1, [&](Value block) {
-      func::CallOp::create(b, loc, decode,
-                           ValueRange{stream, sum(at, mul(block, index(panels.blockBytes(length)))),
-                                      index(wordsOf(length) / panels.bytesPerGroup()), scratch,
-                                      mul(block, index(weightBytes(length)))});
+    forEach(zero, panelsOfUnit, 1, [&](Value panel) {
+      Value from = sum(at, mul(panel, index(panels.panelBytes()))), to = mul(panel, index(scratchBytes()));
+      forEach(zero, count, 1, [&](Value block) {
+        func::CallOp::create(b, loc, decode,
+                             ValueRange{stream, sum(from, mul(block, index(panels.blockBytes(length)))),
+                                        index(panels.byteWords(length) / panels.bytesPerGroup()), scratch,
+                                        sum(to, mul(block, index(weightBytes(length))))});
+      });
     });
   }
-  emitProducts(at, first, count, length, rows);
+  emitProducts(panelsOfUnit, at, following, first, count, length, rows);
 }
 
-void IntegerBlocks::emitProducts(Value at, Value first, Value count, int64_t length, const Rows &rows) {
+void IntegerBlocks::emitProducts(Value panelsOfUnit, Value at, Value following, Value first, Value count,
+                                 int64_t length, const Rows &rows) {
+  IntegerBlockKernel kernel{panels, dot, suffix(), decodes(), weightDistance(), panelsTogether(), fetchesWindows()};
+  IntegerBlockKernel::Arguments args;
+  args.stream = stream;
+  args.scalesAt = add(at, panels.codeBytes(length));
+  args.codes = rowCodes.codes;
+  args.steps = rowCodes.steps;
+  args.starts = rowCodes.starts;
+  args.sources = sources;
+  args.weights = decodes() ? scratch : stream;
+  args.weightsAt = decodes() ? zero : at;
+  args.tile = tile;
+  args.firstBlock = first;
+  args.blocks = count;
+  args.words = index(panels.byteWords(length));
+  args.placeBytes = zero;
+  if (panelsTogether() > 1) {
+    Value others = sub(panelsOfUnit, one);
+    args.scalesBeside = mul(others, index(panels.panelBytes()));
+    args.weightsBeside = decodes() ? mul(others, index(scratchBytes())) : args.scalesBeside;
+  } else {
+    args.scalesBeside = args.weightsBeside = zero;
+  }
+  // Places of the window that have a line for each segment of these blocks. Lines that come at once shall not be of one
+  // set of a first-level cache, as those at powers of two would be.
+  int64_t places = 0;
+  Value window = zero;
+  if (fetchesWindows()) {
+    places = llvm::divideCeil(panels.blockBytes(panels.blockLength()), 64 * kernel.segments());
+    args.placeBytes = add(mul(count, index(64 * kernel.segments())), 64);
+    int64_t most = places * 64 * (blocksTogether() * kernel.segments() + 1);
+    int64_t bytes = (panelsTogether() - 1) * panels.panelBytes() + most;
+    Value size = memref::DimOp::create(b, loc, stream, zero);
+    window = b.createOrFold<arith::MaxSIOp>(loc, min(following, sub(size, index(bytes))), zero);
+  }
   forEachPass(rows.passes, [&](Value pass, Value from, Value rowsOfPass) {
     // The first pass brings what the others find; codes that are decoded are fetched by what decodes them.
-    Value ahead = select(equal(pass, zero), index(kAhead), zero);
+    args.ahead = decodes() || fetchesWindows() ? zero : select(equal(pass, zero), index(kAhead), zero);
+    args.window = args.places = zero;
+    if (fetchesWindows()) {
+      Value firstPlace = split(index(places), rows.passes.count, pass);
+      args.places = sub(split(index(places), rows.passes.count, add(pass, 1)), firstPlace);
+      args.window = sum(window, mul(firstPlace, args.placeBytes));
+    }
+    args.from = from;
     SmallVector<int64_t> cases;
     for (int64_t r = 1; r <= form.schedule.maxRows; ++r)
       cases.push_back(r);
@@ -87,10 +148,7 @@ void IntegerBlocks::emitProducts(Value at, Value first, Value count, int64_t len
     OpBuilder::InsertionGuard guard(b);
     for (auto [r, region] : llvm::zip(cases, choice.getCaseRegions())) {
       b.createBlock(&region);
-      func::CallOp::create(b, loc, getKernel(r),
-                           ValueRange{stream, add(at, panels.codeBytes(length)), rowCodes.codes, rowCodes.steps,
-                                      rowCodes.starts, sources, from, decodes() ? scratch : stream,
-                                      decodes() ? zero : at, ahead, tile, first, count, index(wordsOf(length))});
+      kernel.call(b, loc, functions, r, args);
       scf::YieldOp::create(b, loc);
     }
     // There is a kernel for every number of rows. Should there ever not be, no sum may be missing in silence.
@@ -138,187 +196,4 @@ func::FuncOp IntegerBlocks::getDecodeFunction() {
                                  ValueRange{tiles.add(word, i * panels.rowBytes() + v * lanes * 4)});
                          }
                        });
-}
-
-/// The stream; where the scales of the first block begin; codes, steps and starts of rows; the numbers of the rows of
-/// the block, and the first of them; the weights as bytes; the tile; the first block, how many there are, and how many
-/// words of a row each of them has.
-func::FuncOp IntegerBlocks::getKernel(int64_t rows) {
-  std::string name;
-  llvm::raw_string_ostream os(name);
-  os << "moe_integer_" << suffix() << "_scale" << 8 * panels.scaleBytes
-     << (panels.format.getZeroPoints() ? "_zero" : "") << "_block" << panels.blockLength() << (hasRest() ? "_rest" : "")
-     << "_" << rows;
-  Type position = b.getIndexType();
-  return functions.get(name,
-                       {stream.getType(), position, rowCodes.codes.getType(), rowCodes.steps.getType(),
-                        rowCodes.starts.getType(), sources.getType(), position, stream.getType(), position, position,
-                        tile.getType(), position, position, position},
-                       [&](OpBuilder &inner, Block &block) { emitKernel(inner, block, rows); });
-}
-
-void IntegerBlocks::emitKernel(OpBuilder &inner, Block &block, int64_t rows) {
-  KernelTiles tiles(inner, loc);
-  Value streamOf = block.getArgument(0), scalesAt = block.getArgument(1), codes = block.getArgument(2);
-  Value steps = block.getArgument(3), startsOfRows = block.getArgument(4), numbers = block.getArgument(5);
-  Value from = block.getArgument(6), weights = block.getArgument(7), weightsAt = block.getArgument(8);
-  Value ahead = block.getArgument(9), sumsOf = block.getArgument(10), firstBlock = block.getArgument(11);
-  Value blocks = block.getArgument(12), wordsOfBlock = block.getArgument(13);
-  QuantDecoder decoder(inner, loc, panels, lanes, streamOf);
-  IntegerWeights bytes(inner, loc, panels, dot);
-  SmallVector<Value> sources;
-  for (int64_t r = 0; r < rows; ++r)
-    sources.push_back(memref::LoadOp::create(inner, loc, numbers, tiles.add(from, r)));
-  auto times = [&](Value x, int64_t y) { return inner.createOrFold<arith::MulIOp>(loc, x, tiles.index(y)); };
-  auto plus = [&](Value x, Value y) { return inner.createOrFold<arith::AddIOp>(loc, x, y); };
-
-  // One address for all sums of the tile.
-  SmallVector<ReassociationIndices> all{{0, 1}};
-  sumsOf = memref::CollapseShapeOp::create(inner, loc, sumsOf, all);
-  Value firstOfTile = times(from, panels.width());
-
-  Value size = memref::DimOp::create(inner, loc, streamOf, tiles.zero);
-  Value limit = tiles.sub(size, tiles.index(panels.rowBytes()));
-  auto fetch = [&](Value at) {
-    Value from = tiles.min(plus(at, ahead), limit);
-    for (int64_t line = 0; line < panels.rowBytes(); line += 64)
-      memref::PrefetchOp::create(inner, loc, weights, ValueRange{tiles.add(from, line)}, /*isWrite=*/false,
-                                 /*localityHint=*/2, /*isDataCache=*/true);
-  };
-
-  int64_t length = panels.blockLength(), words = wordsOf(length),
-          vectors = std::min<int64_t>(2, panels.width() / lanes);
-  int64_t together = dot.addsHalves(bytes.most) ? dot.fitInHalves(bytes.most) : words;
-  bool fetches = false;
-  for (int64_t vector = 0; vector < panels.width() / lanes; vector += vectors) {
-    auto loop = scf::ForOp::create(inner, loc, tiles.zero, blocks, tiles.one);
-    OpBuilder::InsertionGuard guard(inner);
-    inner.setInsertionPointToStart(loop.getBody());
-    Value number = plus(firstBlock, loop.getInductionVar());
-    // Words of a row, and rows of words.
-    Value wordOfRow = times(number, words);
-    int64_t distance = decodes() ? weightBytes(length) : panels.blockBytes(length);
-    Value weightsOfBlock = plus(weightsAt, times(loop.getInductionVar(), distance));
-    SmallVector<Value> starts;
-    auto loadStarts = [&] {
-      SmallVector<Value> all;
-      for (Value source : sources) {
-        starts.push_back(memref::LoadOp::create(inner, loc, startsOfRows, ValueRange{source, number}));
-        all.append(vectors, bytes.start(starts.back()));
-      }
-      return all;
-    };
-    // One word of each row and column.
-    auto emitWord = [&](Value word, MutableArrayRef<IntegerDot::Sum> partial) {
-      SmallVector<Value> weight;
-      Value at = plus(weightsOfBlock, times(word, panels.rowBytes()));
-      if (fetches)
-        fetch(at);
-      for (int64_t v = 0; v < vectors; ++v) {
-        Value loaded = vector::LoadOp::create(inner, loc, bytes.bytes, weights,
-                                              ValueRange{tiles.add(at, (vector + v) * lanes * 4)});
-        if (decodes())
-          weight.push_back(loaded);
-        else
-          bytes.decode(Value(vector::BitCastOp::create(inner, loc, bytes.words, loaded)), weight);
-      }
-      for (auto [r, source] : llvm::enumerate(sources)) {
-        Value four = memref::LoadOp::create(inner, loc, codes, {source, plus(wordOfRow, word)});
-        Value row = vector::BroadcastOp::create(inner, loc, bytes.words, four);
-        row = vector::BitCastOp::create(inner, loc, bytes.bytes, row);
-        for (int64_t v = 0; v < vectors; ++v)
-          dot.add(inner, loc, partial[r * vectors + v], weight[v], row, bytes.most);
-      }
-    };
-    // An iteration is two words, one behind the other: LLVM would bring all rows' words of both into registers first,
-    // and there are not as many.
-    int64_t unroll = !hasRest() && words % 2 == 0 && together % 2 == 0 ? 2 : 1;
-    auto emitWords = [&](Value word, MutableArrayRef<IntegerDot::Sum> partial) {
-      for (int64_t i = 0; i < unroll; ++i) {
-        if (i)
-          LLVM::FenceOp::create(inner, loc, LLVM::AtomicOrdering::acq_rel, "singlethread");
-        emitWord(tiles.add(word, i), partial);
-      }
-    };
-    auto loopOver = [&](Value begin, Value end, int64_t step, ValueRange before,
-                        function_ref<void(Value, MutableArrayRef<Value>)> body) {
-      auto inside = scf::ForOp::create(inner, loc, begin, end, tiles.index(step), before);
-      OpBuilder::InsertionGuard guardInside(inner);
-      inner.setInsertionPointToStart(inside.getBody());
-      SmallVector<Value> all(inside.getRegionIterArgs());
-      body(inside.getInductionVar(), all);
-      scf::YieldOp::create(inner, loc, all);
-      return SmallVector<Value>(inside.getResults());
-    };
-    auto sumHalves = [&](Value begin, Value end) {
-      Value none =
-          arith::ConstantOp::create(inner, loc, inner.getZeroAttr(VectorType::get({2 * lanes}, b.getI16Type())));
-      SmallVector<Value> halves(rows * vectors, none);
-      return loopOver(begin, end, unroll, halves, [&](Value word, MutableArrayRef<Value> sums16) {
-        SmallVector<IntegerDot::Sum> partial;
-        for (Value half : sums16)
-          partial.push_back({Value(), half});
-        emitWords(word, partial);
-        for (auto [half, part] : llvm::zip(sums16, partial))
-          half = part.halves;
-      });
-    };
-    auto addHalves = [&](MutableArrayRef<Value> all, ArrayRef<Value> halves) {
-      for (auto [sum, half] : llvm::zip(all, halves))
-        sum = dot.finish(inner, loc, {sum, half});
-    };
-    SmallVector<Value> integers;
-    Value end = hasRest() ? wordsOfBlock : tiles.index(words);
-    if (!dot.addsHalves(bytes.most)) {
-      SmallVector<Value> before = loadStarts();
-      auto addWords = [&] {
-        return loopOver(tiles.zero, end, unroll, before, [&](Value word, MutableArrayRef<Value> all) {
-          SmallVector<IntegerDot::Sum> partial;
-          for (Value sum : all)
-            partial.push_back({sum});
-          emitWords(word, partial);
-          for (auto [sum, part] : llvm::zip(all, partial))
-            sum = part.words;
-        });
-      };
-      if (!decodes() && vector == 0) {
-        // The first pass brings the lines for all; the others are spared what that takes.
-        Value isFirst = arith::CmpIOp::create(inner, loc, arith::CmpIPredicate::ne, ahead, tiles.zero);
-        auto choice = scf::IfOp::create(inner, loc, ValueRange(before).getTypes(), isFirst, /*withElse=*/true);
-        for (Block *block : {choice.thenBlock(), choice.elseBlock()}) {
-          OpBuilder::InsertionGuard guardChoice(inner);
-          inner.setInsertionPointToStart(block);
-          fetches = block == choice.thenBlock();
-          scf::YieldOp::create(inner, loc, addWords());
-        }
-        fetches = false;
-        integers.assign(choice.getResults().begin(), choice.getResults().end());
-      } else {
-        integers = addWords();
-      }
-    } else if (words <= together) {
-      // What the sums begin with comes last: the registers are full before.
-      SmallVector<Value> halves = sumHalves(tiles.zero, end);
-      integers = loadStarts();
-      addHalves(integers, halves);
-    } else {
-      integers = loopOver(tiles.zero, end, together, loadStarts(), [&](Value word, MutableArrayRef<Value> all) {
-        addHalves(all, sumHalves(word, tiles.min(tiles.add(word, together), end)));
-      });
-    }
-    Value scalesOfBlock = plus(scalesAt, times(loop.getInductionVar(), panels.blockBytes(length)));
-    for (int64_t v = 0; v < vectors; ++v) {
-      auto [scale, negativeZero] = decoder.loadScales(scalesOfBlock, vector + v, bytes.factor());
-      for (auto [r, source] : llvm::enumerate(sources)) {
-        Value place = tiles.add(firstOfTile, r * panels.width() + (vector + v) * lanes);
-        Value step = memref::LoadOp::create(inner, loc, steps, ValueRange{source, number});
-        Value before = vector::LoadOp::create(inner, loc, bytes.floats, sumsOf, place);
-        Value sum = bytes.scale(integers[r * vectors + v], scale, negativeZero, step, starts[r], before);
-        vector::StoreOp::create(inner, loc, sum, sumsOf, place);
-      }
-    }
-    // Only the compiler sees it: what is in the tile is read there again, as an operand of the addition. Kept from
-    // block to block, it would be spilled to other places of the same cache and stored in both.
-    LLVM::FenceOp::create(inner, loc, LLVM::AtomicOrdering::acq_rel, "singlethread");
-  }
 }

@@ -1,7 +1,7 @@
 //===- IntegerBlocks.h - many rows of bytes against quantised panels -*- C++ -*-===//
 //
 //   for each block of rows
-//     for each panel of the group
+//     for each panel of the group (AVX-512: for each two, side by side)
 //       tile = 0
 //       for some blocks of k
 //         their codes as bytes, in a near cache (where they are of fewer than 8 bits)
@@ -9,8 +9,8 @@
 //           the kernel of integers for exactly this many rows: adds to their sums in the tile
 //       the epilogue, row by row
 //
-// What DecodedBlocks.h does for floats. A kernel has the integers of its rows and two vectors of columns in registers
-// for the length of a block; it scales them, and adds them to floats in the tile.
+// What DecodedBlocks.h does for floats. The kernel is that of IntegerBlockKernel.h. With AVX-512 the passes fetch the
+// next blocks, each its share of them.
 //
 //===----------------------------------------------------------------------===//
 #ifndef LIB_CONVERSION_GROUPEDMATMULTOVECTOR_INTEGERBLOCKS_H
@@ -26,7 +26,7 @@ namespace mlir::moe {
 class IntegerBlocks : protected RowBlock {
 public:
   IntegerBlocks(OpBuilder &b, GroupedMatmulOp op, const QuantisedRows &rowCodes, const QuantPanels &panels,
-                const IntegerDot &dot, KernelFunctions &functions);
+                const IntegerDot &dot, KernelFunctions &functions, int64_t panelsTogether);
   virtual ~IntegerBlocks() = default;
 
   /// Codes of 8 bits are bytes as they are, of blocks of any length. Others have to be in blocks that are so short that
@@ -40,35 +40,46 @@ public:
                     function_ref<Value(Value panel)> startOf);
 
 protected:
-  /// k that are decoded together: 16 KB of bytes, half of a first-level cache. A longer block is decoded by itself; 128
-  /// KB are still a part of a second-level cache, from which bytes come as fast as they are multiplied.
+  /// k of all panels side by side that are decoded together: 16 KB of bytes, half of a first-level cache. A longer
+  /// block is decoded by itself; 128 KB (of each panel) are still a part of a second-level cache, from which bytes come
+  /// as fast as they are multiplied.
   static constexpr int64_t kMostTogether = 512, kMostInOne = 4096;
 
   /// How far ahead lines are fetched.
   static constexpr int64_t kAhead = 4096;
   bool decodes() const { return panels.storedBits() < 8; }
-  virtual int64_t blocksTogether() const { return std::max<int64_t>(1, kMostTogether / panels.blockLength()); }
+  virtual int64_t blocksTogether() const {
+    return std::max<int64_t>(1, kMostTogether / panelsTogether() / panels.blockLength());
+  }
   /// From one block to the next, where they are decoded.
-  virtual int64_t weightBytes(int64_t length) const { return wordsOf(length) * panels.rowBytes(); }
+  virtual int64_t weightBytes(int64_t length) const { return panels.byteWords(length) * panels.rowBytes(); }
 
   /// In front of the panels, for each block of rows.
   virtual void beginRows(const Rows &rows) {}
-  /// The products with such blocks as emitBlocks has, whose codes are bytes now, added to the tile.
-  virtual void emitProducts(Value at, Value first, Value count, int64_t length, const Rows &rows);
+  /// The products of such blocks as emitBlocks has, whose codes are bytes now, added to the tile.
+  virtual void emitProducts(Value panelsOfUnit, Value at, Value following, Value first, Value count, int64_t length,
+                            const Rows &rows);
 
-  void emitPanel(Value panel, Value base, const Rows &rows);
-  /// `count` blocks of `length` k from number `first` on, the first of which begins at byte `at`.
-  void emitBlocks(Value at, Value first, Value count, int64_t length, const Rows &rows);
+  void emitPanels(Value panel, Value end, Value base, const Rows &rows);
+  /// `count` blocks of `length` k from number `first` on, the first of which begins at byte `at`, of `panelsOfUnit`
+  /// panels side by side. Behind these come the blocks at `following`.
+  void emitBlocks(Value panelsOfUnit, Value at, Value following, Value first, Value count, int64_t length,
+                  const Rows &rows);
   func::FuncOp getDecodeFunction();
-  func::FuncOp getKernel(int64_t rows);
-  void emitKernel(OpBuilder &inner, Block &block, int64_t rows);
   std::string suffix() const;
 
-  int64_t wordsOf(int64_t length) const {
-    return llvm::divideCeilSigned(length, panels.group()) * panels.bytesPerGroup();
+  /// Whether passes fetch the blocks that come next, from several places at a time: what AVX-512's processors read
+  /// fastest, as in KernelSchedule.cpp.
+  bool fetchesWindows() const { return dot.isWide(); }
+  int64_t panelsTogether() const { return form.schedule.panelsTogether; }
+  /// Bytes of the blocks of a panel that are decoded together.
+  int64_t scratchBytes() const {
+    return std::min(panels.wholeBlocks(), blocksTogether()) * weightBytes(panels.blockLength());
   }
-  /// Whether the last block is shorter.
-  bool hasRest() const { return panels.k % panels.blockLength() != 0; }
+  /// From one block of weights as bytes to the next.
+  int64_t weightDistance() const {
+    return decodes() ? weightBytes(panels.blockLength()) : panels.blockBytes(panels.blockLength());
+  }
 
   const QuantPanels &panels;
   const IntegerDot &dot;

@@ -35,11 +35,13 @@ public:
         return emitTasks(direct / 2, TileSchedule::kMostVectorRows + 1);
       }
     }
-    blocks = std::make_unique<IntegerBlocks>(b, op, rowCodes, panels, dot, functions);
+    // A word of a row is loaded for each panel again, as in KernelSchedule.cpp.
+    int64_t together = dot.isWide() ? std::min<int64_t>(2, type.getDimSize(1)) : 1;
+    blocks = std::make_unique<IntegerBlocks>(b, op, rowCodes, panels, dot, functions, together);
     if (!blocks->isUseful())
       return emitTasks(direct);
     blocks->prepare();
-    emitTasks(direct / 2, direct);
+    emitTasks(direct / 2, direct, together);
   }
 
 private:

@@ -215,8 +215,8 @@ private:
 
 IntegerTiles::IntegerTiles(OpBuilder &b, GroupedMatmulOp op, const QuantisedRows &rowCodes, const QuantPanels &panels,
                            const IntegerDot &dot, KernelFunctions &functions)
-    : IntegerBlocks(b, op, rowCodes, panels, signedDot(dot), functions),
-      steps(StepsOfBlock::divide(wordsOf(panels.blockLength()))),
+    : IntegerBlocks(b, op, rowCodes, panels, signedDot(dot), functions, /*panelsTogether=*/1),
+      steps(StepsOfBlock::divide(panels.byteWords(panels.blockLength()))),
       schedule(getTileSchedule(panels.width(), allSteps() * steps.words)) {
   form.schedule.maxBlockRows = schedule.maxBlockRows;
 }
@@ -263,14 +263,14 @@ void IntegerTiles::beginRows(const Rows &rows) {
         copy(index(full), mask(steps.words, index(last)));
     };
     forEach(zero, index(whole), 1, [&](Value block) {
-      copyBlock(mul(block, index(wordsOf(length))), mul(block, index(stepsOf(length))), length);
+      copyBlock(mul(block, index(panels.byteWords(length))), mul(block, index(stepsOf(length))), length);
     });
     if (left)
-      copyBlock(index(whole * wordsOf(length)), index(whole * stepsOf(length)), left);
+      copyBlock(index(whole * panels.byteWords(length)), index(whole * stepsOf(length)), left);
   });
 }
 
-void IntegerTiles::emitProducts(Value at, Value first, Value count, int64_t length, const Rows &rows) {
+void IntegerTiles::emitProducts(Value, Value at, Value, Value first, Value count, int64_t length, const Rows &rows) {
   // What is decoded has room for whole steps.
   int64_t last = decodes() ? 0 : restWords(length), whole = stepsOf(length) - (last != 0);
   if (last) {
@@ -313,7 +313,6 @@ func::FuncOp IntegerTiles::getTileKernel(TypeRange types) {
     Arguments args;
     for (auto [value, argument] : llvm::zip(args.all(), block.getArguments()))
       *value = argument;
-    int64_t length = panels.blockLength(), distance = decodes() ? weightBytes(length) : panels.blockBytes(length);
-    TileEmitter(inner, loc, panels, dot, steps, schedule, blocksTogether(), distance, args).run();
+    TileEmitter(inner, loc, panels, dot, steps, schedule, blocksTogether(), weightDistance(), args).run();
   });
 }

@@ -35,8 +35,8 @@ public:
 
 private:
   /// Steps of a block of `length` k; the last one's words, if these are fewer.
-  int64_t stepsOf(int64_t length) const { return llvm::divideCeilSigned(wordsOf(length), steps.words); }
-  int64_t restWords(int64_t length) const { return wordsOf(length) % steps.words; }
+  int64_t stepsOf(int64_t length) const { return llvm::divideCeilSigned(panels.byteWords(length), steps.words); }
+  int64_t restWords(int64_t length) const { return panels.byteWords(length) % steps.words; }
   int64_t allSteps() const;
   int64_t weightBytes(int64_t length) const override { return stepsOf(length) * steps.words * panels.rowBytes(); }
   /// A last step that is read as it lies is copied, for one block at a time.
@@ -44,7 +44,8 @@ private:
     return !decodes() && restWords(panels.blockLength()) ? 1 : IntegerBlocks::blocksTogether();
   }
   void beginRows(const Rows &rows) override;
-  void emitProducts(Value at, Value first, Value count, int64_t length, const Rows &rows) override;
+  void emitProducts(Value panelsOfUnit, Value at, Value following, Value first, Value count, int64_t length,
+                    const Rows &rows) override;
   func::FuncOp getTileKernel(TypeRange types);
 
   /// Bytes of a tile of the rows' codes.

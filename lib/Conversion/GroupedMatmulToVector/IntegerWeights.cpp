@@ -9,14 +9,16 @@ using namespace mlir;
 using namespace mlir::moe;
 
 IntegerWeights::IntegerWeights(OpBuilder &b, Location loc, const QuantPanels &panels, const IntegerDot &dot)
-    : KernelTiles(b, loc), isFloat(panels.format.getKind() == QuantKind::E2M1),
-      noSign(panels.storedBits() < 8 || dot.takesUnsignedBytes()),
-      bytes(VectorType::get({4 * dot.lanes()}, b.getI8Type())), words(VectorType::get({dot.lanes()}, b.getI32Type())),
-      floats(VectorType::get({dot.lanes()}, b.getF32Type())), panels(panels), dot(dot) {
-  if (isFloat)
-    most = kFloatMiddle + 12;
-  else if (noSign)
-    most = (1 << panels.storedBits()) - 1;
+    : KernelTiles(b, loc), isFloat(panels.format.getKind() == QuantKind::E2M1), noSign(getMost(panels, dot) != 0),
+      most(getMost(panels, dot)), bytes(VectorType::get({4 * dot.lanes()}, b.getI8Type())),
+      words(VectorType::get({dot.lanes()}, b.getI32Type())), floats(VectorType::get({dot.lanes()}, b.getF32Type())),
+      panels(panels), dot(dot) {}
+
+int64_t IntegerWeights::getMost(const QuantPanels &panels, const IntegerDot &dot) {
+  if (panels.format.getKind() == QuantKind::E2M1)
+    return kFloatMiddle + 12;
+  bool noSign = panels.storedBits() < 8 || dot.takesUnsignedBytes();
+  return noSign ? (1 << panels.storedBits()) - 1 : 0;
 }
 
 void IntegerWeights::decode(ValueRange group, SmallVectorImpl<Value> &weights) {

@@ -27,9 +27,11 @@ public:
   /// What bytes have to be multiplied with.
   float factor() const { return isFloat ? 0.5f : 1.0f; }
 
-  bool isFloat, noSign;
   /// The largest weight without a sign; 0 if they have one.
-  int64_t most = 0;
+  static int64_t getMost(const QuantPanels &panels, const IntegerDot &dot);
+
+  bool isFloat, noSign;
+  int64_t most;
   VectorType bytes, words, floats;
 
 private:

@@ -50,7 +50,6 @@ public:
 
   void run() {
     prepare();
-    int64_t units = llvm::divideCeil(bankType.getDimSize(1), schedule.panelsTogether);
     // All banks as one run of elements.
     SmallVector<ReassociationIndices> all(1);
     for (int64_t d = 0; d < bankType.getRank(); ++d)
@@ -59,11 +58,10 @@ public:
     weights = memref::CastOp::create(b, loc, form.weightsType(), flat);
 
     OpBuilder::InsertionGuard guard(b);
-    TaskRange task = emitTaskLoops(index(units), getGrain(units));
-    first = mul(task.first, index(schedule.panelsTogether));
-    last = mul(task.last, index(schedule.panelsTogether));
-    if (schedule.panelsTogether > 1)
-      last = min(last, index(bankType.getDimSize(1)));
+    int64_t panelBytes = panelElements() * bankType.getElementTypeBitWidth() / 8;
+    TaskRange task = emitPanelTasks(bankType.getDimSize(1), panelBytes, /*taskBytes=*/2 << 20, schedule.panelsTogether);
+    first = task.first;
+    last = task.last;
     begin = memref::LoadOp::create(b, loc, op.getOffsets(), task.expert);
     Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(task.expert, 1)});
     rows = sub(end, begin);
@@ -102,11 +100,6 @@ private:
   using Fetches = FetchRule<Value, Numbers>;
 
   int64_t getK() { return cast<ShapedType>(op.getA().getType()).getDimSize(1); }
-  /// Of units of so many panels as are multiplied side by side.
-  TaskGrain getGrain(int64_t units) {
-    int64_t bytes = schedule.panelsTogether * panelElements() * bankType.getElementTypeBitWidth() / 8;
-    return getTaskGrain(units, bytes, /*taskBytes=*/2 << 20);
-  }
   int64_t numSteps() const { return bankType.getDimSize(2); }
   int64_t panelElements() const { return form.panelElements(numSteps()); }
 

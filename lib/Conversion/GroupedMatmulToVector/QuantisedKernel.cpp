@@ -6,14 +6,13 @@
 using namespace mlir;
 using namespace mlir::moe;
 
-void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows) {
+void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows, int64_t panelsTogether) {
   n = extent(op.getInit(), 1);
   SmallVector<ReassociationIndices> all{{0, 1, 2}};
   stream = memref::CollapseShapeOp::create(b, loc, op.getBanks().front(), all);
   int64_t count = type.getDimSize(1);
-  TaskGrain grain = getTaskGrain(count, panels.panelBytes(), /*taskBytes=*/1 << 20);
   OpBuilder::InsertionGuard guard(b);
-  auto [expertOfTask, first, last] = emitTaskLoops(index(count), grain);
+  auto [expertOfTask, first, last] = emitPanelTasks(count, panels.panelBytes(), /*taskBytes=*/1 << 20, panelsTogether);
   expert = expertOfTask;
   Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
   Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});

@@ -32,8 +32,9 @@ protected:
 
   /// One parallel loop over experts and groups of panels; in a panel, tiles of `mostRows` rows and of the powers of two
   /// below. From `manyRows` rows of an expert on (0: never), emitManyRows says what is done; with `mostRows` 0 that is
-  /// all. A single row reads several panels side by side where the processor likes that (SideBySide.cpp).
-  void emitTasks(int64_t mostRows, int64_t manyRows = 0);
+  /// all. A single row reads several panels side by side where the processor likes that (SideBySide.cpp). Many rows
+  /// multiply `panelsTogether` of them side by side.
+  void emitTasks(int64_t mostRows, int64_t manyRows = 0, int64_t panelsTogether = 1);
   virtual void emitManyRows(const Task &task) {}
   /// The byte at which a panel begins.
   Value startOf(Value expertOfTask, Value panel);

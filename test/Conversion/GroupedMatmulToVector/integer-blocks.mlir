@@ -74,7 +74,8 @@ func.func @bytes(%x: memref<?x64xf32>, %o: memref<3xindex>, %w: memref<2x1x2112x
 
 // -----
 
-// With VNNI, sums have 32 bits; 12 rows are a pass.
+// With VNNI, sums have 32 bits; 12 rows are a pass, where there is one panel. A block has one segment: at its begin the
+// kernel fetches a line from each of its places.
 #map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
 module attributes {moe.integer_dot = "avx512vnni"} {
   // CHECK-LABEL: func @wide
@@ -82,6 +83,12 @@ module attributes {moe.integer_dot = "avx512vnni"} {
   // CHECK-LABEL: func private @moe_integer_float4_32_scale8_block32_12
   // CHECK: scf.for
   // CHECK: scf.for
+  // CHECK-NEXT: arith.muli
+  // CHECK-NEXT: arith.addi
+  // CHECK-NEXT: memref.prefetch %{{.*}}, read, locality<3>, data : memref<?xi8>
+  // CHECK-NEXT: }
+  // CHECK: scf.for
+  // CHECK-NOT: memref.prefetch
   // CHECK-COUNT-24: llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
   // CHECK: scf.yield
   func.func @wide(%x: memref<?x64xf32>, %o: memref<3xindex>, %w: memref<2x1x1088xi8>, %y: memref<?x32xf32>) {
@@ -129,4 +136,61 @@ func.func @longest(%x: memref<?x8192xf32>, %o: memref<3xindex>, %w: memref<2x1x1
   } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<u4>], panels = 2 : i64, moe.integer_rows}
     : memref<?x8192xf32>
   return
+}
+
+// -----
+
+// Of several panels two are multiplied side by side, by 6 rows: half as many k are decoded together, and sums are twice as
+// wide. The third panel is beside itself, and the group's last unit. Lines come from places of both panels.
+#map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
+module attributes {moe.integer_dot = "avx512vnni"} {
+  // CHECK-LABEL: func @together
+  // CHECK: memref.alloca() {alignment = 64 : i64} : memref<192x64xf32>
+  // CHECK: memref.alloca() {alignment = 64 : i64} : memref<16384xi8>
+  // CHECK: scf.for %[[PANEL:.*]] = %{{.*}} to %{{.*}} step %c2
+  // CHECK: %[[NEXT:.*]] = arith.addi %[[PANEL]], %c2
+  // CHECK: arith.minsi %[[NEXT]]
+  // CHECK: case 6 {
+  // CHECK: call @moe_integer_int4_32x2_scale16_block32_6
+  // CHECK-NOT: case 7
+  // CHECK: default {
+  // CHECK-LABEL: func private @moe_integer_int4_32x2_scale16_block32_6
+  // CHECK-COUNT-2: memref.prefetch %{{.*}}, read, locality<3>, data : memref<?xi8>
+  // CHECK-NOT: memref.prefetch
+  // CHECK: scf.for
+  // CHECK-COUNT-4: vector.load %{{.*}} : memref<?xi8>, vector<64xi8>
+  // CHECK-COUNT-24: llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
+  // CHECK: llvm.fence
+  func.func @together(%x: memref<?x512xf32>, %o: memref<3xindex>, %w: memref<2x3x9216xi8>, %y: memref<?x96xf32>) {
+    moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x3x9216xi8>) outs(%y : memref<?x96xf32>) {
+    ^bb0(%acc: f32):
+      moe.yield %acc : f32
+    } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<u4, block = 32>], panels = 2 : i64, moe.integer_rows}
+      : memref<?x512xf32>
+    return
+  }
+}
+
+// -----
+
+// A block of all k has a segment of eight words after the other.
+#map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
+module attributes {moe.integer_dot = "avx512vnni"} {
+  // CHECK-LABEL: func @segments
+  // CHECK-LABEL: func private @moe_integer_int8_32x2_scale16_block512_6
+  // CHECK: scf.for %{{.*}} = %c0 to %c128 step %c8 {{.*}} -> (vector<16xi32>
+  // CHECK: scf.for
+  // CHECK-COUNT-2: memref.prefetch
+  // CHECK: scf.for {{.*}} step %c2 {{.*}} -> (vector<16xi32>
+  // CHECK-COUNT-24: llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
+  // CHECK-NOT: memref.prefetch
+  // CHECK: return
+  func.func @segments(%x: memref<?x512xf32>, %o: memref<3xindex>, %w: memref<2x2x16448xi8>, %y: memref<?x64xf32>) {
+    moe.grouped_matmul %x offsets(%o : memref<3xindex>) banks(%w : memref<2x2x16448xi8>) outs(%y : memref<?x64xf32>) {
+    ^bb0(%acc: f32):
+      moe.yield %acc : f32
+    } {bank_maps = [#map], extra_maps = [], formats = [#moe.quant<i8>], panels = 2 : i64, moe.integer_rows}
+      : memref<?x512xf32>
+    return
+  }
 }

@@ -64,7 +64,11 @@ struct QuantPanels {
   int64_t rowBytes() const { return 4 * width(); }
   int64_t groupBytes() const { return wordsPerGroup() * rowBytes(); }
   int64_t blockLength() const { return format.getBlock() ? std::min(format.getBlock(), k) : k; }
+  /// Words of a column when its codes of `length` k are bytes.
+  int64_t byteWords(int64_t length) const { return (length + group() - 1) / group() * bytesPerGroup(); }
   int64_t wholeBlocks() const { return k / blockLength(); }
+  /// Whether the last block is shorter.
+  bool hasRest() const { return k % blockLength() != 0; }
   int64_t zeroPointBytes() const { return !format.getZeroPoints() ? 0 : scaleBytes == 1 ? 4 : scaleBytes; }
   /// Bytes of the codes of a block of `length` k.
   int64_t codeBytes(int64_t length) const { return (length + group() - 1) / group() * groupBytes(); }
