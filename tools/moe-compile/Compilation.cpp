@@ -331,9 +331,12 @@ LogicalResult Compilation::calibrate(Calibration &calibration) {
   if (int code = sys::ExecuteAndWait(runner, arguments, std::nullopt, redirects, 0, 0, &message))
     return error("the calibration inputs '" + options.calibrate + "' did not run (exit status " + Twine(code) + ")" +
                  (message.empty() ? "" : ": " + message));
+  if (llvm::Error found = checkCalibrationInputs(options.calibrate))
+    return error(std::move(found));
   auto read = readCalibration(statistics);
   if (!read)
-    return error(read.takeError());
+    return error("the calibration inputs '" + options.calibrate + "' cannot be used: " + toString(read.takeError()) +
+                 "; give inputs as the program gets them when it is used");
   calibration = std::move(*read);
   return success();
 }

@@ -229,7 +229,7 @@ int main(int argc, char **argv) {
   options.llvmPasses = llvmPasses;
   options.phases.threads = !singleThread;
   options.phases.raiseDecomposed = !noRaising;
-  if (!quantizeFormat.empty()) {
+  if (quantizeFormat.getNumOccurrences()) {
     options.quantize.emplace();
     if (!parseQuantizeFormat(quantizeFormat, *options.quantize))
       return usageError("--quantize takes int8, int4, int3, int2 or mxfp4, with ':' and a block size if wanted, not '" +

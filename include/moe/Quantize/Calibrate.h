@@ -14,7 +14,11 @@ namespace mlir::moe {
 /// pairs. The number of layers.
 int64_t instrumentForCalibration(ModuleOp module);
 
-/// Reads these results from a safetensors file.
+/// An error if a tensor of the safetensors file `path` has NaN.
+llvm::Error checkCalibrationInputs(StringRef path);
+
+/// Reads these results from a safetensors file. An error, which says of the inputs why, if they decide nothing: no
+/// expert got a row, or numbers are not finite.
 llvm::Expected<Calibration> readCalibration(StringRef path);
 
 } // namespace mlir::moe
