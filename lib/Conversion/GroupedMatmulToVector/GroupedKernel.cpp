@@ -103,6 +103,35 @@ GroupedKernel::TaskRange GroupedKernel::emitPanelTasks(int64_t panels, int64_t p
   return {task.expert, mul(task.first, index(together)), min(mul(task.last, index(together)), index(panels))};
 }
 
+Value GroupedKernel::emitNextExpert() {
+  Value experts = index(op.getNumExperts());
+  auto loop = scf::WhileOp::create(
+      b, loc, TypeRange{b.getIndexType()}, ValueRange{add(expert, 1)},
+      [&](OpBuilder &, Location, ValueRange args) {
+        Value inside = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, args[0], experts);
+        Value at = min(args[0], sub(experts, one));
+        Value from = memref::LoadOp::create(b, loc, op.getOffsets(), at);
+        Value to = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(at, 1)});
+        Value goOn =
+            arith::AndIOp::create(b, loc, inside, arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, from, to));
+        scf::ConditionOp::create(b, loc, goOn, args);
+      },
+      [&](OpBuilder &, Location, ValueRange args) { scf::YieldOp::create(b, loc, ValueRange{add(args[0], 1)}); });
+  Value next = loop.getResult(0);
+  Value isNone = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, next, experts);
+  return b.createOrFold<arith::SelectOp>(loc, isNone, expert, next);
+}
+
+Value GroupedKernel::emitFollowing(const TaskRange &task, int64_t panels,
+                                   function_ref<Value(Value ofExpert, Value panel)> startOf) {
+  Value next = emitNextExpert();
+  if (op.getTargets())
+    return startOf(next, task.first);
+  Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::eq, task.last, index(panels));
+  auto select = [&](Value x, Value y) { return b.createOrFold<arith::SelectOp>(loc, isLast, x, y); };
+  return startOf(select(next, expert), select(zero, task.last));
+}
+
 /// The epilogue works in the type of its arguments; sums are kept wider.
 static Value narrow(OpBuilder &b, Location loc, Value sum, Type type) {
   if (getElementTypeOrSelf(sum.getType()) == type)

@@ -57,6 +57,9 @@ protected:
   /// These for `panels` panels (of `panelBytes` bytes each) of which `together` are multiplied side by side: no task
   /// ends between them.
   TaskRange emitPanelTasks(int64_t panels, int64_t panelBytes, int64_t taskBytes, int64_t together);
+  /// Where the panels of the task behind `task` begin (on one thread), as `startOf` gives it: of the `panels` panels of
+  /// the same expert, or of the next one that has rows.
+  Value emitFollowing(const TaskRange &task, int64_t panels, function_ref<Value(Value ofExpert, Value panel)> startOf);
 
   /// Applies the epilogue to `sums` (one vector per bank, of the columns from `column` on of pair `p`) and stores it,
   /// or adds it to the pair's target.
@@ -73,6 +76,8 @@ private:
   /// The number of panels in a task, 1 to `most`: fewer for more threads, and where a few experts have most of the
   /// rows. No result depends on it.
   Value emitGrain(Value count, int64_t most);
+  /// The next expert that has rows, or this one.
+  Value emitNextExpert();
 
 protected:
   GroupedMatmulOp op;

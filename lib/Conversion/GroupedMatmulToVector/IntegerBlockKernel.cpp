@@ -224,8 +224,8 @@ private:
         auto [panel, v] = column;
         Value place = add(firstOfTile, r * tileWidth() + panel * panels.width() + v * lanes);
         Value before = vector::LoadOp::create(b, loc, bytes.floats, tile, place);
-        Value sum = bytes.scale(integers[r * columns.size() + c], scales[c].first, scales[c].second, step, starts[r],
-                                before);
+        Value sum =
+            bytes.scale(integers[r * columns.size() + c], scales[c].first, scales[c].second, step, starts[r], before);
         vector::StoreOp::create(b, loc, sum, tile, place);
       }
     }
@@ -263,12 +263,11 @@ void IntegerBlockKernel::call(OpBuilder &b, Location loc, KernelFunctions &funct
      << 8 * panels.scaleBytes << (panels.format.getZeroPoints() ? "_zero" : "") << "_block" << panels.blockLength()
      << (panels.hasRest() ? "_rest" : "") << "_" << rows;
   SmallVector<Value> values = llvm::map_to_vector(args.all(), [](Value *v) { return *v; });
-  func::FuncOp function =
-      functions.get(name, ValueRange(values).getTypes(), [&](OpBuilder &inner, Block &block) {
-        Arguments parameters;
-        for (auto [value, argument] : llvm::zip(parameters.all(), block.getArguments()))
-          *value = argument;
-        Emitter(inner, loc, *this, rows, parameters).run();
-      });
+  func::FuncOp function = functions.get(name, ValueRange(values).getTypes(), [&](OpBuilder &inner, Block &block) {
+    Arguments parameters;
+    for (auto [value, argument] : llvm::zip(parameters.all(), block.getArguments()))
+      *value = argument;
+    Emitter(inner, loc, *this, rows, parameters).run();
+  });
   func::CallOp::create(b, loc, function, values);
 }

@@ -43,8 +43,9 @@ struct IntegerBlockKernel {
     Value window, places, placeBytes;
 
     SmallVector<Value *> all() {
-      return {&stream, &scalesAt,   &codes,  &steps, &starts,        &sources,      &from,   &weights, &weightsAt, &ahead,
-              &tile,   &firstBlock, &blocks, &words, &weightsBeside, &scalesBeside, &window, &places,  &placeBytes};
+      return {&stream,        &scalesAt,     &codes,  &steps,  &starts,     &sources, &from,
+              &weights,       &weightsAt,    &ahead,  &tile,   &firstBlock, &blocks,  &words,
+              &weightsBeside, &scalesBeside, &window, &places, &placeBytes};
     }
   };
 

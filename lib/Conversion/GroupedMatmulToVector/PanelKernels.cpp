@@ -74,7 +74,8 @@ public:
     few = less(rows, index(schedule.contiguousRows));
     if (widened)
       many = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, rows, index(schedule.widenedRows));
-    following = op.getTargets() ? startOf(getNextExpert(), first) : Value();
+    following = emitFollowing(task, bankType.getDimSize(1),
+                              [&](Value ofExpert, Value panel) { return startOf(ofExpert, panel); });
     emitBlocks();
   }
 
@@ -110,24 +111,6 @@ private:
     return mul(number, index(panelElements()));
   }
   Value startOf(Value panel) { return startOf(expert, panel); }
-
-  /// The next expert that has rows, or this one.
-  Value getNextExpert() {
-    Value experts = index(op.getNumExperts());
-    auto loop = scf::WhileOp::create(
-        b, loc, TypeRange{b.getIndexType()}, ValueRange{add(expert, 1)},
-        [&](OpBuilder &, Location, ValueRange args) {
-          Value inside = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ult, args[0], experts);
-          Value at = min(args[0], sub(experts, one));
-          Value from = memref::LoadOp::create(b, loc, op.getOffsets(), at);
-          Value to = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(at, 1)});
-          Value goOn = arith::AndIOp::create(b, loc, inside, equal(from, to));
-          scf::ConditionOp::create(b, loc, goOn, args);
-        },
-        [&](OpBuilder &, Location, ValueRange args) { scf::YieldOp::create(b, loc, ValueRange{add(args[0], 1)}); });
-    Value next = loop.getResult(0);
-    return select(equal(next, experts), expert, next);
-  }
 
   /// Emits `body` behind a branch.
   template <typename Fn> void emitIf(Value condition, const Fn &body) {
@@ -205,14 +188,12 @@ private:
     if (together > 1)
       beside = mul(sub(sub(end, panel), one), index(panelElements()));
     int64_t unit = together * panelElements();
-    // Behind the group's last panel comes its first one, for the next block of rows; else that of the task's next
-    // expert, or what lies behind it in memory, which is the next task's.
+    // Behind the group's last panel comes its first one, for the next block of rows; else that of the next task.
     auto both = [&](Value x, Value y) -> Value { return arith::AndIOp::create(b, loc, x, y); };
     Value isLast = equal(end, last);
     Value again = both(isLast, arith::CmpIOp::create(b, loc, arith::CmpIPredicate::ne, left, zero));
     Value next = min(sum(sum(start, beside), index(panelElements())), index(std::max<int64_t>(0, total - unit)));
-    if (following)
-      next = select(isLast, following, next);
+    next = select(isLast, following, next);
     Value behind = select(again, startOf(first), next);
     scf::IfOp choice;
     if (byTiles) {

@@ -12,8 +12,9 @@ void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows, int64_t pane
   stream = memref::CollapseShapeOp::create(b, loc, op.getBanks().front(), all);
   int64_t count = type.getDimSize(1);
   OpBuilder::InsertionGuard guard(b);
-  auto [expertOfTask, first, last] = emitPanelTasks(count, panels.panelBytes(), /*taskBytes=*/1 << 20, panelsTogether);
-  expert = expertOfTask;
+  TaskRange task = emitPanelTasks(count, panels.panelBytes(), /*taskBytes=*/1 << 20, panelsTogether);
+  Value first = task.first, last = task.last;
+  expert = task.expert;
   Value begin = memref::LoadOp::create(b, loc, op.getOffsets(), expert);
   Value end = memref::LoadOp::create(b, loc, op.getOffsets(), ValueRange{add(expert, 1)});
   auto branch = [&](arith::CmpIPredicate predicate, int64_t number, function_ref<void(Value)> body) {
@@ -32,11 +33,14 @@ void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows, int64_t pane
     branch(arith::CmpIPredicate::eq, 1, [&](Value) { emitOneRow(begin, first, last); });
   // Two rows are all that is left then, if more than two are many.
   bool exact = readsSideBySide() && mostRows == 2 && manyRows == 3;
+  Value following;
+  if (fetchesWindows())
+    following = emitFollowing(task, count, [&](Value ofExpert, Value panel) { return startOf(ofExpert, panel); });
   forEach(first, last, 1, [&](Value panel) {
     base = startOf(expert, panel);
     column = times(panel, panels.columns());
     if (fetchesWindows())
-      beginWindow(panel, first);
+      beginWindow(panel, task, following);
     steps(begin, end, mostRows, exact, [&](Value pair, int64_t rows) {
       sources = gather(pair, rows);
       emitTile(pair, rows);
@@ -132,11 +136,14 @@ void QuantisedKernel::loadScales(const PanelBlock &block, float factor, SmallVec
   }
 }
 
-void QuantisedKernel::beginWindow(Value panel, Value first) {
-  Value inWindow = b.createOrFold<arith::RemUIOp>(loc, sub(panel, first), index(windowPanels()));
+void QuantisedKernel::beginWindow(Value panel, const TaskRange &task, Value following) {
+  Value inWindow = b.createOrFold<arith::RemUIOp>(loc, sub(panel, task.first), index(windowPanels()));
   int64_t bytes = windowPanels() * panels.panelBytes();
   window = sub(base, times(inWindow, panels.panelBytes()));
-  nextWindow = min(add(window, bytes), index(std::max<int64_t>(0, type.getNumElements() - bytes)));
+  Value next = sum(sub(panel, inWindow), index(windowPanels()));
+  Value isLast = arith::CmpIOp::create(b, loc, arith::CmpIPredicate::uge, next, task.last);
+  nextWindow = b.createOrFold<arith::SelectOp>(loc, isLast, following, add(window, bytes));
+  nextWindow = min(nextWindow, index(std::max<int64_t>(0, type.getNumElements() - bytes)));
 }
 
 void QuantisedKernel::emitWindowFetch(Value at, int64_t bytes) {

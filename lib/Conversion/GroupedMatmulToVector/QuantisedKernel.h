@@ -114,8 +114,8 @@ private:
   /// A block of so many bytes is fetched for at its begin, a longer one row by row.
   static constexpr int64_t kShortBlock = 1024;
   bool hasShortBlocks() const { return panels.blockBytes(panels.blockLength()) <= kShortBlock; }
-  /// Begins the panel at `base`, which is number `panel` of a task from `first` on.
-  void beginWindow(Value panel, Value first);
+  /// Begins the panel at `base`, which is number `panel` of an expert. Behind the task come the panels at `following`.
+  void beginWindow(Value panel, const TaskRange &task, Value following);
   /// The lines of the next window that stand for the `bytes` bytes from `at` on in this one: one of each place.
   void emitWindowFetch(Value at, int64_t bytes);
   Value window, nextWindow;
