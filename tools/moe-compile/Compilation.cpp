@@ -231,13 +231,48 @@ LogicalResult Compilation::dump(Phase phase, ModuleOp program, StringRef suffix)
   return success();
 }
 
+std::string Compilation::weightsPath() const {
+  if (!options.weights.empty() || !OutputFile::isRegular(options.output))
+    return options.weights;
+  SmallString<128> path(options.output);
+  sys::path::replace_extension(path, ".safetensors");
+  return std::string(path);
+}
+
+LogicalResult Compilation::checkOutputs() {
+  SmallVector<StringRef> read(weights.getSources().begin(), weights.getSources().end());
+  if (options.input != "-")
+    read.push_back(options.input);
+  if (!options.calibrate.empty())
+    read.push_back(options.calibrate);
+  SmallVector<std::string> written{options.output};
+  if (options.emit == Emit::Module && options.compileTo == Phase::Link)
+    written.push_back(weightsPath());
+  for (StringRef path : written) {
+    if (!OutputFile::isRegular(path))
+      continue;
+    for (StringRef other : read)
+      if (sys::fs::equivalent(path, other))
+        return error("the output '" + path + "' would replace '" + other + "', which is read; nothing was written");
+  }
+  SmallString<128> paths[2];
+  for (auto [path, absolute] : llvm::zip(written, paths)) {
+    absolute = path;
+    (void)sys::fs::make_absolute(absolute);
+    sys::path::remove_dots(absolute, /*remove_dot_dot=*/true);
+  }
+  if (written.size() == 2 && (paths[0] == paths[1] || sys::fs::equivalent(written[0], written[1])))
+    return error("the module and its weights would be one file, '" + written[0] + "'; nothing was written");
+  return success();
+}
+
 LogicalResult Compilation::run() {
   if (failed(createTargets(options.cpus)))
     return failure();
   summary.input = options.input;
   summary.optLevel = options.phases.optLevel;
 
-  if (failed(import()))
+  if (failed(import()) || failed(checkOutputs()))
     return failure();
   return runPhases(Phase::Import);
 }
@@ -533,15 +568,11 @@ LogicalResult Compilation::link() {
   std::optional<OutputFile> weightsFile;
   llvm::json::Value weightsEntry = nullptr;
   if (!keys.empty() && options.emit == Emit::Module) {
-    SmallString<128> path(options.weights);
-    if (path.empty()) {
-      if (!OutputFile::isRegular(options.output))
-        return error("'" + Twine(options.output) +
-                     "' is no file beside which the weights could be put: give one with --weights");
-      path = options.output;
-      sys::path::replace_extension(path, ".safetensors");
-    }
-    summary.weightsPath = std::string(path);
+    std::string path = weightsPath();
+    if (path.empty())
+      return error("'" + Twine(options.output) +
+                   "' is no file beside which the weights could be put: give one with --weights");
+    summary.weightsPath = path;
     auto created = OutputFile::create(path);
     if (!created)
       return error(created.takeError());

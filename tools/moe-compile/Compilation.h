@@ -76,6 +76,10 @@ private:
   /// Several runs are on as many threads as there are.
   LogicalResult runPhase(Phase phase, ArrayRef<PhaseRun> runs);
   LogicalResult createTargets(StringRef cpus);
+  /// The weights file: as asked for, or beside the module. Empty if there is no file to put it beside.
+  std::string weightsPath() const;
+  /// An error if what is written would replace a file that is read, by whatever name.
+  LogicalResult checkOutputs();
   LogicalResult generateVersions();
   LogicalResult dump(Phase phase, ModuleOp program, StringRef suffix = "");
   LogicalResult link();

@@ -12,6 +12,7 @@
 #include "llvm/Support/Path.h"
 #include "llvm/Support/PrettyStackTrace.h"
 #include "llvm/Support/raw_ostream.h"
+#include <csignal>
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -182,6 +183,7 @@ int main(int argc, char **argv) {
       "moe-compile crashed, which is a bug of the compiler, whatever the input. Please report it with "
       "the command line and the input; --mlir-pass-pipeline-crash-reproducer=FILE makes a small one.\n");
   llvm::InitLLVM init(argc, argv);
+  std::signal(SIGXFSZ, SIG_IGN); // a file that may not grow further is an error of the write
   installFatalErrorHandler();
   registerAsmPrinterCLOptions();
   registerMLIRContextCLOptions();

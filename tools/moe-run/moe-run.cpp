@@ -7,6 +7,8 @@
 #include "Terminal.h"
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <csignal>
+#include <filesystem>
 #include <iostream>
 
 using namespace moe::rt;
@@ -130,6 +132,7 @@ public:
 
     // All that can be wrong with the command line and the files is found before the module runs.
     std::vector<std::pair<std::string, std::string>> outputFiles = parseOutputs(function);
+    checkOutputs(*module, outputFiles);
     std::optional<SafetensorsFile> expected;
     if (!options.expectedFile.empty())
       expected = readSafetensors(options.expectedFile);
@@ -190,6 +193,23 @@ private:
       out.emplace_back(name, value.substr(1));
     }
     return out;
+  }
+
+  /// Outputs must not be written over the files that the module is loaded from.
+  void checkOutputs(const Module &module, const std::vector<std::pair<std::string, std::string>> &files) const {
+    std::vector<std::filesystem::path> loaded{options.module};
+    if (!options.weights.empty())
+      loaded.push_back(options.weights);
+    else if (module.signature().weights)
+      loaded.push_back(std::filesystem::path(options.module).replace_filename(module.signature().weights->file));
+    auto check = [&](const std::string &path) {
+      for (const std::filesystem::path &file : loaded)
+        if (std::error_code code; !path.empty() && std::filesystem::equivalent(path, file, code))
+          fail(MOE_INVALID_ARGUMENT, path, ": outputs would replace a file of the module; nothing was run");
+    };
+    check(options.outputsFile);
+    for (const auto &[name, path] : files)
+      check(path);
   }
 
   /// Says which file or option an input came from if it does not fit.
@@ -318,6 +338,7 @@ ExitCode complain(const Options &options, Json &report, ExitCode code, const std
 } // namespace
 
 int main(int argc, char **argv) {
+  std::signal(SIGXFSZ, SIG_IGN); // a file that may not grow further is an error of the write
   Options options;
   CLI::App app("Runs a module that moe-compile made: binds inputs, calls a function, compares or writes the outputs.",
                "moe-run");

@@ -91,6 +91,9 @@ public:
   void addMapping(llvm::ArrayRef<char> bytes, std::shared_ptr<const void> owner) {
     mappings.push_back({bytes, std::move(owner)});
   }
+  /// A file that weights were read from: nothing may be written over it.
+  void addSource(llvm::StringRef path) { sources.push_back(path.str()); }
+  llvm::ArrayRef<std::string> getSources() const { return sources; }
   /// Who reads through large tensors calls this now and then, on any thread: pages of mapped files that were read leave
   /// this process, and are mapped again where they are read again.
   void releasePages() const;
@@ -98,6 +101,7 @@ public:
 private:
   llvm::MapVector<std::string, Weight, std::map<std::string, unsigned>> weights;
   std::vector<std::pair<llvm::ArrayRef<char>, std::shared_ptr<const void>>> mappings;
+  std::vector<std::string> sources;
 };
 
 } // namespace mlir::moe

@@ -395,9 +395,11 @@ OwningOpRef<ModuleOp> ModelImporter::run() {
   function.setType(builder.getFunctionType(entry->getArgumentTypes(), TypeRange(ValueRange(results))));
   function.setAllArgAttrs(argumentAttrs);
   function.setAllResultAttrs(resultAttrs);
-  for (const std::shared_ptr<llvm::MemoryBuffer> &file : reader.getFiles())
+  for (const std::shared_ptr<llvm::MemoryBuffer> &file : reader.getFiles()) {
+    weights.addSource(file->getBufferIdentifier());
     if (file->getBufferKind() == llvm::MemoryBuffer::MemoryBuffer_MMap)
       weights.addMapping(ArrayRef<char>(file->getBufferStart(), file->getBufferSize()), file);
+  }
   weights.releasePages();
   return module;
 }
