@@ -25,16 +25,16 @@ DecodedBlocks::DecodedBlocks(OpBuilder &b, GroupedMatmulOp op, Value rowsOfA, co
     variants.push_back({rows});
 }
 
-void DecodedBlocks::emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value streamOfTask,
-                         function_ref<Value(Value)> startOf) {
+void DecodedBlocks::emit(const PanelTask &task, Value streamOfTask, function_ref<Value(Value)> startOf) {
   OpBuilder::InsertionGuard guard(b);
-  beginTask(expertOfTask);
+  beginTask(task.expert);
   stream = memref::CastOp::create(b, loc, MemRefType::get({ShapedType::kDynamic}, b.getI8Type()), streamOfTask);
   int64_t elements = llvm::alignTo(decode.blockLength, panels.group()) * panels.width();
   Value buffer = memref::AllocaOp::create(b, loc, MemRefType::get({elements}, b.getF32Type()), b.getI64IntegerAttr(64));
   scratch = memref::CastOp::create(b, loc, form.weightsType(), buffer);
-  forEachRowBlock(begin, count, form.schedule.maxBlockRows, [&](const Rows &rows) {
-    forEach(first, last, 1, [&](Value panel) { emitPanel(panel, startOf(panel), rows.pair, rows.count, rows.passes); });
+  forEachRowBlock(task.begin, task.rows, form.schedule.maxBlockRows, [&](const Rows &rows) {
+    forEach(task.first, task.last, 1,
+            [&](Value panel) { emitPanel(panel, startOf(panel), rows.pair, rows.count, rows.passes); });
   });
 }
 

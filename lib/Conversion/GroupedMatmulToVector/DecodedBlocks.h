@@ -27,10 +27,8 @@ public:
 
   using RowBlock::prepare;
 
-  /// The products of `count` rows from pair `begin` on with panels `first` to `last` of `stream`; `startOf` is the byte
-  /// at which a panel begins.
-  void emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value stream,
-            function_ref<Value(Value panel)> startOf);
+  /// The products of a task with the panels of `stream`; `startOf` is the byte at which a panel begins.
+  void emit(const PanelTask &task, Value stream, function_ref<Value(Value panel)> startOf);
 
 private:
   void emitPanel(Value panel, Value base, Value pair, Value count, const Passes &passes);

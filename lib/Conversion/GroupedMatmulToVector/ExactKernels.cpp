@@ -31,9 +31,8 @@ public:
   }
 
 private:
-  void emitManyRows(const Task &task) override {
-    decoded.emit(task.expert, task.begin, task.rows, task.first, task.last, stream,
-                 [&](Value panel) { return startOf(task.expert, panel); });
+  void emitManyRows(const PanelTask &task) override {
+    decoded.emit(task, stream, [&](Value panel) { return startOf(task.expert, panel); });
   }
 
   /// One or two rows sum up the products of a block on their own.

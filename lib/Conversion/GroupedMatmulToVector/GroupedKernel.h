@@ -40,6 +40,10 @@ protected:
   struct TaskRange {
     Value expert, first, last;
   };
+  /// The rows of a task's expert, and its panels; where those of the next task begin in the banks, if it is known.
+  struct PanelTask {
+    Value expert, begin, rows, first, last, following;
+  };
   /// The columns or panels of an expert that a task takes, one after the other; `adapts`: at most so many, fewer where
   /// there are more threads, or where a few experts have most of the rows.
   struct TaskGrain {

@@ -37,10 +37,9 @@ void IntegerBlocks::prepare() {
         memref::CastOp::create(b, loc, MemRefType::get({any, any}, getElementTypeOrSelf(buffer->getType())), *buffer);
 }
 
-void IntegerBlocks::emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value streamOfTask,
-                         function_ref<Value(Value)> startOf) {
+void IntegerBlocks::emit(const PanelTask &task, Value streamOfTask, function_ref<Value(Value)> startOf) {
   OpBuilder::InsertionGuard guard(b);
-  beginTask(expertOfTask);
+  beginTask(task.expert);
   constexpr int64_t any = ShapedType::kDynamic;
   stream = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), streamOfTask);
   if (decodes()) {
@@ -48,20 +47,23 @@ void IntegerBlocks::emit(Value expertOfTask, Value begin, Value count, Value fir
     Value buffer = memref::AllocaOp::create(b, loc, type, b.getI64IntegerAttr(64));
     scratch = memref::CastOp::create(b, loc, MemRefType::get({any}, b.getI8Type()), buffer);
   }
-  forEachRowBlock(begin, count, form.schedule.maxBlockRows, [&](const Rows &rows) {
+  forEachRowBlock(task.begin, task.rows, form.schedule.maxBlockRows, [&](const Rows &rows) {
     beginRows(rows);
-    forEach(first, last, panelsTogether(), [&](Value panel) {
+    forEach(task.first, task.last, panelsTogether(), [&](Value panel) {
       // If the last panel is alone, it is beside itself, and what it gives there is not used.
-      Value end = panelsTogether() == 1 ? add(panel, 1) : min(add(panel, panelsTogether()), last);
-      emitPanels(panel, end, startOf(panel), rows);
+      Value end = panelsTogether() == 1 ? add(panel, 1) : min(add(panel, panelsTogether()), task.last);
+      Value base = startOf(panel), next = add(base, panelsTogether() * panels.panelBytes());
+      if (fetchesWindows() && task.following)
+        next = select(equal(end, task.last), select(equal(rows.left, zero), task.following, startOf(task.first)), next);
+      emitPanels(panel, end, base, next, rows);
     });
   });
 }
 
-void IntegerBlocks::emitPanels(Value panel, Value end, Value base, const Rows &rows) {
+void IntegerBlocks::emitPanels(Value panel, Value end, Value base, Value next, const Rows &rows) {
   clearTile(rows.count);
   int64_t length = panels.blockLength(), whole = panels.wholeBlocks(), together = blocksTogether();
-  Value count = sub(end, panel), next = add(base, panelsTogether() * panels.panelBytes());
+  Value count = sub(end, panel);
   forEach(zero, index(whole), together, [&](Value block) {
     Value at = sum(base, mul(block, index(panels.blockBytes(length)))), after = add(block, together);
     Value following = add(at, together * panels.blockBytes(length));
@@ -186,7 +188,8 @@ func::FuncOp IntegerBlocks::getDecodeFunction() {
                          };
                          int64_t perGroup = panels.bytesPerGroup() * panels.rowBytes();
                          Value at = place(codes, panels.groupBytes()), word = place(to, perGroup);
-                         decoder.emitPrefetch(at, kAhead, limit);
+                         if (!fetchesWindows())
+                           decoder.emitPrefetch(at, kAhead, limit);
                          for (int64_t v = 0; v < panels.width() / lanes; ++v) {
                            SmallVector<Value> weights;
                            bytes.decode(decoder.loadCodes(at, v), weights);

@@ -34,10 +34,8 @@ public:
   virtual bool isUseful() const { return !decodes() || panels.blockLength() <= kMostInOne; }
   void prepare();
 
-  /// The products of `count` rows from pair `begin` on with panels `first` to `last` of `stream`; `startOf` is the byte
-  /// at which a panel begins.
-  virtual void emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value stream,
-                    function_ref<Value(Value panel)> startOf);
+  /// The products of a task with the panels of `stream`; `startOf` is the byte at which a panel begins.
+  virtual void emit(const PanelTask &task, Value stream, function_ref<Value(Value panel)> startOf);
 
 protected:
   /// k of all panels side by side that are decoded together: 16 KB of bytes, half of a first-level cache. A longer
@@ -60,7 +58,8 @@ protected:
   virtual void emitProducts(Value panelsOfUnit, Value at, Value following, Value first, Value count, int64_t length,
                             const Rows &rows);
 
-  void emitPanels(Value panel, Value end, Value base, const Rows &rows);
+  /// The panels from `panel` to `end`, which begin at byte `base`; behind them come those at `next`.
+  void emitPanels(Value panel, Value end, Value base, Value next, const Rows &rows);
   /// `count` blocks of `length` k from number `first` on, the first of which begins at byte `at`, of `panelsOfUnit`
   /// panels side by side. Behind these come the blocks at `following`.
   void emitBlocks(Value panelsOfUnit, Value at, Value following, Value first, Value count, int64_t length,

@@ -45,9 +45,8 @@ public:
   }
 
 private:
-  void emitManyRows(const Task &task) override {
-    blocks->emit(task.expert, task.begin, task.rows, task.first, task.last, stream,
-                 [&](Value panel) { return startOf(task.expert, panel); });
+  void emitManyRows(const PanelTask &task) override {
+    blocks->emit(task, stream, [&](Value panel) { return startOf(task.expert, panel); });
   }
 
   // Half of the registers hold weights; those of 8 bits need no others.

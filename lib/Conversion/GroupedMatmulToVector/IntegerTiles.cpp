@@ -226,8 +226,7 @@ int64_t IntegerTiles::allSteps() const {
   return whole * stepsOf(length) + (rest ? stepsOf(rest) : 0);
 }
 
-void IntegerTiles::emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value streamOfTask,
-                        function_ref<Value(Value)> startOf) {
+void IntegerTiles::emit(const PanelTask &task, Value streamOfTask, function_ref<Value(Value)> startOf) {
   auto flat = MemRefType::get({ShapedType::kDynamic}, b.getI8Type());
   auto allocated =
       MemRefType::get({schedule.maxBlockRows / TileSchedule::kRows * allSteps() * tileBytes()}, b.getI8Type());
@@ -235,7 +234,7 @@ void IntegerTiles::emit(Value expertOfTask, Value begin, Value count, Value firs
   rowTiles = memref::CastOp::create(b, loc, flat, buffer);
   auto restType = MemRefType::get({decodes() ? 1 : steps.words * panels.rowBytes()}, b.getI8Type());
   rest = memref::CastOp::create(b, loc, flat, memref::AllocaOp::create(b, loc, restType, b.getI64IntegerAttr(64)));
-  IntegerBlocks::emit(expertOfTask, begin, count, first, last, streamOfTask, startOf);
+  IntegerBlocks::emit(task, streamOfTask, startOf);
   memref::DeallocOp::create(b, loc, rowTiles);
 }
 

@@ -30,8 +30,7 @@ public:
 
   /// The bytes of a block stay in the second-level cache.
   bool isUseful() const override { return !decodes() || weightBytes(panels.blockLength()) <= (128 << 10); }
-  void emit(Value expertOfTask, Value begin, Value count, Value first, Value last, Value stream,
-            function_ref<Value(Value panel)> startOf) override;
+  void emit(const PanelTask &task, Value stream, function_ref<Value(Value panel)> startOf) override;
 
 private:
   /// Steps of a block of `length` k; the last one's words, if these are fewer.

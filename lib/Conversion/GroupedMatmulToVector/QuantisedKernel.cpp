@@ -25,17 +25,18 @@ void QuantisedKernel::emitTasks(int64_t mostRows, int64_t manyRows, int64_t pane
     body(rows);
     b.setInsertionPointToStart(choice.elseBlock());
   };
+  Value following;
+  if (fetchesWindows())
+    following = emitFollowing(task, count, [&](Value ofExpert, Value panel) { return startOf(ofExpert, panel); });
   if (manyRows)
-    branch(arith::CmpIPredicate::sge, manyRows, [&](Value rows) { emitManyRows({expert, begin, rows, first, last}); });
+    branch(arith::CmpIPredicate::sge, manyRows,
+           [&](Value rows) { emitManyRows({expert, begin, rows, first, last, following}); });
   if (mostRows == 0)
     return;
   if (readsSideBySide())
     branch(arith::CmpIPredicate::eq, 1, [&](Value) { emitOneRow(begin, first, last); });
   // Two rows are all that is left then, if more than two are many.
   bool exact = readsSideBySide() && mostRows == 2 && manyRows == 3;
-  Value following;
-  if (fetchesWindows())
-    following = emitFollowing(task, count, [&](Value ofExpert, Value panel) { return startOf(ofExpert, panel); });
   forEach(first, last, 1, [&](Value panel) {
     base = startOf(expert, panel);
     column = times(panel, panels.columns());

@@ -21,9 +21,6 @@ protected:
         floats(VectorType::get({lanes}, b.getF32Type())), words(VectorType::get({lanes}, b.getI32Type())) {}
   virtual ~QuantisedKernel() = default;
 
-  struct Task {
-    Value expert, begin, rows, first, last; // panels from `first` to `last`
-  };
   /// A block of a panel: number `number`, of `length` k from `k` on, whose bytes begin at `at`.
   struct PanelBlock {
     Value at, number, k;
@@ -35,7 +32,7 @@ protected:
   /// all. A single row reads several panels side by side where the processor likes that (SideBySide.cpp). Many rows
   /// multiply `panelsTogether` of them side by side.
   void emitTasks(int64_t mostRows, int64_t manyRows = 0, int64_t panelsTogether = 1);
-  virtual void emitManyRows(const Task &task) {}
+  virtual void emitManyRows(const PanelTask &task) {}
   /// The byte at which a panel begins.
   Value startOf(Value expertOfTask, Value panel);
 

@@ -82,6 +82,9 @@ void RowBlock::emitEpilogue(Value p, Value panel, Value r, Value columnOfTile) {
   auto accType = VectorType::get({lanes}, accumulator);
   for (int64_t v = 0; v < layout.columns / lanes; ++v) {
     Value column = add(mul(panel, index(layout.columns)), v * lanes);
+    if (lanes >= 16 && !op.getTargets())
+      memref::PrefetchOp::create(b, loc, op.getInit(), ValueRange{add(p, kResultsAhead), column}, /*isWrite=*/true,
+                                 /*localityHint=*/3, /*isDataCache=*/true);
     SmallVector<Value> sums;
     for (int64_t bank = 0; bank < layout.banks; ++bank)
       sums.push_back(vector::LoadOp::create(b, loc, accType, tile,

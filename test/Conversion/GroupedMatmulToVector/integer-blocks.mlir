@@ -141,7 +141,8 @@ func.func @longest(%x: memref<?x8192xf32>, %o: memref<3xindex>, %w: memref<2x1x1
 // -----
 
 // Of several panels two are multiplied side by side, by 6 rows: half as many k are decoded together, and sums are twice as
-// wide. The third panel is beside itself, and the group's last unit. Lines come from places of both panels.
+// wide. The third panel is beside itself, and the group's last unit. Lines come from places of both panels, not while codes
+// become bytes; and those of results some rows before they are written.
 #map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
 module attributes {moe.integer_dot = "avx512vnni"} {
   // CHECK-LABEL: func @together
@@ -154,6 +155,10 @@ module attributes {moe.integer_dot = "avx512vnni"} {
   // CHECK: call @moe_integer_int4_32x2_scale16_block32_6
   // CHECK-NOT: case 7
   // CHECK: default {
+  // CHECK: memref.prefetch %{{.*}}, write, locality<3>, data : memref<?x96xf32>
+  // CHECK-LABEL: func private @moe_bytes_int4_32
+  // CHECK-NOT: memref.prefetch
+  // CHECK: return
   // CHECK-LABEL: func private @moe_integer_int4_32x2_scale16_block32_6
   // CHECK-COUNT-2: memref.prefetch %{{.*}}, read, locality<3>, data : memref<?xi8>
   // CHECK-NOT: memref.prefetch
