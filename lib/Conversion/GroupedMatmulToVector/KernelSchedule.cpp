@@ -88,13 +88,15 @@ KernelSchedule moe::getKernelSchedule(const PanelLayout &layout, ArrayRef<int64_
   schedule.visitSteps = isNarrow ? std::clamp<int64_t>(128 / stepBytes, 1, unroll) : unroll;
   schedule.partAheadElements = isNarrow ? 256 / elementBytes : 0;
 
-  // Blocks of nearly equal size: in a second-level cache, or, of several parts, in half of a first-level one.
+  // Blocks of nearly equal size: in a second-level cache, or, of several parts, in half of a first-level one. Those of
+  // AVX-512's processors are larger: 1024 steps are 1.01 to 1.02 times as fast as 512 on Sapphire Rapids, and 256 and
+  // 128 0.96 and 0.75 to 0.98 times.
   auto divide = [&](int64_t all, int64_t mostSteps) {
     int64_t blocks = std::max<int64_t>(1, llvm::divideCeil(all, mostSteps));
     int64_t steps = llvm::alignTo(llvm::divideCeil(all, blocks), unroll);
     return std::max(unroll, steps);
   };
-  schedule.contiguousSteps = divide(shape[2], 512);
+  schedule.contiguousSteps = divide(shape[2], wide ? 1024 : 512);
   schedule.blockSteps =
       schedule.parts > 1 ? divide(schedule.partSteps, 128 / schedule.parts) : schedule.contiguousSteps;
   schedule.contiguousRows = 4 * schedule.maxRows + 1;

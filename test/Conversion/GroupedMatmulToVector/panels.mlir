@@ -29,7 +29,7 @@
 // CHECK: arith.ceildivui
 // CHECK: arith.divui
 // Few rows have short blocks.
-// WIDE: arith.select {{.*}}, %c512{{.*}}, %c512
+// WIDE: arith.select {{.*}}, %c1024{{.*}}, %c1024
 // NARROW: arith.select {{.*}}, %c32{{.*}}, %c512
 // CHECK: %[[BLOCKS:.*]] = arith.ceildivui
 // CHECK: scf.for
