@@ -12,7 +12,8 @@ it is above 1.03, the limits are wrong, and the benchmark fails.
 
 With --against=BUILD another build of the compiler takes part: its module of the same model, in its own runtime. Beside each cell stands
 how much faster ours is, as the median over the rounds, each round's turns with each other, and the 95 % interval of that; --against-flag
-gives options to its moe-compile only, so that a compiler can be measured against itself.
+gives options to its moe-compile only, so that a compiler can be measured against itself. With --beside=TYPE the other module is ours with
+weights of that type (whose results differ by their rounding, and are not compared): how much faster the cell's type is.
 
 With --device=cuda the same chains run on the first GPU, ours and PyTorch's (--torch-python: its grouped product). The times of ours have the
 way of the rows to the device and back in them, once per chain. Beside them stand the experts' products alone, by cuBLAS and by cuDNN where
@@ -118,6 +119,10 @@ class Bench(Cells):
             files["ours"] = self.compile(model, "ours", self.tools.parent, flags, shape, dtype)
         if self.options.against:
             files["other"] = self.compile(model, "other", self.options.against, flags + self.options.against_flag, shape, dtype)
+        if self.options.beside not in (None, dtype):
+            beside = self.folder / "beside.onnx"
+            write_model(beside, shape, layers, self.options.beside)
+            files["other"] = self.compile(beside, "other", self.tools.parent, flags, shape, self.options.beside)
         return model, files
 
     def compile(self, model, name, build, flags, shape, dtype):
@@ -258,7 +263,7 @@ class Bench(Cells):
                 self.tell_missing(engine.name, why)
                 engines.remove(engine)
                 continue
-            if engine.name not in PRODUCTS:
+            if engine.name not in PRODUCTS and not (engine.name == "other" and self.options.beside):
                 outputs[engine.name] = np.load(output)
         for name, other in outputs.items():
             base, first = next(iter(outputs.items()))
@@ -290,7 +295,7 @@ class Bench(Cells):
 
     def settings(self):
         """What all cells of a file have in common."""
-        return {name: getattr(self.options, name) for name in ("device", "engines", "pool", "rounds", "seconds", "compile_flag")}
+        return {name: getattr(self.options, name) for name in ("device", "engines", "pool", "rounds", "seconds", "compile_flag", "beside")}
 
     def resume(self):
         """Takes the cells that an interrupted run left."""
@@ -377,9 +382,11 @@ class Bench(Cells):
         return 1 if wrong else 0
 
     def report_against(self):
-        factors = [cell["against"] for cell in self.cells]
-        print(f"times of the other compiler as a multiple of ours: geometric mean {np.exp(np.mean(np.log(factors))):.3f}, "
-              f"{min(factors):.3f} to {max(factors):.3f}")
+        factors = [cell["against"] for cell in self.cells if "against" in cell]
+        what = f"{self.options.beside} weights" if self.options.beside else "the other compiler"
+        if factors:
+            print(f"times of {what} as a multiple of ours: geometric mean {np.exp(np.mean(np.log(factors))):.3f}, "
+                  f"{min(factors):.3f} to {max(factors):.3f}")
         for entry in self.compiled:
             # The import and the link read and write weights.
             phases = {name: seconds for name, seconds in entry["seconds"].items() if name not in ("import", "link")}
@@ -398,7 +405,7 @@ class Bench(Cells):
         if ratios := [cell["ratio"] for cell in self.cells if "ratio" in cell]:
             print(f"geometric mean of the ratio to the best peer: {np.exp(np.mean(np.log(ratios))):.2f}; "
                   f"the least: {min(ratios):.2f}")
-        if self.options.against and self.cells:
+        if (self.options.against or self.options.beside) and self.cells:
             self.report_against()
         self.save()
         for file, draw in ((self.options.plot, plot.draw), (self.options.markdown, table.draw)) if self.cells else []:

@@ -30,8 +30,8 @@ COMMON = ["--pool=0.6", "--seconds=0.1", "--rounds=4"]
 # name: options of bench.py for the selection, and for all.
 PARTS = {
     "layers": ([*COMMON], [*COMMON, "--shapes=all"]),
-    "types": ([*COMMON, "--shapes=granite-1b", "--tokens=1,16,64,512", "--dtypes=f32,bf16", "--engines=ours", "--disturb"],
-              [*COMMON, "--shapes=all", "--tokens=1,16,64,512", "--dtypes=f32,bf16", "--engines=ours", "--disturb"]),
+    "types": ([*COMMON, "--shapes=granite-1b", "--tokens=1,16,64,512", "--dtypes=f32,bf16", "--beside=f32", "--engines=ours", "--disturb"],
+              [*COMMON, "--shapes=all", "--tokens=1,16,64,512", "--dtypes=f32,bf16", "--beside=f32", "--engines=ours", "--disturb"]),
     "routings": ([*COMMON, "--shapes=granite-1b", "--tokens=16,128,512", "--routings=uniform,zipf,all-to-one", "--engines=ours"],
                  [*COMMON, "--shapes=granite-1b,olmoe,lfm2-8b", "--tokens=1,16,128,512", "--routings=uniform,zipf,all-to-one", "--engines=ours"]),
     "sweep": (["--shapes=granite-1b", "--sweep", "--threads=1", "--pool=0.35", "--seconds=0.06", "--rounds=3"],
@@ -95,14 +95,6 @@ def check_layers(cells):
     return result
 
 
-def seconds_at(cell, limit):
-    """The time of ours as it would be with one set of limits, by its share: cells that were measured at different moments compare."""
-    least = cell["bytes"] / limit["bytes_per_second"]
-    if not cell.get("tiles"):
-        least = max(least, cell["flop"] / limit["flop_per_second"])
-    return least / cell["engines"]["ours"]["share"]
-
-
 def pairs(cells, key, base):
     """(cell, its counterpart whose `key` is `base`)."""
     same = lambda a, b: all(a[k] == b[k] for k in ("shape", "tokens", "threads", "dtype", "routing") if k != key)
@@ -117,13 +109,12 @@ def has_amx():
     return "amx_bf16" in processor_features()
 
 
-def check_types(cells, limits):
+def check_types(cells):
     bounds = {**targets.BF16, **(targets.BF16_WITH_AMX if has_amx() else {})}
     by_tokens = {}
-    for half, full in pairs(cells, "dtype", "f32"):
-        limit = limits[str(half["threads"])]
+    for half in (cell for cell in cells if "against" in cell):
         start = max(t for t in bounds if t <= half["tokens"])
-        by_tokens.setdefault(start, []).append((seconds_at(full, limit) / seconds_at(half, limit), name_of(half)))
+        by_tokens.setdefault(start, []).append((half["against"], name_of(half)))
     result = []
     for start, figures in sorted(by_tokens.items()):
         beyond = " and more" if start == max(targets.BF16) else ""
@@ -182,7 +173,7 @@ def evaluate(parts):
     for name, part in parts.items():
         cells = part["cells"]
         if name == "types":
-            result += check_types(cells, part["limits"])
+            result += check_types(cells)
         else:
             result += {"layers": check_layers, "routings": check_routings, "sweep": check_sweep, "compile": check_compile,
                        "quantized": check_quantized}[name](cells)

@@ -28,7 +28,7 @@ def cell_seconds(options, limit, shape, dtype, layers, tokens):
 
 
 def engines(options):
-    return [*options.engines, *(["other"] if options.against else [])]
+    return [*options.engines, *(["other"] if options.against or options.beside else [])]
 
 
 def needs(options, limits):

@@ -39,6 +39,7 @@ def parse(arguments, description=None):
     parser.add_argument("--openvino-python", help="a Python interpreter that has OpenVINO and numpy; nothing else here needs it")
     parser.add_argument("--against", metavar="BUILD", help="a build folder of another moe-compile, or the program in it, that is measured as well")
     parser.add_argument("--against-flag", action="append", default=[], help="another option for that moe-compile")
+    parser.add_argument("--beside", metavar="TYPE", choices=DTYPES, help="ours with weights of this type takes turns with those of the other --dtypes")
     parser.add_argument("--pool", type=float, default=0.8, help="GB of f32 weights that a chain has at least")
     parser.add_argument("--rounds", type=int, default=None, help="turns of each engine per cell (default: 5; with --against 12)")
     parser.add_argument("--seconds", type=float, default=0.15, help="of each turn, at least")
@@ -71,6 +72,8 @@ def parse(arguments, description=None):
         options.against = find_build(options.against, parser)
         if on_gpu or options.sweep:
             parser.error("--against goes with neither --device=cuda nor --sweep")
+        if options.beside:
+            parser.error("--against and --beside are two answers to what stands beside ours: give one of them")
     options.rounds = options.rounds or (12 if options.against else 5)
     if options.engines is None and options.against:
         options.engines = ["ours"]
@@ -87,8 +90,11 @@ def parse(arguments, description=None):
             parser.error(f"{name} is measured on the processor only")
     if not on_gpu and any(name in PRODUCTS for name in options.engines):
         parser.error("cublas and cudnn are measured on a GPU only")
-    if options.against and "ours" not in options.engines:
-        parser.error("--against compares with ours, which --engines leaves out")
+    if options.beside and (on_gpu or options.sweep):
+        parser.error("--beside goes with neither --device=cuda nor --sweep")
+    for name in ("against", "beside"):
+        if getattr(options, name) and "ours" not in options.engines:
+            parser.error(f"--{name} compares with ours, which --engines leaves out")
     for name in options.engines:
         option = f"{FOREIGN.get(name)}_python"
         if name in FOREIGN and not getattr(options, option):
