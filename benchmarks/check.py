@@ -6,7 +6,7 @@
     sweep       T = 1 to 40 and 20 more: no cliffs
     compile     time to compile a layer with next to no weights, and how it grows with the number of experts
     quantized   int4 and int8 (with --whole, or named in --parts)
-All but the last, with one or two shapes, take about five minutes; --whole measures all shapes, which takes most of an hour. --from=FILE
+All but the last, with one or two shapes, take five to seven minutes; --whole measures all shapes, which takes most of an hour. --from=FILE
 compares what an earlier run has written there. Exit status: 0 if every target that was measured is met, else 1.
 """
 import argparse
