@@ -171,32 +171,33 @@ std::string IntegerBlocks::suffix() const {
 /// The stream; where the codes begin in it; how many rows of words; where the bytes go.
 func::FuncOp IntegerBlocks::getDecodeFunction() {
   Type position = b.getIndexType();
-  return functions.get("moe_bytes_" + suffix(), {stream.getType(), position, position, stream.getType(), position},
-                       [&](OpBuilder &inner, Block &block) {
-                         KernelTiles tiles(inner, loc);
-                         QuantDecoder decoder(inner, loc, panels, lanes, block.getArgument(0));
-                         IntegerWeights bytes(inner, loc, panels, dot);
-                         Value codes = block.getArgument(1), out = block.getArgument(3), to = block.getArgument(4);
-                         Value size = memref::DimOp::create(inner, loc, block.getArgument(0), tiles.zero);
-                         Value limit = tiles.sub(size, tiles.index(panels.groupBytes()));
-                         auto loop = scf::ForOp::create(inner, loc, tiles.zero, block.getArgument(2), tiles.one);
-                         OpBuilder::InsertionGuard guard(inner);
-                         inner.setInsertionPointToStart(loop.getBody());
-                         auto place = [&](Value from, int64_t distance) -> Value {
-                           Value far = arith::MulIOp::create(inner, loc, loop.getInductionVar(), tiles.index(distance));
-                           return arith::AddIOp::create(inner, loc, from, far);
-                         };
-                         int64_t perGroup = panels.bytesPerGroup() * panels.rowBytes();
-                         Value at = place(codes, panels.groupBytes()), word = place(to, perGroup);
-                         if (!fetchesWindows())
-                           decoder.emitPrefetch(at, kAhead, limit);
-                         for (int64_t v = 0; v < panels.width() / lanes; ++v) {
-                           SmallVector<Value> weights;
-                           bytes.decode(decoder.loadCodes(at, v), weights);
-                           for (auto [i, weight] : llvm::enumerate(weights))
-                             vector::StoreOp::create(
-                                 inner, loc, weight, out,
-                                 ValueRange{tiles.add(word, i * panels.rowBytes() + v * lanes * 4)});
-                         }
-                       });
+  // Where passes fetch codes, what decodes them does not: it would wait for lines of later blocks.
+  return functions.get(
+      "moe_bytes_" + suffix() + (fetchesWindows() ? "_near" : ""),
+      {stream.getType(), position, position, stream.getType(), position}, [&](OpBuilder &inner, Block &block) {
+        KernelTiles tiles(inner, loc);
+        QuantDecoder decoder(inner, loc, panels, lanes, block.getArgument(0));
+        IntegerWeights bytes(inner, loc, panels, dot);
+        Value codes = block.getArgument(1), out = block.getArgument(3), to = block.getArgument(4);
+        Value size = memref::DimOp::create(inner, loc, block.getArgument(0), tiles.zero);
+        Value limit = tiles.sub(size, tiles.index(panels.groupBytes()));
+        auto loop = scf::ForOp::create(inner, loc, tiles.zero, block.getArgument(2), tiles.one);
+        OpBuilder::InsertionGuard guard(inner);
+        inner.setInsertionPointToStart(loop.getBody());
+        auto place = [&](Value from, int64_t distance) -> Value {
+          Value far = arith::MulIOp::create(inner, loc, loop.getInductionVar(), tiles.index(distance));
+          return arith::AddIOp::create(inner, loc, from, far);
+        };
+        int64_t perGroup = panels.bytesPerGroup() * panels.rowBytes();
+        Value at = place(codes, panels.groupBytes()), word = place(to, perGroup);
+        if (!fetchesWindows())
+          decoder.emitPrefetch(at, kAhead, limit);
+        for (int64_t v = 0; v < panels.width() / lanes; ++v) {
+          SmallVector<Value> weights;
+          bytes.decode(decoder.loadCodes(at, v), weights);
+          for (auto [i, weight] : llvm::enumerate(weights))
+            vector::StoreOp::create(inner, loc, weight, out,
+                                    ValueRange{tiles.add(word, i * panels.rowBytes() + v * lanes * 4)});
+        }
+      });
 }

@@ -69,7 +69,7 @@ protected:
 
   /// Whether passes fetch the blocks that come next, from several places at a time: what AVX-512's processors read
   /// fastest, as in KernelSchedule.cpp.
-  bool fetchesWindows() const { return dot.isWide(); }
+  virtual bool fetchesWindows() const { return dot.isWide(); }
   int64_t panelsTogether() const { return form.schedule.panelsTogether; }
   /// Bytes of the blocks of a panel that are decoded together.
   int64_t scratchBytes() const {

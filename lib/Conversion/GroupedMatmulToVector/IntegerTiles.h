@@ -33,6 +33,7 @@ public:
   void emit(const PanelTask &task, Value stream, function_ref<Value(Value panel)> startOf) override;
 
 private:
+  bool fetchesWindows() const override { return false; }
   /// Steps of a block of `length` k; the last one's words, if these are fewer.
   int64_t stepsOf(int64_t length) const { return llvm::divideCeilSigned(panels.byteWords(length), steps.words); }
   int64_t restWords(int64_t length) const { return panels.byteWords(length) % steps.words; }

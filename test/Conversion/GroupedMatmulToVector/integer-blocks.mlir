@@ -156,7 +156,7 @@ module attributes {moe.integer_dot = "avx512vnni"} {
   // CHECK-NOT: case 7
   // CHECK: default {
   // CHECK: memref.prefetch %{{.*}}, write, locality<3>, data : memref<?x96xf32>
-  // CHECK-LABEL: func private @moe_bytes_int4_32
+  // CHECK-LABEL: func private @moe_bytes_int4_32_near
   // CHECK-NOT: memref.prefetch
   // CHECK: return
   // CHECK-LABEL: func private @moe_integer_int4_32x2_scale16_block32_6

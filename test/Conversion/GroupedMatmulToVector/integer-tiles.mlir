@@ -48,10 +48,12 @@ module attributes {moe.integer_dot = "avx512vnni", moe.tile_types = ["int8"]} {
 //--- four.mlir
 #map = affine_map<(e, k, n) -> (e, n floordiv 32, k)>
 module attributes {moe.integer_dot = "avx512vnni", moe.tile_types = ["int8"]} {
-  // 4 bits are bytes first, without a sign. Two steps of 64 bytes for a block of 128 k.
+  // 4 bits are bytes first, without a sign; what decodes fetches codes, since tiles do not. Two steps of 64 bytes for a block of 128 k.
   // CHECK-LABEL: func @four
-  // CHECK: call @moe_bytes_int4_32
+  // CHECK: call @moe_bytes_int4_32(
   // CHECK: call @moe_integer_tiles_int4_32_scale32_block128
+  // CHECK-LABEL: func private @moe_bytes_int4_32(
+  // CHECK: memref.prefetch
   // CHECK-LABEL: func private @moe_integer_tiles_int4_32_scale32_block128(
   // CHECK-NOT: memref.prefetch
   // CHECK: amx.tile_muli %{{.*}}, %{{.*}} zext, %{{.*}} : !amx.tile<16x64xi8>, !amx.tile<16x64xi8>, !amx.tile<16x16xi32>
