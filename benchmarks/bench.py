@@ -10,10 +10,11 @@ in the median over its turns: moe-run --machine --probe measures the limits befo
 those of a shared machine change within seconds. "of best" is the same with the most that was measured in the whole run; if
 it is above 1.03, the limits are wrong, and the benchmark fails.
 
-With --against=BUILD another build of the compiler takes part: its module of the same model, in its own runtime. Beside each cell stands
-how much faster ours is, as the median over the rounds, each round's turns with each other, and the 95 % interval of that; --against-flag
-gives options to its moe-compile only, so that a compiler can be measured against itself. With --beside=TYPE the other module is ours with
-weights of that type (whose results differ by their rounding, and are not compared): how much faster the cell's type is.
+With --against=BUILD another build of the compiler takes part: its module of the same model, in its own runtime, on the same weights file if
+both pack alike. Beside each cell stands how much faster ours is, as the median over the rounds, each round's turns with each other, and the
+95 % interval of that; --against-flag gives options to its moe-compile only, so that a compiler can be measured against itself. With
+--beside=TYPE the other module is ours with weights of that type (whose results differ by their rounding, and are not compared): how much
+faster the cell's type is.
 
 With --device=cuda the same chains run on the first GPU, ours and PyTorch's (--torch-python: its grouped product). The times of ours have the
 way of the rows to the device and back in them, once per chain. Beside them stand the experts' products alone, by cuBLAS and by cuDNN where
@@ -118,16 +119,16 @@ class Bench(Cells):
         if "ours" in files:
             files["ours"] = self.compile(model, "ours", self.tools.parent, flags, shape, dtype)
         if self.options.against:
-            files["other"] = self.compile(model, "other", self.options.against, flags + self.options.against_flag, shape, dtype)
+            files["other"] = self.compile(model, "other", self.options.against, flags + self.options.against_flag, shape, dtype, files.get("ours"))
         if self.options.beside not in (None, dtype):
             beside = self.folder / "beside.onnx"
             write_model(beside, shape, layers, self.options.beside)
             files["other"] = self.compile(beside, "other", self.tools.parent, flags, shape, self.options.beside)
         return model, files
 
-    def compile(self, model, name, build, flags, shape, dtype):
+    def compile(self, model, name, build, flags, shape, dtype, beside=None):
         module = self.folder / f"{name}.moe"
-        seconds = compile_model(build, model, module, flags)
+        seconds = compile_model(build, model, module, flags, beside)
         self.compiled.append({"shape": shape, "dtype": dtype, "engine": name, "seconds": seconds})
         if name == "ours":
             self.tiles = not self.gpu and uses_tiles(build, module)

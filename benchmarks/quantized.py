@@ -194,6 +194,7 @@ class Bench(Cells):
             write_model(model, shape, layers)
         else:
             write_quantized(model, shape, layers, bits, block, dense)
+        first = None
         for engine in [*options.engines, *self.others]:
             file, kind = model, "onnxruntime"
             if engine == "onnxruntime" and floats:
@@ -203,7 +204,8 @@ class Bench(Cells):
                 other = engine.startswith("other-")
                 compile_model(options.against if other else self.build, model, file,
                               [f"--numerics={numerics_of(engine)}", "--mcpu=native", *([f"--quantize={name}"] if floats else []),
-                               *(options.against_flag if other else [])])
+                               *(options.against_flag if other else [])], first)
+                first = first or file
             self.engines.append(Engine(engine, sys.executable, file, shape, "f32", kind=kind))
         np.save(folder / "bias.npy", routing_bias(shape, "uniform"))
         for threads in options.threads:
