@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "moe/Quantize/Calibrate.h"
+#include "moe/Dialect/Moe/IR/MoeBuilders.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -65,21 +66,6 @@ static Value sumOverRows(ImplicitLocOpBuilder &b, Value rows) {
                                                              Value(arith::AddFOp::create(inner, args[1], args[0])));
                                    })
       .getResult(0);
-}
-
-/// The pairs of expert `expert`.
-static Value selectExpert(ImplicitLocOpBuilder &b, Value routing, Value expert) {
-  auto select = SelectOp::create(b, routing, /*key=*/Value());
-  Block *block = new Block;
-  select.getPredicate().push_back(block);
-  Type key = cast<RoutingType>(routing.getType()).getElementType();
-  block->addArguments({key, b.getIndexType(), key, b.getIndexType(), b.getIndexType()},
-                      SmallVector<Location>(5, b.getLoc()));
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(block);
-  Value same = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, block->getArgument(4), expert);
-  YieldOp::create(b, same);
-  return select;
 }
 
 /// An apply that yields the squares of what the matmuls with each of `operands` read, for the pairs of `pairs`.
@@ -145,7 +131,10 @@ static SmallVector<Value> measureExperts(ImplicitLocOpBuilder &b, ApplyOp apply,
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(loop.getBody());
   Value expert = loop.getInductionVar();
-  ApplyOp squares = measureRows(b, apply, selectExpert(b, apply.getRouting(), expert), operands);
+  Value pairs = selectPairs(b, apply.getRouting(), [&](ArrayRef<BlockArgument> pair) {
+    return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, pair[4], expert);
+  });
+  ApplyOp squares = measureRows(b, apply, pairs, operands);
   SmallVector<Value> next;
   for (auto [sum, rows] : llvm::zip(loop.getRegionIterArgs(), squares.getResults())) {
     int64_t k = cast<RankedTensorType>(sum.getType()).getDimSize(1);

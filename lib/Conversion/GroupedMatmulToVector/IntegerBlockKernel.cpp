@@ -23,7 +23,7 @@ public:
     // One address for all sums of the tile.
     SmallVector<ReassociationIndices> all{{0, 1}};
     tile = memref::CollapseShapeOp::create(b, loc, args.tile, all);
-    firstOfTile = times(args.from, tileWidth());
+    firstOfTile = mul(args.from, tileWidth());
     int64_t ofPanel = panels.width() / lanes, vectors = std::min<int64_t>(2, ofPanel);
     for (int64_t vector = 0; vector < ofPanel; vector += vectors) {
       columns.clear();
@@ -39,10 +39,7 @@ public:
 
 private:
   using Sums = SmallVector<IntegerDot::Sum>;
-  using EmitWords = function_ref<void(Value, MutableArrayRef<Value>)>;
 
-  Value plus(Value x, Value y) { return b.createOrFold<arith::AddIOp>(loc, x, y); }
-  Value times(Value x, int64_t y) { return b.createOrFold<arith::MulIOp>(loc, x, index(y)); }
   int64_t tileWidth() const { return panels.width() * kernel.panelsTogether; }
   int64_t numSums() const { return rows * columns.size(); }
 
@@ -52,10 +49,10 @@ private:
     bool mayFetch = isFirst && !kernel.fetchesWindow && !kernel.decoded;
     int64_t length = panels.blockLength(), words = panels.byteWords(length);
     int64_t together = dot.addsHalves(bytes.most) ? IntegerDot::fitInHalves(bytes.most) : words;
-    firstSegment = times(number, kernel.segments());
-    block = plus(args.firstBlock, number);
-    wordOfRow = times(block, words);
-    weightsOfBlock = plus(args.weightsAt, times(number, kernel.weightDistance));
+    firstSegment = mul(number, kernel.segments());
+    block = sum(args.firstBlock, number);
+    wordOfRow = mul(block, words);
+    weightsOfBlock = sum(args.weightsAt, mul(number, kernel.weightDistance));
     // An iteration is two words, one behind the other: LLVM would bring all rows' words of both into registers first,
     // and there are not as many.
     unroll = !panels.hasRest() && words % 2 == 0 && together % 2 == 0 ? 2 : 1;
@@ -76,7 +73,7 @@ private:
         addHalves(all, sumHalves(word, min(add(word, together), end)));
       });
     }
-    addScaled(plus(args.scalesAt, times(number, panels.blockBytes(length))), integers);
+    addScaled(sum(args.scalesAt, mul(number, panels.blockBytes(length))), integers);
     // Only the compiler sees it: what is in the tile is read there again, as an operand of the addition. Kept from
     // block to block, it would be spilled to other places of the same cache and stored in both.
     emitFence();
@@ -93,16 +90,6 @@ private:
       all.append(columns.size(), bytes.start(starts.back()));
     }
     return all;
-  }
-
-  SmallVector<Value> loopOver(Value begin, Value end, int64_t step, ValueRange before, EmitWords body) {
-    auto inside = scf::ForOp::create(b, loc, begin, end, index(step), before);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(inside.getBody());
-    SmallVector<Value> all(inside.getRegionIterArgs());
-    body(inside.getInductionVar(), all);
-    scf::YieldOp::create(b, loc, all);
-    return SmallVector<Value>(inside.getResults());
   }
 
   /// All words, added to the sums of 32 bits.
@@ -166,11 +153,11 @@ private:
   /// One word of each row and column.
   void emitWord(Value word, MutableArrayRef<IntegerDot::Sum> partial, bool fetches) {
     SmallVector<Value> weights;
-    Value at = plus(weightsOfBlock, times(word, panels.rowBytes()));
+    Value at = sum(weightsOfBlock, mul(word, panels.rowBytes()));
     if (fetches)
       emitFetch(at);
     for (auto [panel, v] : columns) {
-      Value place = add(panel == 0 ? at : plus(at, args.weightsBeside), v * lanes * 4);
+      Value place = add(panel == 0 ? at : sum(at, args.weightsBeside), v * lanes * 4);
       Value loaded = vector::LoadOp::create(b, loc, bytes.bytes, args.weights, place);
       if (kernel.decoded)
         weights.push_back(loaded);
@@ -178,7 +165,7 @@ private:
         bytes.decode(Value(vector::BitCastOp::create(b, loc, bytes.words, loaded)), weights);
     }
     for (auto [r, source] : llvm::enumerate(sources)) {
-      Value four = memref::LoadOp::create(b, loc, args.codes, {source, plus(wordOfRow, word)});
+      Value four = memref::LoadOp::create(b, loc, args.codes, {source, sum(wordOfRow, word)});
       Value row = vector::BroadcastOp::create(b, loc, bytes.words, four);
       row = vector::BitCastOp::create(b, loc, bytes.bytes, row);
       for (auto [c, weight] : llvm::enumerate(weights))
@@ -186,25 +173,23 @@ private:
     }
   }
 
-  /// The lines that are read some way behind `at`, of each panel.
+  /// The lines that are read some way behind `at`.
   void emitFetch(Value at) {
     Value size = memref::DimOp::create(b, loc, args.stream, zero), limit = sub(size, index(panels.rowBytes()));
-    for (int64_t panel = 0; panel < kernel.panelsTogether; ++panel) {
-      Value ahead = plus(panel == 0 ? at : plus(at, args.weightsBeside), args.ahead), from = min(ahead, limit);
-      for (int64_t line = 0; line < panels.rowBytes(); line += 64)
-        memref::PrefetchOp::create(b, loc, args.weights, ValueRange{add(from, line)}, /*isWrite=*/false,
-                                   /*localityHint=*/2, /*isDataCache=*/true);
-    }
+    Value from = min(sum(at, args.ahead), limit);
+    for (int64_t line = 0; line < panels.rowBytes(); line += 64)
+      memref::PrefetchOp::create(b, loc, args.weights, ValueRange{add(from, line)}, /*isWrite=*/false,
+                                 /*localityHint=*/2, /*isDataCache=*/true);
   }
 
   /// At word `word` of a block: the lines of the window that are its segment's.
   void emitWindowFetch(Value word) {
     if (!fetchesHere)
       return;
-    Value segment = b.createOrFold<arith::DivUIOp>(loc, word, index(kernel.segmentWords()));
-    Value from = plus(args.window, times(plus(firstSegment, segment), 64));
+    Value segment = div(word, kernel.segmentWords());
+    Value from = sum(args.window, mul(sum(firstSegment, segment), 64));
     forEach(zero, args.places, 1, [&](Value place) {
-      Value at = plus(from, b.createOrFold<arith::MulIOp>(loc, place, args.placeBytes));
+      Value at = sum(from, mul(place, args.placeBytes));
       for (int64_t panel = 0; panel < kernel.panelsTogether; ++panel)
         memref::PrefetchOp::create(b, loc, args.stream, ValueRange{add(at, panel * panels.panelBytes())},
                                    /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
@@ -216,8 +201,7 @@ private:
     QuantDecoder decoder(b, loc, panels, lanes, args.stream);
     SmallVector<std::pair<Value, Value>> scales;
     for (auto [panel, v] : columns)
-      scales.push_back(
-          decoder.loadScales(panel == 0 ? scalesAt : plus(scalesAt, args.scalesBeside), v, bytes.factor()));
+      scales.push_back(decoder.loadScales(panel == 0 ? scalesAt : sum(scalesAt, args.scalesBeside), v, bytes.factor()));
     for (auto [r, source] : llvm::enumerate(sources)) {
       Value step = memref::LoadOp::create(b, loc, args.steps, ValueRange{source, block});
       for (auto [c, column] : llvm::enumerate(columns)) {

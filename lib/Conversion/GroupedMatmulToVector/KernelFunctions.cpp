@@ -189,16 +189,6 @@ private:
       for (int64_t u = 0; u < count; ++u)
         emitStep(add(step, u), many, sums);
     };
-    auto loopOver = [&](Value from, Value to, int64_t by, ValueRange init,
-                        function_ref<void(Value, SmallVector<Value> &)> body) {
-      auto loop = scf::ForOp::create(b, loc, from, to, index(by), init);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      SmallVector<Value> sums(loop.getRegionIterArgs());
-      body(loop.getInductionVar(), sums);
-      scf::YieldOp::create(b, loc, sums);
-      return SmallVector<Value>(loop.getResults());
-    };
     auto oneStep = [&](Value step, SmallVector<Value> &sums) { emitSteps(step, 1, group, sums); };
     // A step of many rows is long enough to be a loop's body: four copies of it would only take time to compile.
     bool longSteps = rows * vectors() >= kManySums;

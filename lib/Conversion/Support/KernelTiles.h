@@ -43,6 +43,19 @@ public:
     body(loop.getInductionVar());
   }
 
+  /// Emits `body` in a loop that carries values, `init` at first: with its induction variable and the values, which it
+  /// replaces by those of the next iteration. Those behind the last one.
+  template <typename Fn>
+  SmallVector<Value> loopOver(Value from, Value to, int64_t step, ValueRange init, const Fn &body) {
+    auto loop = scf::ForOp::create(b, loc, from, to, index(step), init);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    SmallVector<Value> carried(loop.getRegionIterArgs());
+    body(loop.getInductionVar(), carried);
+    scf::YieldOp::create(b, loc, carried);
+    return SmallVector<Value>(loop.getResults());
+  }
+
   /// Emits `body(pass, many)` for `count` things, `together` of them (1 or 2) in each pass, and one in the last pass if
   /// one is left.
   template <typename Fn> void forEachTogether(Value count, int64_t together, const Fn &body) {

@@ -9,6 +9,7 @@
 #include "Raise.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "moe/Dialect/Moe/IR/MoeBuilders.h"
 
 using namespace mlir;
 using namespace mlir::moe;
@@ -114,18 +115,10 @@ static Value buildWeightedRouting(OnnxNodeOp node, const FusedMoe &moe, NodeBuil
                      IntegerAttr(), GroupScoreAttr(), TieBreakAttr::get(b.getContext(), TieBreak::Highest));
   if (moe.normalize)
     routing = NormalizeOp::create(b, routing, NormAttr::get(b.getContext(), Norm::Sum), AxisAttr(), FloatAttr());
-  auto select = SelectOp::create(b, routing, /*key=*/Value());
-  Block *block = new Block;
-  select.getPredicate().push_back(block);
-  Type key = cast<RoutingType>(routing.getType()).getElementType();
-  block->addArguments({key, b.getIndexType(), key, b.getIndexType(), b.getIndexType()},
-                      SmallVector<Location>(5, b.getLoc()));
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(block);
-  Value zero = arith::ConstantOp::create(b, b.getZeroAttr(key));
-  Value positive = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, block->getArgument(0), zero);
-  YieldOp::create(b, positive);
-  return select;
+  return selectPairs(b, routing, [&](ArrayRef<BlockArgument> pair) {
+    Value zero = arith::ConstantOp::create(b, b.getZeroAttr(pair[0].getType()));
+    return arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, pair[0], zero);
+  });
 }
 
 LogicalResult mlir::moe::raiseQMoe(OnnxNodeOp node, SymbolicShapes &shapes) {
